@@ -1,0 +1,167 @@
+"""Backbones by name, their features, AdaBN, and batch norm over parts of a batch.
+
+A backbone maps images `(B, 3, H, W)` to the last feature map `(B, num_features, h, w)`; its children carry torchvision's names
+(`conv1`, `bn1`, `layer1`, ...), so that published checkpoints load.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from common.errors import InputError
+
+BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+class Backbone(nn.Sequential):
+    """A convolutional trunk without its classifier: `(B, 3, H, W) -> (B, num_features, h, w)`."""
+
+    def __init__(self, layers: OrderedDict[str, nn.Module], num_features: int):
+        super().__init__(layers)
+        self.num_features = num_features
+
+
+def thin_resnet() -> Backbone:
+    """The demo protocol's network: a 3x3 stem of 16 channels, three basic blocks (32, 64, 128) of stride 2, 0.30 M parameters."""
+    layers = OrderedDict(conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(inplace=True))
+    width = 16
+    for number, planes in enumerate((32, 64, 128), start=1):
+        shortcut = nn.Sequential(nn.Conv2d(width, planes, 1, stride=2, bias=False), nn.BatchNorm2d(planes))
+        layers[f"layer{number}"] = BasicBlock(width, planes, stride=2, downsample=shortcut)
+        width = planes
+    return Backbone(layers, width)
+
+
+def build_backbone(name: str, weights: str = "none") -> Backbone:
+    """One of `BACKBONES`.
+
+    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the ones that 2017-18 papers used; fetched into torch's cache
+    if absent) or a file with a torchvision state dict. Raises `InputError` for an unknown name and for weights that cannot be had.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}")
+    if name == "thin":
+        backbone = thin_resnet()
+        if weights == "imagenet":
+            raise InputError("the thin ResNet of the demo has no ImageNet weights: use --weights none or a file")
+    else:
+        resnet = getattr(torchvision.models, name)(weights=None)
+        num_features = resnet.fc.in_features
+        backbone = Backbone(OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc")), num_features)
+    if weights != "none":
+        load_trunk(backbone, _imagenet_v1(name) if weights == "imagenet" else _state_dict_file(weights), weights)
+    return backbone
+
+
+def load_trunk(backbone: Backbone, state: dict[str, Tensor], origin: str) -> None:
+    """Loads a torchvision state dict into a trunk; the classifier `fc.*` is left out, anything else that differs is an `InputError`."""
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{origin}: these weights do not fit the backbone: {' '.join(str(error).split())[:200]}") from None
+
+
+def _imagenet_v1(name: str) -> dict[str, Tensor]:
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    target = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError) as error:
+        raise InputError(
+            f"ImageNet weights of {name} are not at hand and could not be fetched ({error}): put {weights.url.rsplit('/', 1)[-1]} "
+            f"at {target}, or use --weights FILE or --weights none"
+        ) from None
+
+
+def _state_dict_file(path: str) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise InputError(f"--weights {path}: no such file (expected 'none', 'imagenet' or a file with a torchvision state dict)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+        raise InputError(f"--weights {path}: not a checkpoint that torch can read safely ({type(error).__name__})") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"--weights {path}: expected a state dict (names to tensors)")
+    return state
+
+
+def global_pool(feature_map: Tensor) -> Tensor:
+    """Mean over the map: `(B, C, h, w) -> (B, C)`; called pool5 for a ResNet."""
+    return feature_map.mean(dim=(2, 3))
+
+
+@torch.inference_mode()
+def extract_features(embed: Callable[[Tensor], Tensor], images: Iterable, device: torch.device, *, flip: bool = False) -> Tensor:
+    """Features of a loader whose items begin with images `(B, 3, H, W)`: L2-normalised `(N, D)`, float32, on the CPU, in the loader's order.
+
+    `flip` adds the feature of the mirrored image before normalisation. The caller puts the model in evaluation mode.
+    """
+    rows = []
+    for batch, *_ in images:
+        batch = batch.to(device, non_blocking=True)
+        feature = embed(batch)
+        if flip:
+            feature = feature + embed(batch.flip(3))
+        rows.append(F.normalize(feature.float()).cpu())
+    if not rows:
+        raise InputError("no images to extract features from")
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def adabn(model: nn.Module, images: Iterable, device: torch.device) -> nn.Module:
+    """A copy of `model` whose batch-norm running statistics are the means over `images` (Li et al., 2016); no label is used, no weight moves.
+
+    Every batch weighs the same, so give batches of one size. The copy is returned in evaluation mode.
+    """
+    adapted = copy.deepcopy(model).eval()
+    for module in adapted.modules():
+        if isinstance(module, BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None   # cumulative average
+            module.train()
+    for batch, *_ in images:
+        adapted(batch.to(device, non_blocking=True))
+    return adapted.eval()
+
+
+class SplitBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm as `splits` GPUs under DataParallel see it: each part of the batch by its own statistics, running ones from the first part."""
+
+    splits = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.splits == 1:
+            return BatchNorm.forward(self, x)
+        first, *rest = x.chunk(self.splits)
+        parts = [F.batch_norm(part, None, None, self.weight, self.bias, True, 0.0, self.eps) for part in rest]
+        return torch.cat([BatchNorm.forward(self, first), *parts])
+
+
+class SplitBatchNorm1d(nn.BatchNorm1d):
+    """`SplitBatchNorm2d` for features `(B, C)`."""
+
+    splits = 1
+    forward = SplitBatchNorm2d.forward
+
+
+def split_batch_norm(model: nn.Module, splits: int) -> nn.Module:
+    """Turns every batch norm of `model` into its split form, in place."""
+    for module in model.modules():
+        if type(module) in (nn.BatchNorm2d, nn.BatchNorm1d) and splits > 1:
+            module.__class__ = SplitBatchNorm2d if isinstance(module, nn.BatchNorm2d) else SplitBatchNorm1d
+            module.splits = splits
+    return model

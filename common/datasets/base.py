@@ -1,0 +1,57 @@
+"""What every dataset hands to the papers: samples in sorted file order, and a manifest that identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+JUNK = -1        # the detector's failures in Market-1501's numbering: never a hit, never a miss
+DISTRACTOR = 0   # people or background outside the test ids: always a miss
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: `pid` as in the file name (-1 junk, 0 distractor), `camid` counted from 0, the foreground mask if one is on disk."""
+
+    path: Path
+    pid: int
+    camid: int
+    mask: Path | None = None
+    origin: str = "real"   # real | generated | translated
+
+
+@dataclass(frozen=True)
+class ReIDDataset:
+    """Train, query and gallery of one dataset. Junk and distractors are in `gallery`; the evaluator treats them."""
+
+    name: str
+    root: Path
+    train: Sequence[Sample]
+    query: Sequence[Sample]
+    gallery: Sequence[Sample]
+    num_cameras: int
+
+    @cached_property
+    def train_labels(self) -> dict[int, int]:
+        """pid -> class label 0..K-1, in ascending order of pid."""
+        return {pid: label for label, pid in enumerate(sorted({s.pid for s in self.train}))}
+
+    @cached_property
+    def manifest(self) -> dict:
+        """Counts of each split and a hash of all file names (relative to the root) and sizes in bytes."""
+        digest = hashlib.sha256()
+        for split in ("train", "query", "gallery"):
+            for s in getattr(self, split):
+                digest.update(f"{split} {s.path.relative_to(self.root).as_posix()} {s.path.stat().st_size} {s.pid} {s.camid}\n".encode())
+        return {
+            "name": self.name,
+            "train": len(self.train),
+            "train_ids": len(self.train_labels),
+            "query": len(self.query),
+            "gallery": len(self.gallery),
+            "cameras": self.num_cameras,
+            "hash": digest.hexdigest()[:16],
+        }

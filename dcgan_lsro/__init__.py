@@ -1,0 +1,1 @@
+"""DCGAN + LSRO (Zheng et al., ICCV 2017)."""

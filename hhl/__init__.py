@@ -1,0 +1,1 @@
+"""HHL: Hetero-Homogeneous Learning (Zhong et al., ECCV 2018)."""

@@ -1,0 +1,1 @@
+"""HHL's camera-style model: StarGAN with one domain a camera."""

@@ -1,0 +1,1 @@
+"""PTGAN: Person Transfer GAN (Wei et al., CVPR 2018)."""

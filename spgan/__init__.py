@@ -1,0 +1,1 @@
+"""SPGAN: Similarity Preserving GAN (Deng et al., CVPR 2018)."""

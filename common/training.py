@@ -1,0 +1,237 @@
+"""What a training loop needs besides its paper: seeds, a device, exact resume, curves, a NaN guard, several processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import pickle
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from common.errors import InputError, RunError
+from common.files import write_atomic
+from common.runs import Workspace, rank_and_world, read_curves
+
+log = logging.getLogger("run")
+
+
+class Stateful(Protocol):
+    """Anything that can be saved and restored: modules, optimisers, an image pool."""
+
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> Any: ...
+
+
+def seed_everything(seed: int, *, deterministic: bool = False) -> None:
+    """Seeds Python, numpy and torch. `deterministic` forbids CUDA kernels whose result varies from run to run."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA when it is there. Under `torchrun` each process takes the GPU of its local rank."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is visible; use --device cpu or auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+
+def start_processes(device: torch.device) -> None:
+    """Joins the group that `torchrun` describes; nothing without it."""
+    if rank_and_world()[1] > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Concatenates `(B, ...)` of all ranks in rank order, with gradients: a loss over the whole batch, computed on every rank."""
+    if rank_and_world()[1] == 1:
+        return x
+    parts = torch.distributed.nn.functional.all_gather(x.contiguous())
+    return torch.cat(tuple(parts))
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Mean of each gradient over the ranks. Call it once after `backward`: several forward passes a step need no wrapper then.
+
+    With a loss over `gather`ed features every rank holds `world` times its share of the gradient, so the mean is the gradient of one process.
+    """
+    world = rank_and_world()[1]
+    if world > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes tensors, numbers, strings and containers of them, atomically; `load_checkpoint` reads them without running pickled code."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomic(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path | str, *, expected: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a checkpoint (`weights_only`). Raises `InputError` if there is none, if it cannot be read, or if an expected entry is absent."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a checkpoint that can be read ({type(error).__name__}): it may be damaged or of another program") from None
+    missing = [name for name in expected if not isinstance(state, dict) or name not in state]
+    if missing:
+        raise InputError(f"{path}: this checkpoint has no {', '.join(missing)}")
+    return state
+
+
+class Loop:
+    """The steps of a training stage: `for step, batch in zip(loop, batches)`.
+
+    After each step it logs, and every `save_every` steps or on Ctrl-C it saves `state`, torch's random state and the step, so that a resumed
+    stage continues exactly as an unbroken one would, given batches that are a function of the step (`batches = loader(loop.start, total)`).
+    """
+
+    def __init__(self, workspace: Workspace, total: int, state: Mapping[str, Stateful], *, label: str, save_every: int = 1000, log_every: int = 20):
+        self.workspace, self.total, self.state, self.label = workspace, total, dict(state), label
+        self.save_every, self.log_every = save_every, log_every
+        self.start = 0
+        self._random: dict[str, Any] | None = None
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._interrupted = False
+        self._board = None
+        self.main = rank_and_world()[0] == 0
+        if workspace.resume and workspace.checkpoint.is_file():
+            self._load()
+        self._cut_curves()
+
+    def _load(self) -> None:
+        saved = load_checkpoint(self.workspace.checkpoint, expected=("step", "random", "state"))
+        if set(saved["state"]) != set(self.state):
+            raise InputError(f"{self.workspace.checkpoint}: holds {sorted(saved['state'])}, expected {sorted(self.state)}")
+        for name, target in self.state.items():
+            target.load_state_dict(saved["state"][name])
+        self.start, self._random = saved["step"], saved["random"]
+        log.info("%s: goes on from step %d of %d", self.label, self.start, self.total)
+
+    def _cut_curves(self) -> None:
+        if self.main:
+            kept = [line for line in read_curves(self.workspace.curves) if line["step"] <= self.start] if self.workspace.curves.is_file() else []
+            write_atomic(self.workspace.curves, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def __iter__(self) -> Iterator[int]:
+        if self._random is not None:
+            _set_random_state(self._random)
+        self._open_board()
+        previous = self._catch_interrupts()
+        begun = time.perf_counter()
+        bar = tqdm(total=self.total, initial=self.start, desc=self.label, disable=None if self.main else True, leave=False, mininterval=0.5)
+        try:
+            for step in range(self.start, self.total):
+                yield step
+                bar.update()
+                last = step + 1 == self.total
+                if (step + 1) % self.log_every == 0 or last or self._interrupted:
+                    self._flush(begun)
+                if ((step + 1) % self.save_every == 0 and not last) or self._interrupted:
+                    self._save(step + 1)
+                if self._interrupted:
+                    log.warning("%s: stopped at step %d of %d; --resume goes on from there", self.label, step + 1, self.total)
+                    raise KeyboardInterrupt
+        finally:
+            bar.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            if self._board is not None:
+                self._board.close()
+
+    def log(self, step: int, **terms: Tensor | float) -> None:
+        """Notes this step's numbers; they are averaged over `log_every` steps into `curves.jsonl`. A NaN or an infinity ends the run."""
+        self._pending.append((step, {name: torch.as_tensor(value).detach().float() for name, value in terms.items()}))
+
+    def _flush(self, begun: float) -> None:
+        if not self._pending:
+            return
+        names = list(self._pending[-1][1])
+        table = torch.stack([torch.stack([terms[name].reshape(()) for name in names]) for _, terms in self._pending]).cpu()
+        for (step, _), row in zip(self._pending, table):
+            bad = [name for name, value in zip(names, row) if not torch.isfinite(value)]
+            if bad:
+                raise RunError(f"{self.label}: {', '.join(bad)} is not finite at step {step} (of {self.total}); the last checkpoint is kept")
+        line = {"step": self._pending[-1][0] + 1, "seconds": round(time.perf_counter() - begun, 2)}
+        line |= {name: float(f"{value:.6g}") for name, value in zip(names, table.double().mean(dim=0).tolist())}
+        self._pending.clear()
+        if self.main:
+            with self.workspace.curves.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        if self._board is not None:
+            for name in names:
+                self._board.add_scalar(f"{self.label}/{name}", line[name], line["step"])
+
+    def _save(self, step: int) -> None:
+        if self.main:
+            state = {name: item.state_dict() for name, item in self.state.items()}
+            save_checkpoint(self.workspace.checkpoint, {"step": step, "random": _random_state(), "state": state})
+
+    def _catch_interrupts(self) -> dict[int, Any]:
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+
+        def note(number, frame):
+            if self._interrupted:   # asked twice: stop at once
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        return {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def _open_board(self) -> None:
+        if self.workspace.tensorboard and self.main:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise InputError("--tensorboard needs the package tensorboard: pip install -e '.[tensorboard]'") from None
+            self._board = SummaryWriter(self.workspace.folder / "tensorboard")
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def set_threads(count: int) -> None:
+    """Threads of torch's CPU kernels; 0 leaves torch's own choice. The one place where thread counts are set."""
+    if count > 0:
+        torch.set_num_threads(count)
+
+

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,8 +25,43 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """What one split holds: all image files, ids above 0, junk and distractor files, files of each camera (None: not known)."""
+
+    images: int
+    ids: int
+    junk: int = 0
+    distractors: int = 0
+    cameras: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Official:
+    """The published counts of a dataset in one protocol; `ReIDDataset.official` is compared with what was found."""
+
+    train: Counts
+    query: Counts
+    gallery: Counts
+
+
+def count(samples: Sequence[Sample], num_cameras: int) -> Counts:
+    """The counts of a split as it was found."""
+    cameras = Counter(s.camid for s in samples)
+    return Counts(
+        images=len(samples),
+        ids=len({s.pid for s in samples if s.pid > 0}),
+        junk=sum(s.pid == JUNK for s in samples),
+        distractors=sum(s.pid == DISTRACTOR for s in samples),
+        cameras=tuple(cameras[c] for c in range(num_cameras)),
+    )
+
+
+@dataclass(frozen=True)
 class ReIDDataset:
-    """Train, query and gallery of one dataset. Junk and distractors are in `gallery`; the evaluator treats them."""
+    """Train, query and gallery of one dataset. Junk and distractors are in `gallery`; the evaluator treats them.
+
+    `official` holds the published counts, `problems` what the reader had to leave out, one sentence each.
+    """
 
     name: str
     root: Path
@@ -33,6 +69,8 @@ class ReIDDataset:
     query: Sequence[Sample]
     gallery: Sequence[Sample]
     num_cameras: int
+    official: Official | None = None
+    problems: tuple[str, ...] = ()
 
     @cached_property
     def train_labels(self) -> dict[int, int]:

@@ -1,0 +1,22 @@
+"""Reading one image file, with errors that name it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from common.errors import InputError
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image in RGB, fully decoded. Raises `InputError` with the file's name if it is missing, truncated or no image."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected an image, found no such file") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image that Pillow can read; replace the file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:   # Pillow's ways of saying broken
+        raise InputError(f"{path}: broken image ({' '.join(str(error).split())}); replace the file") from None

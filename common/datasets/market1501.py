@@ -1,0 +1,26 @@
+"""Market-1501 (Zheng et al., ICCV 2015): six cameras, DPM boxes, 751 ids to train and 750 to test.
+
+Layout: `bounding_box_train`, `query`, `bounding_box_test` with names `0002_c1s1_000451_03.jpg` (id, camera, sequence, frame, box).
+The gallery folder holds 19,732 files; 3,819 of them are junk (`-1_...`), which the protocol ignores, hence the 15,913 of the papers;
+2,798 of these are distractors (`0000_...`), which are always wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.datasets.base import Counts, Official, ReIDDataset
+from common.datasets.layout import MARKET_FOLDERS, find_root, read_market_layout
+
+FOLDERS = ("Market-1501-v15.09.15", "market1501", "market")
+CAMERAS = 6
+OFFICIAL = Official(
+    train=Counts(12_936, 751, cameras=(2_017, 1_709, 2_707, 920, 2_338, 3_245)),
+    query=Counts(3_368, 750),
+    gallery=Counts(19_732, 750, junk=3_819, distractors=2_798),
+)
+
+
+def load_market1501(root: str | Path | None) -> ReIDDataset:
+    """`root`: the folder that holds the datasets, or the one with `bounding_box_train`."""
+    return read_market_layout("market1501", find_root("market1501", root, FOLDERS, MARKET_FOLDERS), CAMERAS, OFFICIAL)

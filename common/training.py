@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import random
@@ -156,9 +157,10 @@ class Loop:
                 yield step
                 bar.update()
                 last = step + 1 == self.total
-                if (step + 1) % self.log_every == 0 or last or self._interrupted:
+                save = ((step + 1) % self.save_every == 0 and not last) or self._interrupted
+                if (step + 1) % self.log_every == 0 or last or save:
                     self._flush(begun)
-                if ((step + 1) % self.save_every == 0 and not last) or self._interrupted:
+                if save:
                     self._save(step + 1)
                 if self._interrupted:
                     log.warning("%s: stopped at step %d of %d; --resume goes on from there", self.label, step + 1, self.total)
@@ -171,26 +173,26 @@ class Loop:
                 self._board.close()
 
     def log(self, step: int, **terms: Tensor | float) -> None:
-        """Notes this step's numbers; they are averaged over `log_every` steps into `curves.jsonl`. A NaN or an infinity ends the run."""
+        """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN or an infinity ends the run."""
         self._pending.append((step, {name: torch.as_tensor(value).detach().float() for name, value in terms.items()}))
 
     def _flush(self, begun: float) -> None:
         if not self._pending:
             return
-        names = list(self._pending[-1][1])
-        table = torch.stack([torch.stack([terms[name].reshape(()) for name in names]) for _, terms in self._pending]).cpu()
-        for (step, _), row in zip(self._pending, table):
-            bad = [name for name, value in zip(names, row) if not torch.isfinite(value)]
-            if bad:
-                raise RunError(f"{self.label}: {', '.join(bad)} is not finite at step {step} (of {self.total}); the last checkpoint is kept")
+        values: dict[str, list[float]] = {}
+        stacked = torch.stack([value.reshape(()) for _, terms in self._pending for value in terms.values()]).tolist()   # one wait for the device
+        for (step, name), value in zip(((step, name) for step, terms in self._pending for name in terms), stacked):
+            if not math.isfinite(value):
+                raise RunError(f"{self.label}: {name} is {value} at step {step} of {self.total}; what was saved before is kept")
+            values.setdefault(name, []).append(value)
         line = {"step": self._pending[-1][0] + 1, "seconds": round(time.perf_counter() - begun, 2)}
-        line |= {name: float(f"{value:.6g}") for name, value in zip(names, table.double().mean(dim=0).tolist())}
+        line |= {name: float(f"{sum(column) / len(column):.6g}") for name, column in values.items()}
         self._pending.clear()
         if self.main:
             with self.workspace.curves.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         if self._board is not None:
-            for name in names:
+            for name in values:
                 self._board.add_scalar(f"{self.label}/{name}", line[name], line["step"])
 
     def _save(self, step: int) -> None:

@@ -1,0 +1,193 @@
+"""One command line for the five papers: a preset, then an experiment's overrides, then the flags that were typed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from common.errors import InputError, RunError
+from common.records import Experiment, Record, check_experiments
+from common.runs import Run, rank_and_world
+from common.tables import results_table
+
+log = logging.getLogger("run")
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper's folder gives to the command line."""
+
+    name: str
+    folder: Path
+    presets: Mapping[str, Any]             # name -> config; "demo" is the default
+    experiments: Sequence[Experiment]
+    demo: Sequence[str]                    # keys that run without --experiment in the preset demo
+    headline: Sequence[str]                # ... in every other preset
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags that all five papers have."""
+
+    preset: str = "demo"   # starting values: demo, released, paper or blog, as the paper offers them
+    experiment: tuple[str, ...] = ()   # keys to run, from --list-experiments
+    list_experiments: bool = False   # print this paper's experiments as JSON and stop
+    source: str = "synthetic-duke"   # dataset with labels
+    target: str = "synthetic-market"   # dataset that is tested on
+    data_root: Path | None = None   # folder that holds the datasets; synthetic ones are made in the cache without it
+    seed: int = 0   # of everything random
+    out: Path | None = None   # output folder; default: runs/ in the paper's folder
+    resume: bool = False   # go on from the checkpoint of an interrupted run
+    fresh: bool = False   # compute every stage anew
+    device: Literal["auto", "cpu", "cuda"] = "auto"   # where networks run
+    workers: int = 0   # processes that load images
+    threads: int = 0   # CPU threads of each process; 0: torch's choice
+    deterministic: bool = False   # forbid CUDA kernels whose results vary
+    tensorboard: bool = False   # also write TensorBoard files (needs the extra)
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """`config` with dotted fields replaced: `{"triplet.beta": 0.4}`. Raises `KeyError` for a field that does not exist."""
+    for name, value in changes.items():
+        head, _, tail = name.partition(".")
+        if not dataclasses.is_dataclass(config) or head not in {f.name for f in dataclasses.fields(config)}:
+            raise KeyError(f"{type(config).__name__} has no field {head!r}")
+        if tail:
+            value = override(getattr(config, head), {tail: value})
+        config = dataclasses.replace(config, **{head: value})
+    return config
+
+
+def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experiment, Any]]]:
+    """Options and the experiments to run, each with its config: preset, then the experiment's overrides, then typed flags.
+
+    Raises `InputError` for anything unknown.
+    """
+    preset = _preset(paper, argv)
+    table = check_experiments(paper.name, list(paper.experiments))
+    options, _ = _parse_fields(paper, argv, paper.presets[preset])
+    keys = options.experiment or (paper.demo if preset == "demo" else paper.headline)
+    unknown = [key for key in keys if key not in table]
+    if unknown:
+        raise InputError(f"unknown experiment {unknown[0]!r}: see --list-experiments")
+    if options.resume and options.fresh:
+        raise InputError("--resume and --fresh contradict each other: give one of them")
+    if options.seed < 0 or options.workers < 0 or options.threads < 0:
+        raise InputError("--seed, --workers and --threads must not be negative")
+    jobs = []
+    for key in keys:
+        config = override(paper.presets[preset], table[table[key].runs_as].overrides)
+        jobs.append((table[key], _parse_fields(paper, argv, config)[1]))
+    return options, jobs
+
+
+def _preset(paper: Paper, argv: Sequence[str]) -> str:
+    """The preset must be known before the other flags can have defaults."""
+    preset = "demo"
+    for position, word in enumerate(argv):
+        if word == "--preset" and position + 1 < len(argv):
+            preset = argv[position + 1]
+        elif word.startswith("--preset="):
+            preset = word.split("=", 1)[1]
+    if preset not in paper.presets:
+        raise InputError(f"unknown preset {preset!r}: {paper.name} has {', '.join(paper.presets)}")
+    return preset
+
+
+def _parse_fields(paper: Paper, argv: Sequence[str], config: Config) -> tuple[Options, Config]:
+    """tyro over options and config; its boxed complaints become one line."""
+    joined = dataclasses.make_dataclass(
+        "CommandLine", [("options", Annotated[Options, tyro.conf.arg(name="")]), ("config", Annotated[type(config), tyro.conf.arg(name="")])],
+        frozen=True,
+    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed = tyro.cli(joined, args=list(argv), default=joined(Options(), config), prog=f"{paper.name}/train.py",
+                              description=f"{paper.name}: runs experiments and prints published beside measured numbers.")
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise InputError(_one_line(complaint.getvalue())) from None
+    except InputError:
+        raise
+    except ValueError as error:   # raised by a config that checks its fields
+        raise InputError(str(error)) from None
+    return parsed.options, parsed.config
+
+
+def _one_line(box: str) -> str:
+    lines = []
+    for line in box.splitlines():
+        text = line.strip("│ ").strip()
+        if text.startswith("─"):
+            break
+        if text and text[0] not in "╭╰":
+            lines.append(text)
+    return f"{' '.join(lines)} (see --help)"
+
+
+def main(paper: Paper, train: Callable[[Any, Run, Options], Record | None], argv: Sequence[str] | None = None) -> int:
+    """Parses, runs each experiment with `train(config, run, options)`, prints the table. Returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO if rank_and_world()[0] == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    return exit_code(lambda: _run(paper, train, argv))
+
+
+def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
+    if "--list-experiments" in argv:
+        print(json.dumps([describe(paper, experiment) for experiment in paper.experiments], indent=1))
+        return
+    options, jobs = parse(paper, argv)
+    records: dict[str, Record] = {}
+    for experiment, config in jobs:
+        if experiment.runs_as not in records:
+            log.info("== %s | %s -> %s | seed %d", experiment.runs_as, options.source, options.target, options.seed)
+            run = Run(paper.name, experiment, options.preset, config, options.source, options.target, options.seed,
+                      (options.out or paper.folder / "runs").absolute(), options.resume, options.fresh, tensorboard=options.tensorboard)
+            records[experiment.runs_as] = train(config, run, options)
+    if rank_and_world()[0] == 0:
+        print(results_table(paper.name, [(experiment, records[experiment.runs_as]) for experiment, _ in jobs]))
+
+
+def describe(paper: Paper, experiment: Experiment) -> dict[str, Any]:
+    """One entry of `--list-experiments`."""
+    return {"key": experiment.key, "title": experiment.title, "alias_of": experiment.alias_of, "score": experiment.score,
+            "demo": experiment.key in paper.demo, "overrides": dict(experiment.overrides)}
+
+
+def exit_code(job: Callable[[], None]) -> int:
+    """Runs a command: 0, or one line on stderr and 2 for bad input and a full disk, 1 for a run that failed, 130 for Ctrl-C."""
+    try:
+        job()
+    except InputError as error:
+        return _complain(error, 2)
+    except RunError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("stopped", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        return _complain(f"{error.strerror}: {error.filename or 'output folder'}; nothing that was whole has been overwritten", 2)
+    return 0
+
+
+def _complain(message: object, code: int) -> int:
+    sys.stdout.flush()
+    print(f"error: {message}" if code != 130 else f"{message}", file=sys.stderr)
+    return code
+
+

@@ -1,0 +1,43 @@
+"""The table that every command ends with: published beside measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.published import STANDS_FOR, published_for
+from common.records import Experiment, Record
+
+SHOWN = ("R-1", "mAP")
+
+
+def results_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> str:
+    """Plain text: a row an experiment; the paper's rank-1 and mAP, ours, and ours with AdaBN, in percent."""
+    if not results:
+        return ""
+    first = results[0][1]
+    pair = f"{STANDS_FOR.get(first.source, first.source)} -> {STANDS_FOR.get(first.target, first.target)}"
+    adapted = any(f"{experiment.score}+adabn" in record.scores for experiment, record in results)
+    head = ["", f"published ({pair})", "measured", *(["measured + AdaBN"] if adapted else [])]
+    under = ["", *(["R-1    mAP"] * (len(head) - 1))]
+    body = [_row(paper, experiment, record, adapted) for experiment, record in results]
+    lines = [f"{paper} | {first.source} -> {first.target} | preset {first.preset} | seed {first.seed} | mAP by trapezoid, in percent",
+             *aligned([head, under, *body])]
+    if first.source in STANDS_FOR or first.target in STANDS_FOR:
+        lines.append("The domains here are drawn by a program: compare the order of the rows with the paper's, not the numbers.")
+    return "\n".join(["", *lines, ""])
+
+
+def _row(paper: str, experiment: Experiment, record: Record, adapted: bool) -> list[str]:
+    theirs = published_for(paper, experiment.key, record.source, record.target)
+    cells = [experiment.title, " ".join(f"{theirs.values[name]:5.1f}" if name in theirs.values else "    -" for name in SHOWN) if theirs else "-"]
+    for score in (experiment.score, f"{experiment.score}+adabn")[: 2 if adapted else 1]:
+        values = record.scores.get(score)
+        cells.append(" ".join(f"{100 * values[name]:5.1f}" for name in SHOWN) if values else "-")
+    return cells
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns of one width each; the first column left, the others right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["   ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))).rstrip()
+            for row in rows]

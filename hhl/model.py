@@ -1,0 +1,112 @@
+"""HHL's re-ID network: backbone, FC-1024, and two heads, one that classifies identities and one that embeds for the triplet loss.
+
+    images -> base -> pool5 -> feat -> feat_bn -> ReLU -+-> drop -> classifier      logits  (cross-entropy, source)
+                                                        +-> triplet                 FC-128  (triplet loss, source and target)
+
+Released counterpart: `reid/models/resnet.py`; the children keep its names, so that its checkpoints load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.backbones import Backbone, global_pool
+from common.errors import InputError
+
+
+class HHLNet(nn.Module):
+    """The network of Fig. 1.
+
+    `triplet_dim=0` leaves the triplet head out (released `baseline.py`). The backbone comes with its own weights; the new layers start
+    as released: Kaiming normal with fan-out for `feat`, N(0, 0.001^2) for both heads, zero biases.
+    """
+
+    def __init__(self, backbone: Backbone, num_ids: int, *, embed_dim: int = 1024, triplet_dim: int = 128, dropout: float = 0.5):
+        super().__init__()
+        self.base = backbone
+        self.feat = nn.Linear(backbone.num_features, embed_dim)
+        self.feat_bn = nn.BatchNorm1d(embed_dim)
+        self.drop = nn.Dropout(dropout)
+        self.classifier = nn.Linear(embed_dim, num_ids)
+        self.triplet = nn.Linear(embed_dim, triplet_dim) if triplet_dim > 0 else None
+
+        nn.init.kaiming_normal_(self.feat.weight, mode="fan_out")
+        nn.init.zeros_(self.feat.bias)
+        for head in filter(None, (self.classifier, self.triplet)):
+            nn.init.normal_(head.weight, std=0.001)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, x: Tensor, output: str = "logits") -> Tensor:
+        """Images `(B, 3, H, W)`, ImageNet-normalised, to one output.
+
+        `logits`: `(B, num_ids)`. `triplet`: `(B, triplet_dim)`, taken before the dropout and not normalised.
+        `pool5`: `(B, num_features)`, the pooled map, L2-normalised: the test feature.
+        """
+        pooled = global_pool(self.base(x))
+        if output == "pool5":
+            return F.normalize(pooled)
+        embedding = F.relu(self.feat_bn(self.feat(pooled)))
+        if output == "logits":
+            return self.classifier(self.drop(embedding))
+        if output == "triplet" and self.triplet is not None:
+            return self.triplet(embedding)
+        raise ValueError(f"output {output!r}: expected logits, pool5, or triplet (which needs triplet_dim > 0)")
+
+
+def parameter_groups(model: HHLNet, *, base_lr: float, classifier_lr: float, embed_lr: float | None) -> list[dict]:
+    """Optimiser groups `base`, `classifier` and, unless `embed_lr` is None, `embedding` (feat, feat_bn, triplet).
+
+    None is the released `HHL.py`, whose optimiser never sees these layers: they stay at their random start, while the running statistics
+    of `feat_bn` move. Here they also stop asking for gradients, which the released code gathers and never reads.
+    The paper trains them at 0.01, the blog and the released `baseline.py` at 0.1.
+    """
+    embedding = [p for module in (model.feat, model.feat_bn, model.triplet) if module is not None for p in module.parameters()]
+    for parameter in embedding:
+        parameter.requires_grad_(embed_lr is not None)
+    groups = [
+        {"name": "base", "params": list(model.base.parameters()), "lr": base_lr},
+        {"name": "classifier", "params": list(model.classifier.parameters()), "lr": classifier_lr},
+    ]
+    if embed_lr is not None:
+        groups.append({"name": "embedding", "params": embedding, "lr": embed_lr})
+    return groups
+
+
+def load_released(model: HHLNet, checkpoint: str | Path | Mapping) -> None:
+    """Loads a checkpoint of the authors' code, `{"state_dict": ..., "epoch": ...}` or the state dict itself.
+
+    `base.fc.*` (ImageNet's classifier, unused there) and `module.` prefixes are dropped; anything else that does not fit is an `InputError`.
+    """
+    state = {key.removeprefix("module."): value for key, value in read_state_dict(checkpoint).items()}
+    state = {key: value for key, value in state.items() if not key.startswith("base.fc.")}
+    load_strictly(model, state, checkpoint)
+
+
+def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
+    """The state dict in a file or in a mapping that may wrap it as `state_dict`; nothing but tensors is unpickled."""
+    origin = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+    if not isinstance(checkpoint, Mapping):
+        if not Path(checkpoint).is_file():
+            raise InputError(f"{origin}: no such file (expected a checkpoint)")
+        try:
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a file that is no checkpoint
+            raise InputError(f"{origin}: not a checkpoint that torch can read safely ({type(error).__name__})") from None
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{origin}: expected a state dict (names to tensors)")
+    return dict(state)
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> None:
+    """`model.load_state_dict`, with an `InputError` that names what differs."""
+    origin = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{origin}: does not fit this network: {' '.join(str(error).split())[:300]}") from None

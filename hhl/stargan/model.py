@@ -1,0 +1,125 @@
+"""Camera StarGAN: a generator that renders an image in the style of any camera, and a patch discriminator that also names the camera.
+
+Released counterpart: `stargan4reid/model.py`; the layers keep its names, so that `<iteration>-G.ckpt` and `<iteration>-D.ckpt` load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from common.errors import InputError
+from hhl.model import load_strictly, read_state_dict
+
+
+def camera_one_hot(camera: Tensor, num_cameras: int) -> Tensor:
+    """Camera indices `(B,)`, 0-based, to float `(B, num_cameras)`."""
+    return F.one_hot(camera, num_cameras).float()
+
+
+class ImageNorm2d(nn.InstanceNorm2d):
+    """Instance norm that always uses the image's own statistics.
+
+    The released norm keeps running statistics but is never put into evaluation mode, not even for translation; with them the images come
+    out wrong. Here the mode makes no difference to the output. The buffers exist for the checkpoints' sake and move in training mode, unread.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(channels, affine=True, track_running_stats=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = (self.running_mean, self.running_var) if self.training else (None, None)
+        return F.instance_norm(x, mean, var, self.weight, self.bias, use_input_stats=True, momentum=self.momentum, eps=self.eps)
+
+
+class ResidualBlock(nn.Module):
+    """x + two 3x3 convolutions; no ReLU after the sum."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), ImageNorm2d(channels), nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), ImageNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.main(x)
+
+
+class Generator(nn.Module):
+    """G(x, c): 7x7 stem, strided convolutions, residual blocks, transposed convolutions, 7x7 output, tanh.
+
+    Zero padding is part of the design: instance norm cancels a constant label plane except through the border.
+    `residual=True`, the demo's deviation, gives x + G(x, c), cut to -1..1, and starts close to x: short training then keeps the person.
+    `uniform_gamma=True` draws the norms' gains from U(0, 1), as PyTorch 0.4 did; today's default is 1.
+    """
+
+    def __init__(
+        self, num_cameras: int, *, width: int = 64, blocks: int = 6, downsamplings: int = 2, residual: bool = False, uniform_gamma: bool = False
+    ):
+        super().__init__()
+        self.num_cameras, self.residual = num_cameras, residual
+        layers = [nn.Conv2d(3 + num_cameras, width, 7, padding=3, bias=False), ImageNorm2d(width), nn.ReLU(inplace=True)]
+        for _ in range(downsamplings):
+            layers += [nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False), ImageNorm2d(2 * width), nn.ReLU(inplace=True)]
+            width *= 2
+        layers += [ResidualBlock(width) for _ in range(blocks)]
+        for _ in range(downsamplings):
+            layers += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False), ImageNorm2d(width // 2), nn.ReLU(inplace=True)]
+            width //= 2
+        output = nn.Conv2d(width, 3, 7, padding=3, bias=False)
+        self.main = nn.Sequential(*layers, output, nn.Tanh())
+
+        if residual:
+            nn.init.normal_(output.weight, std=0.001)
+        if uniform_gamma:
+            for norm in (m for m in self.modules() if isinstance(m, ImageNorm2d)):
+                nn.init.uniform_(norm.weight)
+
+    def forward(self, images: Tensor, camera: Tensor) -> Tensor:
+        """Images `(B, 3, H, W)` in -1..1 and styles `(B, num_cameras)`, one-hot, to images `(B, 3, H, W)` in -1..1."""
+        planes = camera[:, :, None, None].expand(-1, -1, *images.shape[2:])
+        output = self.main(torch.cat([images, planes], dim=1))
+        return (images + output).clamp(-1, 1) if self.residual else output
+
+
+class Discriminator(nn.Module):
+    """Scores of patches, and one camera for the whole image; no normalisation.
+
+    Raises `InputError` if height or width is not a multiple of 2^layers: the camera head must see the last map as one cell.
+    """
+
+    def __init__(self, num_cameras: int, height: int, width: int, *, base: int = 64, layers: int = 6):
+        super().__init__()
+        if min(height, width) < 1 or height % 2**layers or width % 2**layers:
+            raise InputError(f"StarGAN discriminator of {layers} layers: height and width must be multiples of {2**layers}, found {height}x{width}")
+        trunk, channels = [], 3
+        for width_out in (base * 2**i for i in range(layers)):
+            trunk += [nn.Conv2d(channels, width_out, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
+            channels = width_out
+        self.main = nn.Sequential(*trunk)
+        self.conv1 = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(channels, num_cameras, (height // 2**layers, width // 2**layers), bias=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `(B, 3, H, W)` to patch scores `(B, 1, H / 2^layers, W / 2^layers)` and camera logits `(B, num_cameras)`."""
+        features = self.main(images)
+        return self.conv1(features), self.conv2(features).flatten(1)
+
+
+def load_released_generator(generator: Generator, checkpoint: str | Path | Mapping) -> None:
+    """Loads `<iteration>-G.ckpt` of the authors' code; `InputError` if it does not fit (the number of cameras, say)."""
+    load_strictly(generator, _without_prefix(checkpoint), checkpoint)
+
+
+def load_released_discriminator(discriminator: Discriminator, checkpoint: str | Path | Mapping) -> None:
+    """Loads `<iteration>-D.ckpt`; `InputError` if it does not fit (the image size, say)."""
+    load_strictly(discriminator, _without_prefix(checkpoint), checkpoint)
+
+
+def _without_prefix(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
+    return {key.removeprefix("module."): value for key, value in read_state_dict(checkpoint).items()}

@@ -1,0 +1,91 @@
+"""Distances in blocks of rows, with NumPy or with PyTorch, whichever holds the features. Imports without PyTorch.
+
+The product of features runs where they are (CPU or CUDA); everything after it is NumPy. A block takes `BLOCK_BYTES` at most.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from common.errors import InputError
+
+METRICS = ("euclidean", "sqeuclidean", "cosine")
+BLOCK_BYTES = 32 << 20
+
+
+def is_tensor(x) -> bool:
+    """True for a `torch.Tensor`; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def to_numpy(x) -> np.ndarray:
+    return x.detach().cpu().numpy() if is_tensor(x) else np.asarray(x)
+
+
+def as_features(x, name: str):
+    """`x` as a finite floating array or tensor `(N, D)`, N and D at least 1; half precision becomes float32. Raises `InputError`."""
+    x = x.detach() if is_tensor(x) else np.asarray(x)
+    if x.ndim != 2 or 0 in x.shape:
+        raise InputError(f"{name}: expected features of shape (N, D) with at least one row, found {tuple(x.shape)}")
+    if is_tensor(x):
+        x = x if x.dtype.is_floating_point and x.dtype.itemsize >= 4 else x.float()
+    else:
+        x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+    if not (np.isfinite(float(x.min())) and np.isfinite(float(x.max()))):
+        raise InputError(f"{name}: expected finite numbers, found NaN or infinity; check the model that made these features")
+    return x
+
+
+def check_pair(queries, gallery, metric: str) -> None:
+    """Raises `InputError` unless the two sets of features can be compared under `metric`."""
+    if metric not in METRICS:
+        raise InputError(f"metric {metric!r}: expected one of {', '.join(METRICS)}")
+    if is_tensor(queries) != is_tensor(gallery):
+        raise InputError("query and gallery features: expected both NumPy arrays or both tensors, found one of each")
+    if queries.shape[1] != gallery.shape[1]:
+        raise InputError(f"query and gallery features: expected the same width, found {queries.shape[1]} and {gallery.shape[1]}")
+    if is_tensor(queries) and queries.device != gallery.device:
+        raise InputError(f"query and gallery features: expected one device, found {queries.device} and {gallery.device}")
+    if queries.dtype != gallery.dtype:
+        raise InputError(f"query and gallery features: expected one dtype, found {queries.dtype} and {gallery.dtype}")
+
+
+def row_blocks(rows: int, columns: int, itemsize: int = 4) -> Iterator[tuple[int, int]]:
+    """(start, stop) over `rows` so that `(stop - start, columns)` stays within `BLOCK_BYTES`."""
+    step = max(1, min(rows, BLOCK_BYTES // (columns * itemsize)))
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def squared_norms(x):
+    """Sum of squares of each row: `(N, D) -> (N,)`, of the type of `x`, without a copy of `x`."""
+    parts = [(x[start:stop] * x[start:stop]).sum(1) for start, stop in row_blocks(len(x), 4 * x.shape[1], x.dtype.itemsize)]
+    return sys.modules["torch"].cat(parts) if is_tensor(x) else np.concatenate(parts)
+
+
+class RankingScores:
+    """Numbers that order the gallery for each query as the metric does, smaller is nearer: `scores(start, stop) -> (stop - start, G)`.
+
+    Euclidean: `|g|^2 - 2 q.g`, the squared distance without the query's own norm. Cosine: `-q.g / |g|`.
+    """
+
+    def __init__(self, queries, gallery, metric: str):
+        check_pair(queries, gallery, metric)
+        self.queries, self.gallery, self.metric = queries, gallery, metric
+        self.norms = squared_norms(gallery)
+        if metric == "cosine":
+            if not float(self.norms.min()) > 0 or not float(squared_norms(queries).min()) > 0:
+                raise InputError("features: the cosine of a row of zeros is not defined; use metric 'euclidean' or check the features")
+            self.norms = self.norms**0.5
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        factor = -1 if self.metric == "cosine" else -2
+        scores = (self.queries[start:stop] * factor) @ self.gallery.T
+        if self.metric == "cosine":
+            scores /= self.norms
+        else:
+            scores += self.norms
+        return to_numpy(scores)

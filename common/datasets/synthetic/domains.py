@@ -1,0 +1,158 @@
+"""The two domains: their fixed parameters, the keys of their images, and the plan of who is seen where.
+
+Everything is a function of the data seed, the domain and the key, through one random stream for each purpose (`stream`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common.datasets.base import DISTRACTOR, JUNK
+from common.datasets.synthetic.people import Wardrobe
+from common.datasets.synthetic.styles import StyleRanges
+from common.errors import InputError
+
+GENERATOR_VERSION = 1        # part of the folder's name: raise it when the code draws other images for the same parameters
+TRAIN_IDS, TEST_IDS = 150, 100
+DISTRACTOR_SHARE, JUNK_SHARE = 0.15, 0.05      # relative to the gallery images of the test ids
+FIRST_SEQUENCE, LAST_SEQUENCE = 1, 6
+
+# What a random stream is for.
+PERSON, TRACK, SHOT, SENSOR, PANORAMA, CAMERAS, PLAN = range(7)
+
+FILE_NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_00\.jpg")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What tells one domain from the other."""
+
+    name: str
+    code: int                                # its number in the random streams
+    num_cameras: int
+    cameras_per_id: tuple[int, int]          # both ends included
+    frames_per_camera: tuple[int, int]
+    scenery: str                             # paved | park
+    wardrobe: Wardrobe
+    style: StyleRanges
+    occluded: float = 0.08                   # share of images with an occluder
+
+
+class ImageKey(NamedTuple):
+    """Names one image: `camid` from 0, `frame` is the number in the file name; pid -1 is junk, 0 a distractor."""
+
+    pid: int
+    camid: int
+    sequence: int
+    frame: int
+
+    @property
+    def file_name(self) -> str:
+        pid = "-1" if self.pid == JUNK else f"{self.pid:04d}"
+        return f"{pid}_c{self.camid + 1}s{self.sequence}_{self.frame:06d}_00.jpg"
+
+    @classmethod
+    def parse(cls, path: str | Path) -> ImageKey:
+        """The key of a file by its name; `InputError` if it is not a name of these domains."""
+        match = FILE_NAME.fullmatch(Path(path).name)
+        if match is None:
+            raise InputError(f"{path}: not a file name of the synthetic domains (expected e.g. 0007_c2s1_000451_00.jpg)")
+        pid, camera, sequence, frame = (int(text) for text in match.groups())
+        return cls(pid, camera - 1, sequence, frame)
+
+
+MARKET = Domain(
+    name="synthetic-market",
+    code=1,
+    num_cameras=6,
+    cameras_per_id=(3, 6),
+    frames_per_camera=(2, 4),
+    scenery="paved",
+    wardrobe=Wardrobe(   # a warm season
+        short_sleeves=0.65, shorts=0.35, skirt=0.2, coat=0.05, hat=0.12, backpack=0.35, handbag=0.2,
+        neutral=0.25, saturation=(0.35, 0.95), value=(0.35, 0.95),
+    ),
+    style=StyleRanges(),
+)
+DUKE = Domain(
+    name="synthetic-duke",
+    code=2,
+    num_cameras=8,
+    cameras_per_id=(3, 5),
+    frames_per_camera=(2, 4),
+    scenery="park",
+    wardrobe=Wardrobe(   # a cold season
+        short_sleeves=0.2, shorts=0.08, skirt=0.12, coat=0.35, hat=0.25, backpack=0.4, handbag=0.25,
+        neutral=0.35, saturation=(0.25, 0.85), value=(0.3, 0.85),
+    ),
+    style=StyleRanges(),
+)
+DOMAINS = {domain.name: domain for domain in (MARKET, DUKE)}
+
+
+def get_domain(name: str) -> Domain:
+    """The domain of that name; `InputError` if there is none."""
+    if name not in DOMAINS:
+        raise InputError(f"unknown synthetic domain {name!r}: expected one of {', '.join(DOMAINS)}")
+    return DOMAINS[name]
+
+
+def stream(data_seed: int, domain: Domain, purpose: int, *numbers: int) -> np.random.Generator:
+    """The random numbers for one purpose and one thing (person, track, image, ...), independent of every other stream."""
+    return np.random.default_rng([data_seed, domain.code, purpose, *(number + 1 for number in numbers)])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The images of a dataset: one list of keys a folder, in sorted file order."""
+
+    train: list[ImageKey] = field(default_factory=list)
+    query: list[ImageKey] = field(default_factory=list)
+    gallery: list[ImageKey] = field(default_factory=list)
+
+
+def make_plan(domain: Domain, data_seed: int, train_ids: int, test_ids: int) -> Plan:
+    """Who is seen where. Train ids are 1..train_ids, test ids follow; the first image of a test id in each camera is a query.
+
+    Every id is seen by at least three cameras with at least two images each, so every query has a match in another camera.
+    """
+    plan = Plan()
+    for pid in range(1, train_ids + test_ids + 1):
+        for track in _tracks(domain, data_seed, pid):
+            if pid <= train_ids:
+                plan.train.extend(track)
+            else:
+                plan.query.append(track[0])
+                plan.gallery.extend(track[1:])
+    plan.gallery.extend(_false_detections(domain, data_seed, len(plan.gallery)))
+    for keys in (plan.train, plan.query, plan.gallery):
+        keys.sort(key=lambda key: key.file_name)
+    return plan
+
+
+def _tracks(domain: Domain, data_seed: int, pid: int) -> list[list[ImageKey]]:
+    """One short track for each camera that sees `pid`."""
+    rng = stream(data_seed, domain, PLAN, pid)
+    count = rng.integers(*domain.cameras_per_id, endpoint=True)
+    tracks = []
+    for camid in rng.permutation(domain.num_cameras)[:count].tolist():
+        sequence = int(rng.integers(FIRST_SEQUENCE, LAST_SEQUENCE, endpoint=True))
+        frame, step = int(rng.integers(1, 90_000)), int(rng.integers(8, 25))
+        length = int(rng.integers(*domain.frames_per_camera, endpoint=True))
+        tracks.append([ImageKey(pid, camid, sequence, frame + step * n) for n in range(length)])
+    return tracks
+
+
+def _false_detections(domain: Domain, data_seed: int, gallery: int) -> list[ImageKey]:
+    """Distractors and junk; their frame numbers count up, so that no two share a key."""
+    rng = stream(data_seed, domain, PLAN, DISTRACTOR)
+    pids = [DISTRACTOR] * round(gallery * DISTRACTOR_SHARE) + [JUNK] * round(gallery * JUNK_SHARE)
+    return [
+        ImageKey(pid, int(rng.integers(domain.num_cameras)), int(rng.integers(FIRST_SEQUENCE, LAST_SEQUENCE, endpoint=True)), 1 + 20 * number)
+        for number, pid in enumerate(pids)
+    ]

@@ -1,0 +1,39 @@
+"""The oracle: any image of a synthetic dataset under another camera's style, or under none."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from common.datasets.base import Sample
+from common.datasets.synthetic.build import read_manifest
+from common.datasets.synthetic.domains import ImageKey
+from common.datasets.synthetic.render import SyntheticDomain
+
+
+def oracle(image: Sample | str | Path, style_camid: int) -> np.ndarray:
+    """The scene of a dataset's image under the style of a camera of its domain (0-based): uint8 (128, 64, 3).
+
+    With the image's own camera the result equals the file's pixels. Domain and data seed are read from the folder's manifest.
+    Raises `InputError` for a file of another dataset and for a camera that the domain does not have.
+    """
+    path = _path(image)
+    return _domain_of(path.parent.parent).image(ImageKey.parse(path), style_camid)
+
+
+def unstyled(image: Sample | str | Path) -> np.ndarray:
+    """The scene of a dataset's image without any camera's style, uint8 (128, 64, 3)."""
+    path = _path(image)
+    return _domain_of(path.parent.parent).unstyled(ImageKey.parse(path))
+
+
+def _path(image: Sample | str | Path) -> Path:
+    return Path(image.path if isinstance(image, Sample) else image)
+
+
+@lru_cache(maxsize=8)
+def _domain_of(folder: Path) -> SyntheticDomain:
+    manifest = read_manifest(folder)
+    return SyntheticDomain(manifest["domain"], manifest["data_seed"])

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.backbones import Backbone, global_pool
+from common.backbones import Backbone, build_backbone, global_pool, split_batch_norm
 from common.errors import InputError
+from hhl.config import NetConfig
 
 
 class HHLNet(nn.Module):
@@ -56,6 +57,13 @@ class HHLNet(nn.Module):
         if output == "triplet" and self.triplet is not None:
             return self.triplet(embedding)
         raise ValueError(f"output {output!r}: expected logits, pool5, or triplet (which needs triplet_dim > 0)")
+
+
+def build_network(net: NetConfig, num_ids: int, *, triplet: bool) -> HHLNet:
+    """The network that a configuration describes; `triplet=False` leaves the triplet head out."""
+    backbone = build_backbone(net.backbone, net.weights)
+    model = HHLNet(backbone, num_ids, embed_dim=net.embed_dim, triplet_dim=net.triplet_dim if triplet else 0, dropout=net.dropout)
+    return split_batch_norm(model, net.bn_splits)
 
 
 def parameter_groups(model: HHLNet, *, base_lr: float, classifier_lr: float, embed_lr: float | None) -> list[dict]:

@@ -1,0 +1,143 @@
+"""Every switch of HHL, with where its value comes from.
+
+Field defaults are the fact sheet's suggested defaults: the released code, which is the one configuration that is known to have run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from common.backbones import BACKBONES
+from common.errors import InputError
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """The re-ID network and the size of its images."""
+
+    backbone: str = "resnet50"   # Sec. 4.2
+    weights: str = "imagenet"   # imagenet (torchvision V1, as released), none, or a file
+    height: int = 256   # released code
+    width: int = 128   # released code
+    embed_dim: int = 1024   # FC-1024, Sec. 3.2
+    triplet_dim: int = 128   # FC-128, Sec. 3.2
+    dropout: float = 0.5   # Sec. 4.2
+    bn_splits: int = 1   # GPUs under DataParallel whose batch-norm statistics are imitated; the authors had 2 (issue 2 of the released code)
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How the re-ID network is trained."""
+
+    epochs: int = 60   # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
+    drop_epoch: int = 40   # learning rates x 0.1 from here, Sec. 4.2
+    batch: int = 128   # labelled images in the cross-entropy batch, Sec. 4.2; never shrink it silently (16 gave mAP 9.4)
+    ids: int = 8   # identities in the source triplet batch, released code
+    images_per_id: int = 8   # released code
+    target_batch: int = 16   # target images, each with its camera styles: n_t of Sec. 4.2
+    base_lr: float = 0.01   # the backbone, Sec. 4.2
+    classifier_lr: float = 0.1   # the classification layer, Sec. 4.2
+    embed_lr: float | None = None   # FC-1024 and FC-128; none: frozen at random, as HHL.py does; paper 0.01, blog and baseline.py 0.1
+    baseline_embed_lr: float | None = 0.1   # the same layers in the rows without a triplet loss: baseline.py trains them
+    momentum: float = 0.9   # released code
+    weight_decay: float = 5e-4   # released code
+    nesterov: bool = True   # released code
+    erasing: float = 0.0   # probability of random erasing; released code has it, switched off
+    colour_jitter: float = 0.0   # a control of ours: neither paper nor code has it
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Which terms a row of Tables 2 and 3 has."""
+
+    labels: Literal["source", "target"] = "source"   # whose identities the cross-entropy sees; target: the supervised row, Basel. (T)
+    source_triplet: bool = True   # 64 source images in the triplet loss: L_T, L_D, L_CD
+    target_views: Literal["none", "real", "camera"] = "camera"   # target images in the triplet loss: none, alone (L_D), with fakes (L_C, L_CD)
+    beta: float = 0.5   # weight of the triplet loss, Sec. 4.2
+    margin: float = 0.3   # released code
+    self_positive: bool = True   # released code: the anchor counts among its positives
+    pseudo: Literal["random10k", "unique"] = "random10k"   # identity of a target tuple; released: one of 10,000 at random, may collide
+    include_own_style: bool = True   # the fake in the image's own camera is a view too, Sec. 3.3
+
+
+@dataclass(frozen=True)
+class StarGANConfig:
+    """The camera-style model: `stargan4reid` of the released code."""
+
+    height: int = 256   # released code; paper and blog: 128
+    width: int = 128   # released code; paper and blog: 64
+    channels: int = 64   # of the generator's first layer
+    blocks: int = 6   # residual blocks
+    downsamplings: int = 2
+    residual: bool = False   # output = input + change: the demo's deviation, see README
+    d_channels: int = 64   # of the discriminator's first layer
+    d_layers: int = 6
+    iterations: int = 220_000   # steps of D; released code; the paper's 200 epochs are 161,600 (Market) and 206,400 (Duke)
+    batch: int = 16   # released code
+    lr: float = 1e-4   # of G and D, Sec. 4.2
+    beta1: float = 0.5   # of Adam
+    n_critic: int = 5   # steps of D for one of G
+    lambda_cls: float = 1.0
+    lambda_rec: float = 10.0
+    lambda_gp: float = 10.0
+    lr_decay: Literal["quirk", "true_linear"] = "quirk"   # quirk: the released decay, which ends at 99.9 % of lr; true_linear: to 0 over the last half
+    uniform_gamma: bool = False   # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
+
+
+@dataclass(frozen=True)
+class StyleConfig:
+    """Where the target's camera styles come from and how they are stored."""
+
+    folder: str = ""   # a camera-style folder made elsewhere (by the authors' code, say); empty: train StarGAN and translate
+    quality: int = 75   # JPEG quality of the fakes, Pillow's default, as released
+    truncate: bool = True   # 0..255 by truncation (torchvision 0.2.1, as released), not rounding
+
+
+@dataclass(frozen=True)
+class HHLConfig:
+    """One run of HHL."""
+
+    net: NetConfig = field(default_factory=NetConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    stargan: StarGANConfig = field(default_factory=StarGANConfig)
+    style: StyleConfig = field(default_factory=StyleConfig)
+
+    def __post_init__(self) -> None:
+        _check_positive(self.net, "net", ("height", "width", "embed_dim", "triplet_dim", "bn_splits"))
+        _check_positive(self.recipe, "recipe", ("epochs", "drop_epoch", "batch", "ids", "images_per_id", "target_batch", "base_lr", "classifier_lr"))
+        _check_positive(self.stargan, "stargan", ("height", "width", "channels", "blocks", "downsamplings", "d_channels", "d_layers", "iterations",
+                                                  "batch", "lr", "n_critic"))
+        if self.net.backbone not in BACKBONES:
+            raise InputError(f"--net.backbone {self.net.backbone}: expected one of {', '.join(BACKBONES)}")
+        if self.method.beta < 0 or not 0 <= self.net.dropout < 1 or not 1 <= self.style.quality <= 100:
+            raise InputError("expected --method.beta >= 0, --net.dropout in 0..1 and --style.quality in 1..100")
+
+
+def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise InputError(f"--{group}.{name} {getattr(config, name)}: expected a positive number")
+
+
+_RELEASED = HHLConfig()
+_PAPER_STARGAN = dataclasses.replace(_RELEASED.stargan, height=128, width=64, iterations=200_000, lr_decay="true_linear")
+
+PRESETS: dict[str, HHLConfig] = {
+    # small enough for 2 CPU cores; deviations: thin ResNet from scratch, residual StarGAN, batches and schedule scaled down
+    "demo": HHLConfig(
+        net=NetConfig(backbone="thin", weights="none", height=64, width=32, embed_dim=256, triplet_dim=64),
+        recipe=RecipeConfig(epochs=18, drop_epoch=12, batch=64, ids=8, images_per_id=4, target_batch=8, base_lr=0.1),
+        stargan=StarGANConfig(height=64, width=32, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=32, d_layers=4,
+                              iterations=1600, lr=2e-4, n_critic=3, lr_decay="true_linear"),
+    ),
+    "released": _RELEASED,
+    # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; StarGAN at 128x64 with a real linear decay
+    "paper": dataclasses.replace(
+        _RELEASED, recipe=dataclasses.replace(_RELEASED.recipe, embed_lr=0.01, baseline_embed_lr=0.01), stargan=_PAPER_STARGAN),
+    # section 2.4.2 of the blog: new layers at 0.1
+    "blog": dataclasses.replace(
+        _RELEASED, recipe=dataclasses.replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1), stargan=_PAPER_STARGAN),
+}

@@ -1,0 +1,61 @@
+"""Renders every training image of the target in the style of every camera, its own included.
+
+Released counterpart: `Solver.test` of `stargan4reid`: `<stem>_fake_<k>.jpg`, k from 1, JPEG of quality 75, at the generator's size.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from common.datasets import ReIDDataset, Sample
+from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
+from common.files import write_atomic
+from common.records import code_version
+from common.runs import Workspace
+from hhl.config import StarGANConfig, StyleConfig
+from hhl.data import fake_path
+from hhl.stargan.model import Generator, camera_one_hot
+from hhl.stargan.train import HALF
+
+FOLDER = "bounding_box_train_camstyle_stargan4reid"   # the released name
+
+
+@torch.no_grad()
+def translate(generator: Generator, target: ReIDDataset, config: StarGANConfig, style: StyleConfig, workspace: Workspace, device: torch.device,
+              *, checkpoint_hash: str, workers: int = 0, batch: int = 16) -> None:
+    """Writes the camera-style folder and its `manifest.json`; images that are there already (after an interruption) are kept."""
+    folder = workspace.folder / FOLDER
+    todo = [s for s in target.train if not all(fake_path(folder, s.path.stem, k + 1).is_file() for k in range(target.num_cameras))]
+    workspace.kept.touch()
+    images = SampleImages(todo, EvalTransform(config.height, config.width, "bilinear", HALF, HALF))
+    with tqdm(total=len(todo), desc="translate", disable=None, leave=False) as bar:
+        for real, index in ordered_loader(images, batch, workers=workers) if todo else ():
+            for camera in range(target.num_cameras):
+                style_of = camera_one_hot(torch.full((len(real),), camera), target.num_cameras).to(device)
+                _save(generator(real.to(device), style_of), [todo[i] for i in index], folder, camera, style)
+            bar.update(len(real))
+    workspace.write_json("manifest.json", {
+        "generator": "StarGAN", "checkpoint": checkpoint_hash, "source": target.manifest, "code_version": code_version(),
+        "images": len(target.train) * target.num_cameras,
+    })
+
+
+def _save(fakes: Tensor, samples: Sequence[Sample], folder: Path, camera: int, style: StyleConfig) -> None:
+    for pixels, sample in zip(to_uint8(fakes, truncate=style.truncate), samples):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=style.quality)
+        write_atomic(fake_path(folder, sample.path.stem, camera + 1), buffer.getvalue())
+
+
+def to_uint8(images: Tensor, *, truncate: bool) -> np.ndarray:
+    """`(B, 3, H, W)` in -1..1 to uint8 `(B, H, W, 3)`; torchvision 0.2.1 truncated, today's versions round."""
+    scaled = (images.float() + 1).div(2).clamp(0, 1) * 255
+    return (scaled if truncate else scaled + 0.5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -13,7 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.datasets.base import DISTRACTOR, JUNK, Counts, Official, ReIDDataset, Sample, count
+from common.datasets.cuhk03 import load_cuhk03
+from common.datasets.dukemtmc import load_dukemtmc
 from common.datasets.market1501 import load_market1501
+from common.datasets.msmt17 import load_msmt17
+from common.datasets.prid2011 import load_prid2011
 from common.datasets.validate import differences, validate
 from common.errors import InputError
 
@@ -34,6 +38,10 @@ def _synthetic(name: str) -> Callable[..., ReIDDataset]:
 
 DATASETS: dict[str, Callable[..., ReIDDataset]] = {
     "market1501": load_market1501,
+    "dukemtmc": load_dukemtmc,
+    "cuhk03": load_cuhk03,
+    "msmt17": load_msmt17,
+    "prid2011": load_prid2011,
     "synthetic-market": _synthetic("synthetic-market"),
     "synthetic-duke": _synthetic("synthetic-duke"),
 }

@@ -44,6 +44,16 @@ class Official:
     gallery: Counts
 
 
+@dataclass(frozen=True)
+class About:
+    """For `python -m common.datasets list`: where a dataset comes from and whether it can still be had."""
+
+    paper: str
+    where: str
+    official: Official | None = None
+    note: str = ""
+
+
 def count(samples: Sequence[Sample], num_cameras: int) -> Counts:
     """The counts of a split as it was found."""
     cameras = Counter(s.camid for s in samples)

@@ -13,18 +13,27 @@ from common.errors import InputError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
-_MARKET_NAME = re.compile(r"(-?\d+)_c(\d+)")
-_MAX_DEPTH = 3   # DIR/market1501/Market-1501-v15.09.15
+_MAX_DEPTH = 3   # DIR/prid2011/prid_2011/single_shot
+
+Parse = Callable[[str], "tuple[int, int] | None"]
 
 
-def market_name(name: str) -> tuple[int, int] | None:
-    """`0002_c1s1_000451_03.jpg`, `-1_c3s2_...`, `0005_c2_f0046985.jpg`, `0001_c1_1.png` -> (pid, camera from 0), None for other names."""
-    match = _MARKET_NAME.match(name)
-    return (int(match[1]), int(match[2]) - 1) if match else None
+def name_rule(pattern: str) -> Parse:
+    """A reader of file names: pid and camera (from 1) are the pattern's two groups; gives (pid, camera from 0), or None for other names."""
+    compiled = re.compile(pattern)
+
+    def parse(name: str) -> tuple[int, int] | None:
+        match = compiled.match(name)
+        return (int(match[1]), int(match[2]) - 1) if match else None
+
+    return parse
 
 
-def find_root(dataset: str, root: str | Path | None, names: Sequence[str], parts: Sequence[str]) -> Path:
-    """The folder that holds `parts` (files or folders): `root` itself, or a folder below it that is called like one of `names`.
+market_name = name_rule(r"(-?\d+)_c(\d+)")   # whatever follows the camera: Market-1501, DukeMTMC-reID, CUHK03-NP and what is derived from them
+
+
+def find_root(dataset: str, root: str | Path | None, names: Sequence[str], *layouts: Sequence[str]) -> Path:
+    """The folder that holds all parts (files or folders) of one of `layouts`: `root` itself, or one below it called like one of `names`.
 
     Names are compared without case and punctuation, so `market1501` also finds `Market-1501`. Raises `InputError` with what was
     looked for and what was found.
@@ -35,10 +44,16 @@ def find_root(dataset: str, root: str | Path | None, names: Sequence[str], parts
     if not root.is_dir():
         raise InputError(f"{root}: expected a folder with {dataset}, found {'a file' if root.exists() else 'nothing'}")
     looked = list(_candidates(root, {_plain(name) for name in names}))
-    for folder in looked:
-        if all((folder / part).exists() for part in parts):
-            return folder
-    raise InputError(_not_found(dataset, looked, names, parts))
+    for layout in layouts:
+        for folder in looked:
+            if has(folder, layout):
+                return folder
+    raise InputError(_not_found(dataset, looked, names, layouts))
+
+
+def has(folder: Path, layout: Sequence[str]) -> bool:
+    """Whether all parts of a layout are in the folder."""
+    return all((folder / part).exists() for part in layout)
 
 
 def _plain(name: str) -> str:
@@ -53,15 +68,15 @@ def _candidates(folder: Path, names: set[str], depth: int = 0) -> Iterator[Path]
                 yield from _candidates(folder / below, names, depth + 1)
 
 
-def _not_found(dataset: str, looked: list[Path], names: Sequence[str], parts: Sequence[str]) -> str:
-    best = max(looked, key=lambda folder: (sum((folder / part).exists() for part in parts), len(folder.parts)))
-    missing = [part for part in parts if not (best / part).exists()]
+def _not_found(dataset: str, looked: list[Path], names: Sequence[str], layouts: Sequence[Sequence[str]]) -> str:
+    found_parts = {(folder, layout): [part for part in layout if (folder / part).exists()] for layout in layouts for folder in looked}
+    best, layout = max(found_parts, key=lambda place: len(found_parts[place]))
     found = sorted(entry.name for entry in os.scandir(best))
-    listing = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") if found else "an empty folder"
-    wanted = f"{dataset} needs {', '.join(parts)}"
-    if len(missing) < len(parts):
-        return f"{best}: {wanted}; missing {', '.join(missing)}; found {listing}"
-    return f"{best}: {wanted}, here or in a folder called {', '.join(names)}; found {listing}"
+    listing = shorten(found, 8) if found else "an empty folder"
+    wanted = f"{best}: {dataset} needs {' or '.join(', '.join(layout) for layout in layouts)}"
+    if found_parts[best, layout]:
+        return f"{wanted}; missing {', '.join(part for part in layout if part not in found_parts[best, layout])}; found {listing}"
+    return f"{wanted}, here or in a folder called {', '.join(names)}; found {listing}"
 
 
 def list_images(folder: Path) -> list[str]:
@@ -69,7 +84,7 @@ def list_images(folder: Path) -> list[str]:
     return sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(IMAGE_SUFFIXES) and not e.name.startswith("."))
 
 
-def read_folder(folder: Path, parse: Callable[[str], tuple[int, int] | None], problems: list[str]) -> list[Sample]:
+def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]:
     """The samples of one folder in sorted order; image files whose names `parse` does not understand are left out and named in `problems`."""
     samples, unknown = [], []
     for name in list_images(folder):
@@ -83,10 +98,21 @@ def read_folder(folder: Path, parse: Callable[[str], tuple[int, int] | None], pr
     return samples
 
 
-def read_market_layout(name: str, root: Path, num_cameras: int, official: Official | None) -> ReIDDataset:
+def keep_existing(samples: list[Sample], source: Path, problems: list[str]) -> list[Sample]:
+    """In sorted order, without the samples that `source` lists but that are not on disk; these are named in `problems`."""
+    present = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in {s.path.parent for s in samples}}
+    missing = [s.path.name for s in samples if s.path.name not in present[s.path.parent]]
+    if missing:
+        problems.append(f"{source}: {len(missing)} listed images are not on disk and left out: {shorten(missing)}")
+    return sorted((s for s in samples if s.path.name in present[s.path.parent]), key=lambda s: s.path.as_posix())
+
+
+def read_market_layout(
+    name: str, root: Path, num_cameras: int, official: Official | None = None, parse: Parse = market_name
+) -> ReIDDataset:
     """A dataset in Market-1501's layout: `bounding_box_train`, `query`, `bounding_box_test`. Junk does not train."""
     problems: list[str] = []
-    train, query, gallery = (read_folder(root / folder, market_name, problems) for folder in MARKET_FOLDERS)
+    train, query, gallery = (read_folder(root / folder, parse, problems) for folder in MARKET_FOLDERS)
     junk = sum(s.pid == JUNK for s in train)
     if junk:
         problems.append(f"{root / MARKET_FOLDERS[0]}: {junk} junk images (pid -1) left out of training")

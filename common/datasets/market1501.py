@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.datasets.base import Counts, Official, ReIDDataset
-from common.datasets.layout import MARKET_FOLDERS, find_root, read_market_layout
+from common.datasets.base import About, Counts, Official, ReIDDataset
+from common.datasets.layout import MARKET_FOLDERS, find_root, name_rule, read_market_layout
 
 FOLDERS = ("Market-1501-v15.09.15", "market1501", "market")
 CAMERAS = 6
-OFFICIAL = Official(
+NAME = name_rule(r"(-?\d+)_c(\d+)s\d+_")
+OFFICIAL = Official(   # cameras: as in the evaluation files of zhunzhong07/person-re-ranking
     train=Counts(12_936, 751, cameras=(2_017, 1_709, 2_707, 920, 2_338, 3_245)),
-    query=Counts(3_368, 750),
-    gallery=Counts(19_732, 750, junk=3_819, distractors=2_798),
+    query=Counts(3_368, 750, cameras=(668, 530, 717, 248, 622, 583)),
+    gallery=Counts(19_732, 750, junk=3_819, distractors=2_798, cameras=(3_156, 2_944, 3_803, 1_671, 3_814, 4_344)),
 )
+ABOUT = About("Zheng et al., ICCV 2015", "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html", OFFICIAL)
 
 
 def load_market1501(root: str | Path | None) -> ReIDDataset:
     """`root`: the folder that holds the datasets, or the one with `bounding_box_train`."""
-    return read_market_layout("market1501", find_root("market1501", root, FOLDERS, MARKET_FOLDERS), CAMERAS, OFFICIAL)
+    folder = find_root("market1501", root, FOLDERS, MARKET_FOLDERS)
+    return read_market_layout("market1501", folder, CAMERAS, OFFICIAL, NAME)

@@ -23,7 +23,8 @@ def errors_of(dataset: ReIDDataset) -> Iterator[str]:
     where = f"{dataset.root}: {dataset.name}"
     empty = [split for split in SPLITS if not getattr(dataset, split)]
     if empty:
-        yield f"{where}: no images in {' and '.join(empty)}: expected at least one in each of train, query and gallery"
+        reason = "".join(f"; {problem}" for problem in dataset.problems)
+        yield f"{where}: no images in {' and '.join(empty)}: expected at least one in each of train, query and gallery{reason}"
         return
     yield from _camera_errors(dataset, where)
     for split in SPLITS:

@@ -28,7 +28,8 @@ def errors_of(dataset: ReIDDataset) -> Iterator[str]:
         return
     yield from _camera_errors(dataset, where)
     for split in SPLITS:
-        twice = [stem for stem, n in Counter(s.path.stem.lower() for s in getattr(dataset, split)).items() if n > 1]
+        names = Counter((s.path.stem.lower(), s.camid) for s in getattr(dataset, split))   # PRID2011 names alike in both cameras
+        twice = [stem for (stem, _), n in names.items() if n > 1]
         if twice:
             yield f"{where}: {len(twice)} image names occur more than once in {split}: {shorten(twice)}; keep one file of each"
     test = {s.pid for s in (*dataset.query, *dataset.gallery) if s.pid > 0}

@@ -52,7 +52,7 @@ class Stage:
 
 @dataclass
 class Workspace:
-    """The folder in which a stage is being built. `resume` says that a checkpoint, if there is one, should be continued."""
+    """The folder in which a stage is being built. `resume` says that what an interrupted run kept should be continued."""
 
     folder: Path
     resume: bool
@@ -65,6 +65,11 @@ class Workspace:
     @property
     def curves(self) -> Path:
         return self.folder / "curves.jsonl"
+
+    @property
+    def kept(self) -> Path:
+        """Marks a folder that is worth resuming: later runs will not overwrite it unasked."""
+        return self.folder / "kept"
 
     def write_json(self, name: str, value: Any) -> None:
         write_atomic(self.folder / name, json.dumps(canonical(value), indent=1))
@@ -122,14 +127,15 @@ class Run:
 
     def _build(self, name: str, final: Path, depends_on: Mapping[str, Any], build: Callable[[Workspace], None]) -> None:
         partial = final.with_name(final.name + ".partial")
-        if (partial / "checkpoint.pt").is_file() and not (self.resume or self.fresh):
-            raise InputError(f"{partial}: an earlier run stopped here; --resume goes on from its checkpoint, --fresh starts over")
+        if (partial / "kept").is_file() and not (self.resume or self.fresh):
+            raise InputError(f"{partial}: an earlier run stopped here; --resume goes on from what it kept, --fresh starts over")
         if not self.resume:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         build(Workspace(partial, self.resume, self.tensorboard))
-        (partial / "checkpoint.pt").unlink(missing_ok=True)
+        for name_ in ("checkpoint.pt", "kept"):
+            (partial / name_).unlink(missing_ok=True)
         info = {"name": name, "depends_on": canonical(depends_on), "seconds": round(time.perf_counter() - start, 2),
                 "code_version": code_version()}
         write_atomic(partial / "stage.json", json.dumps(info, indent=1))

@@ -199,6 +199,7 @@ class Loop:
         if self.main:
             state = {name: item.state_dict() for name, item in self.state.items()}
             save_checkpoint(self.workspace.checkpoint, {"step": step, "random": _random_state(), "state": state})
+            self.workspace.kept.touch()
 
     def _catch_interrupts(self) -> dict[int, Any]:
         if threading.current_thread() is not threading.main_thread():

@@ -82,7 +82,7 @@ class StarGANConfig:
     lambda_cls: float = 1.0
     lambda_rec: float = 10.0
     lambda_gp: float = 10.0
-    lr_decay: Literal["quirk", "true_linear"] = "quirk"   # quirk: the released decay, which ends at 99.9 % of lr; true_linear: to 0 over the last half
+    lr_decay: Literal["quirk", "true_linear"] = "quirk"   # quirk: as released, ends at 99.9 % of lr; true_linear: 0
     uniform_gamma: bool = False   # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
 
 

@@ -20,7 +20,8 @@ from common.backbones import adabn, extract_features
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.loading import EvalTransform, SampleImages, epoch_plan, ordered_loader, planned_loader
-from common.evaluation import evaluate, save_features
+from common.evaluation.features import save_features
+from common.evaluation.ranking import evaluate
 from common.runs import Workspace
 from common.training import load_checkpoint, pick_device
 from hhl.config import NetConfig
@@ -42,7 +43,8 @@ def score(model: HHLNet, target: ReIDDataset, device: torch.device, workspace: W
     workspace.write_json("scores.json", scores)
 
 
-def embed(model: HHLNet, samples: Sequence[Sample], size: tuple[int, int], device: torch.device, workers: int = 0, *, flip: bool = False) -> np.ndarray:
+def embed(model: HHLNet, samples: Sequence[Sample], size: tuple[int, int], device: torch.device, workers: int = 0,
+          *, flip: bool = False) -> np.ndarray:
     """Test features `(N, D)`, L2-normalised: bicubic resize, one view unless `flip` (as released)."""
     images = SampleImages(samples, EvalTransform(*size, "bicubic"))
     rows = extract_features(lambda x: model(x, "pool5"), ordered_loader(images, BATCH, workers=workers), device, flip=flip)

@@ -1,0 +1,77 @@
+"""The pictures of a run: its curves, the target in every camera's style, and what a few queries retrieve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")   # before pyplot: no display is needed
+import matplotlib.pyplot as plt
+from PIL import Image
+
+from common.datasets import ReIDDataset, Sample
+from common.datasets.images import read_image
+from common.datasets.synthetic import DOMAINS, oracle
+from common.evaluation.features import load_features
+from common.evaluation.pictures import image_grid
+from common.evaluation.ranked_lists import ranked_lists
+from common.runs import Run, read_curves
+from hhl.data import fake_path
+
+CURVES = {"re-ID losses": ("cross_entropy", "triplet"), "re-ID training": ("accuracy", "triplet_precision"),
+          "StarGAN D": ("d_real", "d_fake", "d_cls", "d_gp"), "StarGAN G": ("g_fake", "g_cls", "g_rec")}
+
+
+def draw(run: Run, target: ReIDDataset, style_folder: Path | None) -> None:
+    """Writes `curves.png`, `ranked_lists.png` and, for rows with camera styles, `camera_styles.png` into the run's folder."""
+    curves(run)
+    query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
+    ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
+    if style_folder is not None:
+        camera_styles(target, style_folder, run.picture("camera_styles.png"))
+
+
+def curves(run: Run) -> None:
+    """One panel a group of terms, means over the logged steps."""
+    lines = [line for name in ("reid", "stargan") if name in run.stages and (run.stages[name].folder / "curves.jsonl").is_file()
+             for line in read_curves(run.stages[name].folder / "curves.jsonl")]
+    panels = {title: [n for n in names if any(n in line for line in lines)] for title, names in CURVES.items()}
+    panels = {title: names for title, names in panels.items() if names}
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.8), squeeze=False, constrained_layout=True)
+    for axis, (title, names) in zip(axes[0], panels.items()):
+        for name in names:
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            axis.plot(*zip(*points), label=name, linewidth=1.2)
+        axis.set(title=title, xlabel="step")
+        axis.legend(fontsize=7)
+    figure.savefig(run.picture("curves.png"), dpi=90)
+    plt.close(figure)
+
+
+def camera_styles(target: ReIDDataset, folder: Path, path: Path, people: int = 4) -> None:
+    """Target images (rows) in the style of every camera (columns); on a synthetic target each row is followed by the oracle's."""
+    rows, names = [], []
+    for sample in spread_over_cameras(target.train, people):
+        fakes = [read_image(fake_path(folder, sample.path.stem, k + 1)) for k in range(target.num_cameras)]
+        rows.append([read_image(sample.path), *fakes])
+        names.append(f"camera {sample.camid + 1}")
+        if target.name in DOMAINS:
+            truth = [Image.fromarray(oracle(sample, k)) for k in range(target.num_cameras)]
+            rows.append([read_image(sample.path), *truth])
+            names.append("oracle")
+    image_grid(rows, path, column_titles=["image", *(f"style {k + 1}" for k in range(target.num_cameras))], row_titles=names)
+
+
+def spread_over_cameras(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """The first image of each of `count` people, each from another camera as far as there are any."""
+    chosen: list[Sample] = []
+    cameras = sorted({s.camid for s in samples})
+    for number in range(count):
+        wanted = cameras[number * max(1, len(cameras) // count) % len(cameras)]
+        taken = {s.pid for s in chosen}
+        chosen += [s for s in samples if s.camid == wanted and s.pid not in taken][:1]
+    return chosen
+
+

@@ -1,0 +1,157 @@
+"""The re-ID network and its optimiser groups against the released ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.backbones import build_backbone
+from common.errors import InputError
+from hhl.losses import batch_hard_triplet
+from hhl.model import HHLNet, load_released, parameter_groups
+
+EMBEDDING = {"feat.weight", "feat.bias", "feat_bn.weight", "feat_bn.bias", "triplet.weight", "triplet.bias"}
+
+
+@pytest.fixture
+def net(formulas) -> HHLNet:
+    """ResNet-18 of 10 identities with an embedding of 64 and a triplet head of 16, filled by formula; dropout of every other entry."""
+    model = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=16)
+    formulas.fill(model)
+    model.drop = formulas.HalfDrop()
+    return model
+
+
+def test_names_and_shapes_are_the_released_ones(net, golden):
+    assert {f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items()} == set(golden("hhl_model")["shapes"].tolist())
+
+
+def test_parameter_count_at_full_size():
+    """28,508,006 as released, of which 2,049,000 belong to ImageNet's unused classifier."""
+    with torch.device("meta"):
+        full = HHLNet(build_backbone("resnet50"), 702)
+        baseline = HHLNet(build_backbone("resnet50"), 702, triplet_dim=0)
+    assert sum(p.numel() for p in full.parameters()) == 28_508_006 - 2_049_000
+    assert sum(p.numel() for p in full.base.parameters()) == 25_557_032 - 2_049_000
+    assert sum(p.numel() for p in baseline.parameters()) == 28_508_006 - 2_049_000 - (1024 + 1) * 128
+
+
+def test_initial_weights():
+    model = HHLNet(build_backbone("thin"), 700)
+    stds = [layer.weight.std().item() for layer in (model.feat, model.classifier, model.triplet)]
+    np.testing.assert_allclose(stds, [(2 / 1024) ** 0.5, 0.001, 0.001], rtol=0.03)
+    assert not any(layer.bias.any() for layer in (model.feat, model.classifier, model.triplet, model.feat_bn))
+    assert (model.feat_bn.weight == 1).all() and model.drop.p == 0.5
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_outputs_equal_the_released_ones(mode, net, formulas, golden):
+    net.train(mode == "train")
+    images, expected = formulas.scattered("images", 4, 3, 64, 32), golden("hhl_model")
+    for output in ("logits", "triplet", "pool5"):
+        with torch.no_grad():
+            got = net(images, output).numpy()
+        scale = np.abs(expected[f"{mode}_{output}"]).max()
+        np.testing.assert_allclose(got / scale, expected[f"{mode}_{output}"] / scale, atol=2e-5)
+
+
+def test_the_triplet_output_does_not_see_the_dropout(formulas):
+    model = HHLNet(build_backbone("thin"), 5).eval()
+    model.drop.train()
+    images = formulas.scattered("images", 4, 3, 64, 32)
+    assert torch.equal(model(images, "triplet"), model(images, "triplet"))
+    assert not torch.equal(model(images), model(images))
+
+
+def test_outputs_that_do_not_exist():
+    model = HHLNet(build_backbone("thin"), 5, triplet_dim=0)
+    for output in ("triplet", "fc128"):
+        with pytest.raises(ValueError, match=f"output '{output}': expected logits, pool5, or triplet"):
+            model(torch.zeros(2, 3, 64, 32), output)
+
+
+@pytest.mark.parametrize("embed_lr", [None, 0.01, 0.1])
+def test_optimiser_membership(embed_lr, net, golden):
+    groups = parameter_groups(net, base_lr=0.01, classifier_lr=0.1, embed_lr=embed_lr)
+    names = {id(p): name for name, p in net.named_parameters()}
+    lr_of = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(lr_of)   # none twice
+    assert all(lr_of[name] == 0.01 for name in names.values() if name.startswith("base."))
+    assert lr_of["classifier.weight"] == lr_of["classifier.bias"] == 0.1
+    if embed_lr is None:
+        assert set(names.values()) - set(lr_of) == set(golden("hhl_model")["unchanged"].tolist()) == EMBEDDING
+    else:
+        assert {lr_of[name] for name in EMBEDDING} == {embed_lr} and len(lr_of) == len(names)
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == (EMBEDDING if embed_lr is None else set())
+
+
+def test_groups_without_a_triplet_head():
+    model = HHLNet(build_backbone("thin"), 5, triplet_dim=0)
+    groups = parameter_groups(model, base_lr=0.01, classifier_lr=0.1, embed_lr=0.1)
+    assert [group["name"] for group in groups] == ["base", "classifier", "embedding"] and len(groups[2]["params"]) == 4
+
+
+def test_three_released_training_steps(net, formulas, golden):
+    """Three steps of `HHLTrainer`: three forward passes each, CE + 0.5 batch hard over source and target, Nesterov SGD, frozen embedding."""
+    expected = golden("hhl_model")
+    np.testing.assert_array_equal(formulas.fingerprint(net.state_dict()), expected["before"])
+    groups = parameter_groups(net, base_lr=0.01, classifier_lr=0.1, embed_lr=None)
+    optimiser = torch.optim.SGD(groups, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    frozen = {name: value.clone() for name, value in net.state_dict().items() if name in EMBEDDING}
+
+    losses = []
+    for step in range(3):
+        source, triplet, target = (formulas.scattered(f"{name} {step}", 12, 3, 64, 32) for name in ("source", "triplet", "target"))
+        source_labels, triplet_labels = (3 * torch.arange(12) + step) % 10, (torch.arange(12) // 4 + step) % 10
+        target_labels = torch.tensor([1000 + 7 * step, 5000 + step, 10999 - step]).repeat(4)
+        loss_ce = F.cross_entropy(net(source), source_labels)
+        embeddings = torch.cat([net(triplet, "triplet"), net(target, "triplet")])
+        loss_t, _ = batch_hard_triplet(embeddings, torch.cat([triplet_labels, target_labels]))
+        loss = loss_ce + 0.5 * loss_t
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+
+    np.testing.assert_allclose(losses, expected["step_losses"][:, 0], rtol=1e-4)
+    state = net.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in frozen.items())
+    assert {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")} == {9}
+    np.testing.assert_allclose(formulas.fingerprint(state), expected["after"], rtol=1e-3, atol=1e-4)
+    moved = np.abs(expected["after"] - expected["before"])[:, 0] > 1e-5
+    assert moved.sum() > 100   # the tolerance above would notice an update left out
+
+
+def test_released_checkpoints_load(net, formulas, tmp_path):
+    state = {f"module.{name}": value.clone() for name, value in net.state_dict().items()}
+    state |= {"module.base.fc.weight": torch.zeros(1000, 512), "module.base.fc.bias": torch.zeros(1000)}
+    torch.save({"state_dict": state, "epoch": 60}, tmp_path / "checkpoint.pth.tar")
+    fresh = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=16)
+    load_released(fresh, tmp_path / "checkpoint.pth.tar")
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in fresh.state_dict().items())
+    load_released(fresh, {"state_dict": state})
+    load_released(fresh, state)
+
+
+def test_checkpoints_that_do_not_fit(net, tmp_path):
+    torch.save(net.state_dict(), tmp_path / "ten.pth")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    torch.save({"state_dict": net}, tmp_path / "pickled.pth")   # a whole module: unpickling it could run code
+    other = HHLNet(build_backbone("resnet18"), 11, embed_dim=64, triplet_dim=16)
+    for name, words in {
+        "ten.pth": "does not fit this network.*classifier.weight", "text.pth": "not a checkpoint", "empty.pth": "expected a state dict",
+        "pickled.pth": "not a checkpoint that torch can read safely", "absent.pth": "no such file",
+    }.items():
+        with pytest.raises(InputError, match=words) as error:
+            load_released(other, tmp_path / name)
+        assert str(error.value).startswith(str(tmp_path / name)) and "\n" not in str(error.value)
+
+
+def test_any_backbone_width():
+    model = HHLNet(build_backbone("thin"), 7, embed_dim=32, triplet_dim=8, dropout=0.0)
+    outputs = {output: tuple(model(torch.zeros(2, 3, 64, 32), output).shape) for output in ("logits", "triplet", "pool5")}
+    assert outputs == {"logits": (2, 7), "triplet": (2, 8), "pool5": (2, 128)} and isinstance(model.base, nn.Sequential)

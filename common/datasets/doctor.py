@@ -35,7 +35,9 @@ def examine(dataset: ReIDDataset, *, decode: bool = True, jobs: int = 2) -> Repo
                  for error in errors_of(dataset)]
     different = differences(dataset)
     if different:
-        findings.append(("; ".join(different), "unpack the archive again; if you use a subset on purpose, go on: it is only a warning"))
+        splits = [split for split in SPLITS if any(line.startswith(f"{split}: ") for line in different)]
+        findings.append((f"{' and '.join(splits)}: counts differ from the published ones, see the table",
+                         "unpack the archive again; if this is a subset on purpose, go on: training only warns"))
     if not decode:
         return Report(dataset, findings)
     paths = sorted({s.path for split in SPLITS for s in getattr(dataset, split)})
@@ -123,4 +125,4 @@ def _image_lines(report: Report) -> Iterator[str]:
     yield f"{report.decoded:,} images decoded without error."
     if report.identical:
         names = shorten([" = ".join(str(path.relative_to(report.dataset.root)) for path in group) for group in report.identical])
-        yield f"{len(report.identical)} groups of files with identical content: {names}"
+        yield f"{len(report.identical)} group{'s' * (len(report.identical) > 1)} of files with identical content: {names}"

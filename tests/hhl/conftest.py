@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ class HalfDrop(nn.Module):
         return x * (torch.arange(x.numel()).reshape(x.shape) % 2 * 2)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -70,9 +71,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def formulas():
     """The functions of this file, for the tests of this folder."""
-    class Formulas:
-        scatter, scattered, fill, fingerprint, HalfDrop = map(staticmethod, (scatter, scattered, fill, fingerprint, HalfDrop))
-    return Formulas
+    return SimpleNamespace(scatter=scatter, scattered=scattered, fill=fill, fingerprint=fingerprint, HalfDrop=HalfDrop)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.datasets.base import Sample
 from common.datasets.images import read_image
@@ -68,16 +68,37 @@ class SampleImages(Dataset):
 
 
 class _Loader(DataLoader):
-    """A DataLoader that leaves torch's global generator alone and says a worker's `InputError` in one line."""
+    """A DataLoader that leaves torch's global generator alone; an `InputError` of a worker arrives as it was raised.
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, generator=torch.Generator(), **kwargs)   # the workers run one thread each: PyTorch's own default
+    It travels as data: PyTorch would wrap its traceback into it and wait five seconds for the worker that raised it.
+    """
+
+    def __init__(self, images: Dataset, **kwargs):   # each worker runs one thread: PyTorch's own default
+        super().__init__(_ErrorsAsItems(images), collate_fn=_collate, generator=torch.Generator(), **kwargs)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+class _ErrorsAsItems(Dataset):
+    def __init__(self, images: Dataset):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key):
         try:
-            yield from super().__iter__()
+            return self.images[key]
         except InputError as error:
-            raise InputError(str(error).strip().splitlines()[-1].removeprefix("common.errors.InputError: ")) from None
+            return InputError(str(error))   # without its traceback
+
+
+def _collate(items: list) -> list[Tensor] | InputError:
+    return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)
 
 
 @dataclass(frozen=True)

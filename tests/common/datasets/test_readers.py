@@ -131,6 +131,16 @@ def test_msmt17(tmp_path, trees):
     assert len(load_dataset("msmt17", tmp_path, train="train").train) == 2 and dataset.num_cameras == 15
 
 
+def test_lists_are_put_in_sorted_order(tmp_path, trees):
+    folder = trees.msmt17(tmp_path / "MSMT17_V1")
+    expected = load_dataset("msmt17", tmp_path)
+    for path in folder.glob("list_*.txt"):
+        path.write_text("\n".join(path.read_text().splitlines()[::-1]))
+    found = load_dataset("msmt17", tmp_path)
+    assert (found.train, found.query, found.gallery) == (expected.train, expected.query, expected.gallery)
+    assert names(found.gallery) == sorted(names(found.gallery)) and len(found.gallery) == 2
+
+
 def test_msmt17_versions(tmp_path, trees):
     trees.msmt17(tmp_path / "MSMT17_V2", "mask_train_v2", "mask_test_v2")
     assert load_dataset("msmt17", tmp_path).root.name == "MSMT17_V2"

@@ -183,7 +183,9 @@ class _Figure:
         left = [(2 * self.cx - x, y) for x, y in reversed(right)]
         shape = Image.new("L", self.canvas.size)
         ImageDraw.Draw(shape).polygon(right + left, fill=255)
-        self.canvas.paste(self.draw_cloth(hem), (0, 0), shape)
+        box = shape.getbbox()
+        if box:
+            self.canvas.paste(self.draw_cloth(hem).crop(box), box, shape.crop(box))
         if person.backpack and self.front:
             for side in (-1, 1):
                 strap = self.cx + side * self.shoulder * 0.55 * abs(self.cos) + self.sin * self.shoulder * 0.2
@@ -217,7 +219,7 @@ class _Figure:
                 x = self.cx + column * step
                 draw.rectangle((x, 0, x + step * 0.4, height), fill=colour)
         if person.pattern == "two_tone":
-            draw.rectangle((0, 0, width, self.neck + self.arm * 0.4), fill=accent)
+            draw.rectangle((0, self.neck - self.arm, width, self.neck + self.arm * 0.4), fill=accent)
         if person.pattern == "logo" and self.front and frontal > 0.3:
             x, half = self.cx + self.sin * self.shoulder * 0.3, self.shoulder * 0.5 * frontal
             draw.rectangle((x - half, self.neck + self.arm * 0.25, x + half, self.neck + self.arm * 0.5), fill=accent)

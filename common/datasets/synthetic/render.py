@@ -27,6 +27,7 @@ class SyntheticDomain:
             raise InputError(f"data seed {data_seed}: expected 0 or more")
         self.domain, self.data_seed = get_domain(name), data_seed
         cameras = range(self.domain.num_cameras)
+        self._people: dict[int, Person] = {}
         self._panoramas = [scenes.draw_panorama(self._stream(PANORAMA, camid), self.domain.scenery) for camid in cameras]
         rng = self._stream(CAMERAS)
         self._yaws = rng.uniform(0, 2 * math.pi, self.domain.num_cameras)
@@ -52,8 +53,11 @@ class SyntheticDomain:
         return scene, coverage
 
     def _person(self, key: ImageKey) -> Person:
-        identity = (key.pid,) if key.pid > 0 else key
-        return draw_person(self._stream(PERSON, *identity), self.domain.wardrobe)
+        if key.pid <= 0:
+            return draw_person(self._stream(PERSON, *key), self.domain.wardrobe)
+        if key.pid not in self._people:
+            self._people[key.pid] = draw_person(self._stream(PERSON, key.pid), self.domain.wardrobe)
+        return self._people[key.pid]
 
     def jpeg(self, key: ImageKey, style_camid: int | None = None) -> bytes:
         """The image file as the camera writes it; `style_camid` puts another camera's style on the same scene."""

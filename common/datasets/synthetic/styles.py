@@ -9,6 +9,7 @@ not a global change of brightness, contrast, saturation or hue, so colour jitter
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,7 +146,7 @@ def _bend_hues(colour: np.ndarray, phases: np.ndarray, ranges: StyleRanges, leve
 def photograph(scene: np.ndarray, style: CameraStyle, rng: np.random.Generator) -> bytes:
     """A scene, float32 (128, 64, 3) in 0..1, as the camera's JPEG file. `rng` gives what differs from shot to shot."""
     y, x = rng.integers(0, LIGHT_MARGIN, 2)
-    light = style.shade[y : y + HEIGHT, x : x + WIDTH] * style.across * np.exp(rng.normal(0, 0.05))
+    light = style.shade[y : y + HEIGHT, x : x + WIDTH] * (style.across * math.exp(rng.normal(0, 0.05)))
     image = as_image(scene * (style.cast * light[..., None])).filter(style.response)
     image = _apply_optics(image, style)
     stream = io.BytesIO()
@@ -155,7 +156,7 @@ def photograph(scene: np.ndarray, style: CameraStyle, rng: np.random.Generator) 
 
 def as_image(scene: np.ndarray) -> Image.Image:
     """Floats in 0..1 -> an RGB image; what lies outside is clipped."""
-    return Image.fromarray((np.clip(scene, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return Image.fromarray(np.clip(scene * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
 def _apply_optics(image: Image.Image, style: CameraStyle) -> Image.Image:

@@ -152,11 +152,12 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
         return
     options, jobs = parse(paper, argv)
     records: dict[str, Record] = {}
+    built: set[Path] = set()
     for experiment, config in jobs:
         if experiment.runs_as not in records:
             log.info("== %s | %s -> %s | seed %d", experiment.runs_as, options.source, options.target, options.seed)
             run = Run(paper.name, experiment, options.preset, config, options.source, options.target, options.seed,
-                      (options.out or paper.folder / "runs").absolute(), options.resume, options.fresh, tensorboard=options.tensorboard)
+                      (options.out or paper.folder / "runs").absolute(), options.resume, options.fresh, tensorboard=options.tensorboard, built=built)
             records[experiment.runs_as] = train(config, run, options)
     if rank_and_world()[0] == 0:
         print(results_table(paper.name, [(experiment, records[experiment.runs_as]) for experiment, _ in jobs]))

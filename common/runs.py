@@ -28,7 +28,6 @@ from common.records import Experiment, Record, canonical, code_version, digest, 
 
 log = logging.getLogger("run")
 MAX_PICTURE = 1 << 20
-_built: set[Path] = set()   # by this process: `fresh` builds each stage once, not once a row
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -91,6 +90,7 @@ class Run:
     fresh: bool = False
     device: str = "cpu"
     tensorboard: bool = False
+    built: set[Path] = field(default_factory=set)   # stages that this command has built, shared by its rows: `fresh` builds each once
     stages: dict[str, Stage] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
@@ -142,10 +142,10 @@ class Run:
         if final.exists():
             shutil.rmtree(final)
         os.replace(partial, final)
-        _built.add(final)
+        self.built.add(final)
 
     def _missing(self, final: Path) -> bool:
-        return not (final / "stage.json").is_file() or (self.fresh and final not in _built)
+        return not (final / "stage.json").is_file() or (self.fresh and final not in self.built)
 
     def _join(self, final: Path, build: Callable[[Workspace], None] | None) -> None:
         """A further rank: builds along without keeping anything (or only waits), until rank 0 has put the result in place."""
@@ -155,7 +155,7 @@ class Run:
             build(Workspace(final.with_name(final.name + ".partial"), self.resume))
         while not marker.is_file() or marker.stat().st_ino == before:
             time.sleep(0.2)
-        _built.add(final)
+        self.built.add(final)
 
     def picture(self, name: str) -> Path:
         """Where the picture `name` (`*.png`) of this run goes; it is listed in the record."""

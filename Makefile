@@ -1,0 +1,40 @@
+# One folder, .venv, holds everything that is installed; in an environment of your own, `pip install -e .` does the same.
+
+PYTHON ?= python3
+VENV   := .venv/bin/python
+
+.PHONY: help hhl test reports data lint clean
+
+help:
+	@echo "make hhl      set up and run HHL's demo (no download of data, no GPU, about five minutes)"
+	@echo "make test     set up and run the tests"
+	@echo "make reports  what has been run; the claim table of README.md from the records"
+	@echo "make data     draw the two synthetic domains"
+	@echo "make lint     ruff"
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.10 or newer is needed, $(PYTHON) is %d.%d; use make PYTHON=python3.12, say" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv .venv
+	$(VENV) -m pip install --quiet --upgrade pip
+	$(VENV) -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+hhl: .venv/installed
+	cd hhl && ../$(VENV) train.py $(ARGS)
+
+test: .venv/installed
+	$(VENV) -m pytest $(ARGS)
+
+reports: .venv/installed
+	$(VENV) -m reports status
+	$(VENV) -m reports readme
+
+data: .venv/installed
+	$(VENV) -m common.datasets make synthetic-duke
+	$(VENV) -m common.datasets make synthetic-market
+
+lint: .venv/installed
+	$(VENV) -m ruff check .
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,308 @@
+"""The contract, tried with a toy paper: keys and aliases, presets and flags, stages and their reuse, records, exit codes."""
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from common import cli
+from common.cli import Options, Paper, override, parse
+from common.errors import InputError, RunError
+from common.files import write_atomic
+from common.records import Experiment, check_experiments, read_record
+from common.runs import Run
+from common.tables import results_table
+
+
+@dataclass(frozen=True)
+class Net:
+    width: int = 8   # channels
+
+
+@dataclass(frozen=True)
+class ToyConfig:
+    net: Net = field(default_factory=Net)
+    beta: float = 0.5   # weight of the second term
+
+    def __post_init__(self):
+        if self.net.width <= 0:
+            raise InputError(f"--net.width {self.net.width}: expected a positive number")
+
+
+TOY = Paper(
+    name="toy",
+    folder=Path("."),
+    presets={"demo": ToyConfig(Net(2)), "paper": ToyConfig()},
+    experiments=[
+        Experiment("toy/table1/base", "baseline", {"beta": 0.0}),
+        Experiment("toy/table1/full", "full"),
+        Experiment("toy/fig2/beta=0.5", "full again", alias_of="toy/table1/full"),
+    ],
+    demo=("toy/table1/base", "toy/table1/full"),
+    headline=("toy/table1/full",),
+)
+SCORE = {"R-1": 0.5, "R-5": 0.6, "R-10": 0.7, "R-20": 0.8, "mAP": 0.3, "mAP_step": 0.31}
+
+
+def toy_train(config: ToyConfig, run: Run, options: Options):
+    """Two stages: `data` depends on nothing of the config, `net` on all of it; how often each is built is written down."""
+    def build_data(work):
+        (run.out / "built").open("a").write("data\n")
+        work.write_json("data.json", [1, 2, 3])
+
+    def build_net(work):
+        (run.out / "built").open("a").write("net\n")
+        work.write_json("scores.json", {"last": {**SCORE, "R-1": 0.25 + config.beta / 2}})
+
+    data = run.stage("data", {"seed": run.seed}, build_data)
+    net = run.stage("net", {"data": data.hash, "config": config}, build_net)
+    run.picture("a.png").write_bytes(b"not really")
+    manifest = {"name": "toy", "hash": "0"}
+    return run.record(net.json("scores.json"), data={"source": manifest, "target": manifest}, selection="last epoch", measures={"x": 1.5})
+
+
+def run_toy(out: Path, *flags: str, train=toy_train) -> int:
+    return cli.main(TOY, train, ["--out", str(out), *flags])
+
+
+def records(out: Path) -> dict[str, dict]:
+    found = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    return {record["key"]: record for record in found}
+
+
+# ---------------------------------------------------------------- keys
+
+def test_aliases_lead_to_experiments_of_their_own():
+    table = check_experiments("toy", list(TOY.experiments))
+    assert table["toy/fig2/beta=0.5"].runs_as == "toy/table1/full"
+
+
+@pytest.mark.parametrize("experiments", [
+    [Experiment("toy/table1", "too short")],
+    [Experiment("other/table1/row", "another paper's")],
+    [Experiment("toy/t/a", "once"), Experiment("toy/t/a", "twice")],
+    [Experiment("toy/t/a", "alias of nothing", alias_of="toy/t/b")],
+    [Experiment("toy/t/a", "a"), Experiment("toy/t/b", "b", alias_of="toy/t/a"), Experiment("toy/t/c", "alias of an alias", alias_of="toy/t/b")],
+])
+def test_wrong_keys_are_refused(experiments):
+    with pytest.raises(ValueError):
+        check_experiments("toy", experiments)
+
+
+def test_list_experiments_is_json_and_needs_no_run(tmp_path, capsys):
+    assert run_toy(tmp_path, "--list-experiments") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [entry["key"] for entry in listed] == [e.key for e in TOY.experiments]
+    assert [entry["demo"] for entry in listed] == [True, True, False]
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- preset, experiment, flags
+
+def test_preset_then_experiment_then_flags():
+    _, jobs = parse(TOY, [])
+    assert [(e.key, c.beta, c.net.width) for e, c in jobs] == [("toy/table1/base", 0.0, 2), ("toy/table1/full", 0.5, 2)]
+    _, jobs = parse(TOY, ["--preset", "paper"])
+    assert [(e.key, c.net.width) for e, c in jobs] == [("toy/table1/full", 8)]
+    options, jobs = parse(TOY, ["--preset=paper", "--experiment", "toy/table1/base", "toy/fig2/beta=0.5", "--net.width", "5", "--seed", "3"])
+    assert [(c.beta, c.net.width) for _, c in jobs] == [(0.0, 5), (0.5, 5)]
+    assert options.seed == 3
+    _, jobs = parse(TOY, ["--experiment", "toy/table1/base", "--beta", "0.9"])
+    assert jobs[0][1].beta == 0.9   # what was typed wins over the experiment
+
+
+def test_override_knows_its_fields():
+    assert override(ToyConfig(), {"net.width": 3, "beta": 1.0}) == ToyConfig(Net(3), 1.0)
+    for name in ("bet", "net.depth", "beta.x"):
+        with pytest.raises(KeyError):
+            override(ToyConfig(), {name: 1})
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--preset", "blog"], "unknown preset 'blog': toy has demo, paper"),
+    (["--experiment", "toy/table1/none"], "unknown experiment"),
+    (["--beta", "much"], "--beta"),
+    (["--gamma", "1"], "--gamma"),
+    (["--net.width", "-4"], "expected a positive number"),
+    (["--seed", "-1"], "must not be negative"),
+    (["--resume", "--fresh"], "contradict"),
+    (["--device", "tpu"], "--device"),
+])
+def test_bad_flags_give_one_line_and_code_2(tmp_path, capsys, flags, words):
+    assert run_toy(tmp_path, *flags) == 2
+    complaint = capsys.readouterr().err.strip().splitlines()
+    assert len(complaint) == 1 and complaint[0].startswith("error: ") and words in complaint[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_field(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(TOY, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--net.width" in text and "weight of the second term" in text and "--data-root" in text
+
+
+# ---------------------------------------------------------------- stages and records
+
+def test_rows_share_stages_and_later_runs_reuse_them(tmp_path, capsys):
+    assert run_toy(tmp_path) == 0
+    assert (tmp_path / "built").read_text().split() == ["data", "net", "net"]
+    assert run_toy(tmp_path) == 0
+    assert (tmp_path / "built").read_text().split() == ["data", "net", "net"]
+    assert all(stage["reused"] for stage in records(tmp_path)["toy/table1/full"]["stages"].values())
+    assert run_toy(tmp_path, "--fresh") == 0   # anew, but still once for both rows
+    assert (tmp_path / "built").read_text().split().count("net") == 4
+    assert "baseline" in capsys.readouterr().out
+
+
+def test_an_alias_is_run_once_with_its_origin(tmp_path):
+    assert run_toy(tmp_path, "--experiment", "toy/table1/full", "toy/fig2/beta=0.5") == 0
+    assert list(records(tmp_path)) == ["toy/table1/full"]
+
+
+def test_other_fields_and_seeds_give_other_stages(tmp_path):
+    for flags in ([], ["--beta", "0.7"], ["--seed", "1"]):
+        assert run_toy(tmp_path, "--experiment", "toy/table1/full", *flags) == 0
+    assert (tmp_path / "built").read_text().split() == ["data", "net", "net", "data", "net"]
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 2   # beta=0.7 took the place of beta=0.5 with seed 0
+
+
+def test_a_record_carries_what_the_contract_lists(tmp_path):
+    run_toy(tmp_path, "--experiment", "toy/table1/full")
+    (path,) = tmp_path.rglob("record.json")
+    record = read_record(path.read_text())
+    assert record.config == {"net": {"width": 2}, "beta": 0.5} and record.preset == "demo" and record.seed == 0
+    assert record.stages["net"]["reused"] is False and record.libraries["numpy"] and record.hardware["cores"] >= 1
+    assert [(tmp_path / picture).is_file() for picture in record.pictures] == [True]
+    assert "hostname" not in path.read_text() and str(tmp_path) not in path.read_text()
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"scores": {"last": {**SCORE, "R-1": 50.0}}}, "0..1"),
+    ({"scores": {"last": {**SCORE, "R-5": 0.4}}}, "CMC"),
+    ({"scores": {"last": {"R-1": 0.5}}}, "expected R-1"),
+    ({"scores": {}}, "no scores"),
+    ({"key": "hhl/table2/L_CD"}, "not a key of paper"),
+    ({"measures": {"x": float("inf")}}, "finite"),
+    ({"seed": "0"}, "wrong type"),
+    ({"schema": 99}, "schema"),
+])
+def test_the_schema_check_names_what_is_wrong(tmp_path, change, words):
+    run_toy(tmp_path, "--experiment", "toy/table1/full")
+    (path,) = tmp_path.rglob("record.json")
+    with pytest.raises(InputError, match=words):
+        read_record(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_missing_and_unknown_fields_of_a_record_are_named(tmp_path):
+    run_toy(tmp_path, "--experiment", "toy/table1/full")
+    (path,) = tmp_path.rglob("record.json")
+    data = json.loads(path.read_text())
+    data["extra"] = data.pop("seed")
+    with pytest.raises(InputError, match=r"missing fields \['seed'\], unknown fields \['extra'\]"):
+        read_record(json.dumps(data))
+    with pytest.raises(InputError, match="not JSON"):
+        read_record("{")
+
+
+def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsys):
+    def stopped(config, run, options):
+        def build(work):
+            (work.folder / "half").write_text("1")
+            work.kept.touch()
+            raise KeyboardInterrupt
+        run.stage("net", {}, build)
+
+    assert run_toy(tmp_path, "--experiment", "toy/table1/full", train=stopped) == 130
+    assert run_toy(tmp_path, "--experiment", "toy/table1/full", train=stopped) == 2
+    assert "--resume goes on" in capsys.readouterr().err
+    (half,) = tmp_path.rglob("half")
+    assert half.parent.name.endswith(".partial")
+
+    def finishing(config, run, options):
+        def build(work):
+            assert (work.folder / "half").exists() is work.resume
+            work.write_json("scores.json", {"last": SCORE})
+        stage = run.stage("net", {}, build)
+        return run.record(stage.json("scores.json"), data={"source": {}, "target": {}}, selection="last epoch")
+
+    assert run_toy(tmp_path, "--experiment", "toy/table1/full", "--resume", train=finishing) == 0
+
+
+def test_two_processes_do_not_build_a_stage_twice(tmp_path):
+    code = f"""
+import time
+from pathlib import Path
+from common.records import Experiment
+from common.runs import Run
+def build(work):
+    (Path({str(tmp_path)!r}) / "built").open("a").write("x")
+    time.sleep(0.5)
+Run("toy", Experiment("toy/t/a", ""), "demo", {{}}, "a", "b", 0, Path({str(tmp_path)!r})).stage("slow", {{}}, build)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [p.wait() for p in processes] == [0, 0]
+    assert (tmp_path / "built").read_text() == "x"
+
+
+# ---------------------------------------------------------------- failures
+
+@pytest.mark.parametrize("error, code", [
+    (InputError("folder: expected, found, do"), 2),
+    (RunError("the triplet loss is nan at step 3"), 1),
+    (OSError(errno.ENOSPC, "No space left on device", "stage"), 2),
+])
+def test_failures_end_with_one_line(tmp_path, capsys, error, code):
+    def failing(config, run, options):
+        raise error
+
+    assert run_toy(tmp_path, train=failing) == code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and "Traceback" not in last
+
+
+def test_a_programming_error_keeps_its_traceback(tmp_path):
+    def wrong(config, run, options):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run_toy(tmp_path, train=wrong)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.pt"
+    write_atomic(path, "good")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError):
+        write_atomic(path, "half")
+    assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_pictures_over_1_mb_are_refused(tmp_path):
+    def big(config, run, options):
+        run.picture("big.png").write_bytes(bytes(2 << 20))
+        return run.record({"last": SCORE}, data={"source": {}, "target": {}}, selection="last epoch")
+
+    assert run_toy(tmp_path, train=big) == 1
+
+
+def test_the_table_shows_published_beside_measured(tmp_path):
+    run_toy(tmp_path, "--experiment", "toy/table1/full")
+    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
+    hhl = dataclasses.replace(record, paper="hhl", key="hhl/table2/L_CD", source="synthetic-duke", target="synthetic-market",
+                              scores={"last": SCORE, "last+adabn": {**SCORE, "R-1": 0.55}})
+    text = results_table("hhl", [(Experiment("hhl/table2/L_CD", "HHL"), hhl), (Experiment("hhl/other/x", "unpublished"), hhl)])
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert rows["HHL"] == ["HHL", "62.2", "31.4", "50.0", "30.0", "55.0", "30.0"]
+    assert rows["unpublished"] == ["unpublished", "-", "50.0", "30.0", "55.0", "30.0"]

@@ -1,0 +1,64 @@
+"""The house rules: who may import whom, what imports without a framework, and what no file may contain."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.records import PAPERS, ROOT
+
+ROOMS = (*PAPERS, "common", "reports")
+ALLOWED = {**{paper: {paper, "common"} for paper in PAPERS}, "common": {"common"}, "reports": {"reports", "common"}}
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_what_they_may(room):
+    assert sources(room), f"{room} is empty"
+    for path in sources(room):
+        rooms = {name.split(".")[0] for name in imported(path)} & set(ROOMS)
+        assert rooms <= ALLOWED[room], f"{path.relative_to(ROOT)} imports {rooms - ALLOWED[room]}"
+
+
+def test_tensorflow_stays_below_spgan_gan():
+    for room in ROOMS:
+        for path in sources(room):
+            if "tensorflow" in {name.split(".")[0] for name in imported(path)}:
+                assert path.is_relative_to(ROOT / "spgan" / "gan"), path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("module", [
+    "common.datasets", "common.datasets.synthetic", "common.runs", "common.cli", "common.evaluation.ranking", "reports",
+])
+def test_imports_without_a_framework(module):
+    code = f"import sys, {module}; sys.exit(int('torch' in sys.modules or 'tensorflow' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_no_machine_and_no_registry_in_tracked_files():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    pattern = re.compile(r"(?<![\w.])/(?:work|root|home)/\w|pypi\.org|files\.pythonhosted")
+    for name in listed.stdout.split():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".json", ".jsonl", ".txt", ""} and path.is_file() and path != Path(__file__).resolve():
+            found = pattern.search(path.read_text(errors="replace"))
+            assert found is None, f"{name}: {found.group()}"

@@ -13,7 +13,7 @@ import numpy as np
 from common.errors import InputError
 
 METRICS = ("euclidean", "sqeuclidean", "cosine")
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 16 << 20
 
 
 def is_tensor(x) -> bool:
@@ -27,7 +27,7 @@ def to_numpy(x) -> np.ndarray:
 
 
 def as_features(x, name: str):
-    """`x` as a finite floating array or tensor `(N, D)`, N and D at least 1; half precision becomes float32. Raises `InputError`."""
+    """`x` as a float32 or float64 array or tensor `(N, D)`, N and D at least 1; half precision becomes float32. Raises `InputError`."""
     x = x.detach() if is_tensor(x) else np.asarray(x)
     if x.ndim != 2 or 0 in x.shape:
         raise InputError(f"{name}: expected features of shape (N, D) with at least one row, found {tuple(x.shape)}")
@@ -35,8 +35,6 @@ def as_features(x, name: str):
         x = x if x.dtype.is_floating_point and x.dtype.itemsize >= 4 else x.float()
     else:
         x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
-    if not (np.isfinite(float(x.min())) and np.isfinite(float(x.max()))):
-        raise InputError(f"{name}: expected finite numbers, found NaN or infinity; check the model that made these features")
     return x
 
 
@@ -60,10 +58,12 @@ def row_blocks(rows: int, columns: int, itemsize: int = 4) -> Iterator[tuple[int
     return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def squared_norms(x):
-    """Sum of squares of each row: `(N, D) -> (N,)`, of the type of `x`, without a copy of `x`."""
-    parts = [(x[start:stop] * x[start:stop]).sum(1) for start, stop in row_blocks(len(x), 4 * x.shape[1], x.dtype.itemsize)]
-    return sys.modules["torch"].cat(parts) if is_tensor(x) else np.concatenate(parts)
+def squared_norms(x, name: str):
+    """Sum of squares of each row, `(N, D) -> (N,)`, of the type of `x`. Raises `InputError` if one is NaN or infinite."""
+    norms = sys.modules["torch"].linalg.vector_norm(x, dim=1) ** 2 if is_tensor(x) else np.einsum("nd,nd->n", x, x)
+    if not np.isfinite(float(norms.max())):
+        raise InputError(f"{name}: expected finite numbers, found NaN, infinity or a norm out of range; check the model that made them")
+    return norms
 
 
 class RankingScores:
@@ -75,9 +75,10 @@ class RankingScores:
     def __init__(self, queries, gallery, metric: str):
         check_pair(queries, gallery, metric)
         self.queries, self.gallery, self.metric = queries, gallery, metric
-        self.norms = squared_norms(gallery)
+        self.norms = squared_norms(gallery, "gallery features")
+        smallest = min(float(squared_norms(queries, "query features").min()), float(self.norms.min()))
         if metric == "cosine":
-            if not float(self.norms.min()) > 0 or not float(squared_norms(queries).min()) > 0:
+            if smallest == 0:
                 raise InputError("features: the cosine of a row of zeros is not defined; use metric 'euclidean' or check the features")
             self.norms = self.norms**0.5
 

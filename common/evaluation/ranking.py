@@ -4,8 +4,9 @@ For each query, gallery images of the same person from the same camera and junk 
 Only the places of the right images are needed, and a place is a count: how many images are nearer. So nothing is sorted in full, and no
 Q x G matrix is ever held.
 
-Ties: images at equal distance stand in gallery order, as after a stable sort (MATLAB's `sort` is one). scikit-learn, and so HHL's released
-evaluator, instead takes equal distances as one threshold; `np.argsort` without `kind="stable"` leaves their order open.
+Ties count against: at equal distance the wrong images stand before the right ones. So a score does not depend on the order of the gallery,
+and a network whose features have collapsed to one point scores 0, not chance. Elsewhere: scikit-learn, and so HHL's released evaluator, takes
+equal distances as one threshold; MATLAB's stable sort keeps gallery order; `np.argsort` as others call it leaves the order open.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from common.datasets.base import DISTRACTOR, JUNK
 from common.errors import InputError
 from common.evaluation.distances import RankingScores, as_features, row_blocks, to_numpy
+from common.evaluation.rerank import RerankedDistances, RerankOptions
 
 NO_MATCH = ("skip", "zero")
 
@@ -54,19 +56,24 @@ def evaluate(
     *,
     metric: str = "euclidean",
     ranks: Sequence[int] = (1, 5, 10, 20),
+    rerank: RerankOptions | bool | None = None,
     no_match: str = "skip",
     cut: int | None = None,
 ) -> RankingResult:
     """Ranks the gallery `(G, D)` for every query `(Q, D)`; NumPy arrays or tensors (CPU or CUDA), ids and cameras `(Q,)` and `(G,)`.
 
-    Features are used as they are: normalise them first if the paper does (`extract_features` has done it). `metric`: `euclidean`,
-    `sqeuclidean` (the same ranking), `cosine`. `no_match`: `skip` (HHL's code) or `zero` (Market-1501's MATLAB code).
-    `cut`: only the first `cut` images of the raw list, junk and same-camera images among them, can be hits (2,000 in the released LSRO
-    and Duke scripts). Raises `InputError` for NaN, wrong shapes, empty sets, query ids below 1, and if `skip` leaves no query.
+    Features are used as they are: normalise them first if the paper does (`extract_features` has done it).
+    `metric`: `euclidean`, `sqeuclidean` (the same ranking) or `cosine`. `rerank`: k-reciprocal re-ranking; `True` for (20, 6, 0.3).
+    `no_match`: `skip` (HHL's code) or `zero` (Market-1501's MATLAB code). `cut`: only the first `cut` images of the raw list, junk and
+    same-camera images among them, can be hits (2,000 in the released LSRO and Duke scripts).
+    Raises `InputError` for NaN, wrong shapes, empty sets, query ids below 1, and if `skip` leaves no query.
     """
     queries, gallery = as_features(query_features, "query features"), as_features(gallery_features, "gallery features")
     _check_lengths(len(queries), len(gallery), query_pids, query_camids, gallery_pids, gallery_camids)
-    distances = RankingScores(queries, gallery, metric)
+    if rerank:
+        distances = RerankedDistances(queries, gallery, RerankOptions() if rerank is True else rerank, metric=metric)
+    else:
+        distances = RankingScores(queries, gallery, metric)
     return evaluate_distances(distances, query_pids, query_camids, gallery_pids, gallery_camids, ranks=ranks, no_match=no_match, cut=cut)
 
 
@@ -143,29 +150,20 @@ def _places(row: np.ndarray, right: np.ndarray, removed: np.ndarray, cut: int | 
     """Ascending places of the images `right` in the list without `removed`; with `cut`, of those among the first `cut` of the raw list."""
     if len(right) == 0:
         return right
-    if cut is not None:
-        right = right[_count_nearer(row, right) < cut]
+    values = np.sort(row[right])
+    own = np.searchsorted(values, values, side="right") - np.arange(len(values))
+    reached = len(values) if cut is None else np.count_nonzero(_count_within(row, values) - own < cut)
     row = row.copy()
     row[removed] = np.inf
-    return np.sort(_count_nearer(row, right))
+    return (_count_within(row, values) - own)[:reached]
 
 
-def _count_nearer(row: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """For each of `images`, how many entries of `row` stand before it: smaller ones, and equal ones of a smaller index."""
-    values = row[images]
-    within = row <= values.max(initial=-np.inf)
-    if np.count_nonzero(within) < 2048 or len(images) > 64:   # sorting the near part is then cheaper than one sweep an image
-        near = np.sort(row[within])
-        counts = np.searchsorted(near, values)
-        tied = np.searchsorted(near, values, side="right") - counts > 1
-    else:
-        counts, tied = np.empty(len(images), dtype=np.intp), np.ones(len(images), dtype=bool)
-    for i in np.flatnonzero(tied):
-        image, value = images[i], values[i]
-        np.less_equal(row[:image], value, out=within[:image])
-        np.less(row[image:], value, out=within[image:])
-        counts[i] = np.count_nonzero(within)
-    return counts
+def _count_within(row: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each of the ascending `values`, how many entries of `row` are not greater."""
+    near = row <= values[-1]
+    if np.count_nonzero(near) * 100 < len(row) * len(values):   # sorting the near part is then cheaper than one sweep a value
+        return np.searchsorted(np.sort(row[near]), values, side="right")
+    return np.array([np.count_nonzero(within) for within in row <= values[:, None]])
 
 
 def _summary(hits: _Hits, num_queries: int, ranks: Sequence[int], no_match: str) -> RankingResult:

@@ -1,0 +1,166 @@
+"""k-reciprocal re-ranking (Zhong, Zheng, Cao, Li: CVPR 2017), sparse and in blocks: memory grows with N k, not with N x N.
+
+Query and gallery together are N points. With `d` the squared Euclidean distance, each row divided by its maximum (the released code's
+convention; nothing is squared twice):
+
+    R(i, k)   = the k-reciprocal neighbours: j among the k+1 nearest of i (i itself counted) and i among those of j
+    R*(i)     = R(i, k1) and every R(c, k1/2), c in R(i, k1), of which more than 2/3 lies in R(i, k1)
+    V[i, j]   = exp(-d(i, j)) for j in R*(i), rows sum to 1; then each row the mean over its k2 nearest (i itself counted)
+    Jaccard   = 1 - s / (2 - s),  s = sum_c min(V[i, c], V[j, c])
+    result    = (1 - lam) Jaccard + lam d
+
+The products of features run where the features are (NumPy, or PyTorch on CPU or CUDA), the rest in NumPy and SciPy. Imports without PyTorch.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from common.errors import InputError
+from common.evaluation.distances import as_features, check_pair, is_tensor, row_blocks, squared_norms, to_numpy
+
+
+@dataclass(frozen=True)
+class RerankOptions:
+    """The paper's k1 and k2, and `lam`, the share of the original distance."""
+
+    k1: int = 20
+    k2: int = 6
+    lam: float = 0.3
+
+    def __post_init__(self):
+        if self.k1 < 1 or not 1 <= self.k2 <= self.k1 + 1 or not 0 <= self.lam <= 1:
+            raise InputError(f"re-ranking {self}: expected k1 >= 1, 1 <= k2 <= k1 + 1 and 0 <= lam <= 1")
+
+
+class RerankedDistances:
+    """Re-ranked distances of queries to the gallery, `distances(start, stop) -> (stop - start, G)`: a source for `evaluate_distances`.
+
+    `queries` `(Q, D)`, `gallery` `(G, D)`: arrays or tensors; with `metric="cosine"` the rows are L2-normalised first, and the squared
+    Euclidean distance is then 2 - 2 cos. Raises `InputError` if Q + G is not larger than k1.
+    """
+
+    def __init__(self, queries, gallery, options: RerankOptions | None = None, *, metric: str = "euclidean"):
+        queries, gallery = as_features(queries, "query features"), as_features(gallery, "gallery features")
+        check_pair(queries, gallery, metric)
+        self.options = options or RerankOptions()
+        self.num_queries = len(queries)
+        self.points = _Points(queries, gallery, normalise=metric == "cosine")
+        if len(self.points) <= self.options.k1:
+            raise InputError(f"re-ranking: expected more images than k1 = {self.options.k1}, found {len(self.points)} in query and gallery")
+        neighbours, self.farthest = nearest_and_farthest(self.points, self.options.k1 + 1)
+        weights = _encode(self.points, neighbours, self.farthest, self.options)
+        self.query_weights = weights[: self.num_queries]
+        self.gallery_weights = weights[self.num_queries :].tocsc()
+
+    def __call__(self, start: int, stop: int) -> np.ndarray:
+        lam = self.options.lam
+        result = self.points.distances(start, stop, first=self.num_queries)
+        result *= lam / self.farthest[start:stop, None]
+        for row, query in zip(result, range(start, stop), strict=True):
+            shared = _shared_weight(self.query_weights, query, self.gallery_weights)
+            row += (1 - lam) * (1 - shared / (2 - shared))
+        return result
+
+
+class _Points:
+    """Query and gallery features as one `(N, D)`, with their squared Euclidean distances."""
+
+    def __init__(self, queries, gallery, *, normalise: bool):
+        concatenate = sys.modules["torch"].cat if is_tensor(queries) else np.concatenate
+        self.features = concatenate([queries, gallery])
+        self.norms = squared_norms(self.features, "features")
+        if normalise:
+            self.features /= self.norms[:, None] ** 0.5
+            self.norms = squared_norms(self.features, "features (a row of zeros has no cosine)")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def distances(self, start: int, stop: int, first: int = 0) -> np.ndarray:
+        """Of the points `start` to `stop` to the points from `first` on: `(stop - start, N - first)`."""
+        block = (self.features[start:stop] * -2) @ self.features[first:].T
+        block += self.norms[first:]
+        block += self.norms[start:stop, None]
+        return to_numpy(block)
+
+    def pairs(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Of the points `rows[n]` to `columns[n]`: `(n,)`."""
+        result = np.empty(len(rows), dtype=np.float32)
+        for start, stop in row_blocks(len(rows), 2 * self.features.shape[1]):
+            difference = self.features[rows[start:stop]] - self.features[columns[start:stop]]
+            result[start:stop] = to_numpy((difference * difference).sum(1))
+        return result
+
+
+def nearest_and_farthest(points: _Points, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each point: its k nearest in ascending order, `(N, k)`, equal ones by index, itself counted; and its largest distance, `(N,)`."""
+    nearest, farthest = np.empty((len(points), k), dtype=np.int32), np.empty(len(points), dtype=np.float32)
+    for start, stop in row_blocks(len(points), len(points)):
+        block = points.distances(start, stop)
+        farthest[start:stop] = block.max(1)
+        for i, (row, bound) in enumerate(zip(block, _upper_bounds(block, k), strict=True), start):
+            candidates = np.flatnonzero(row <= bound)
+            nearest[i] = candidates[np.argsort(row[candidates], kind="stable")[:k]]
+    return nearest, np.maximum(farthest, np.finfo(np.float32).tiny)
+
+
+def _upper_bounds(block: np.ndarray, k: int) -> np.ndarray:
+    """For each row a value that at least k entries do not exceed, close to the k-th smallest.
+
+    The row is dealt into 64 k groups: the k-th smallest of the groups' minima is such a value, and the minima need one vectorised pass.
+    """
+    columns = block.shape[1]
+    groups = 64 * k
+    if columns < 2 * groups:
+        return np.partition(block, k - 1, axis=1)[:, k - 1]
+    whole = columns - columns % groups
+    minima = block[:, :whole].reshape(len(block), -1, groups).min(axis=1)
+    return np.partition(minima, k - 1, axis=1)[:, k - 1]
+
+
+def _encode(points: _Points, neighbours: np.ndarray, farthest: np.ndarray, options: RerankOptions) -> sparse.csr_array:
+    """The rows V after local query expansion, `(N, N)` CSR."""
+    near = _reciprocal(neighbours[:, : options.k1 + 1])
+    half = _reciprocal(neighbours[:, : round(options.k1 / 2) + 1])
+    members = _expand(near, half)
+    rows = np.repeat(np.arange(len(points)), np.diff(members.indptr))
+    weight = np.exp(-points.pairs(rows, members.indices.astype(np.intp)) / farthest[rows])
+    weight /= np.bincount(rows, weight)[rows]
+    weights = sparse.csr_array((weight, members.indices, members.indptr), shape=members.shape)
+    return _incidence(neighbours[:, : options.k2], np.float32(1 / options.k2)) @ weights
+
+
+def _incidence(neighbours: np.ndarray, value) -> sparse.csr_array:
+    """`value` at (i, neighbours[i, :]), `(N, N)` CSR."""
+    n, k = neighbours.shape
+    return sparse.csr_array((np.full(n * k, value), neighbours.ravel(), np.arange(n + 1) * k), shape=(n, n))
+
+
+def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
+    """1 where each of the two is among the other's neighbours."""
+    forward = _incidence(neighbours, np.int32(1))
+    return forward.multiply(forward.T).tocsr()
+
+
+def _expand(near: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
+    """`near` and the half-size sets of those of its members that share more than 2/3 of them with it; non-zeros are members."""
+    overlap = near.multiply(near @ half.T).tocoo()
+    size = np.diff(half.indptr)
+    taken = 3 * overlap.data > 2 * size[overlap.col]
+    accepted = sparse.csr_array((overlap.data[taken], (overlap.row[taken], overlap.col[taken])), shape=near.shape)
+    return near + accepted @ half
+
+
+def _shared_weight(rows: sparse.csr_array, query: int, columns: sparse.csc_array) -> np.ndarray:
+    """Sum over c of min(rows[query, c], columns[:, c]): `(Q, N)` and `(G, N)` -> `(G,)`; only columns where the row is not 0 are read."""
+    entries = slice(rows.indptr[query], rows.indptr[query + 1])
+    starts, stops = columns.indptr[rows.indices[entries]], columns.indptr[rows.indices[entries] + 1]
+    lengths = stops - starts
+    offsets = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    smaller = np.minimum(columns.data[offsets], np.repeat(rows.data[entries], lengths))
+    return np.bincount(columns.indices[offsets], weights=smaller, minlength=columns.shape[0])

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 from common.datasets import DATASETS, cuhk03, dukemtmc, load_dataset, market1501, msmt17, prid2011, read_dataset
-from common.datasets.base import Official
 from common.datasets.doctor import examine, report_lines
 from common.errors import InputError
 
@@ -36,20 +35,21 @@ def check(options: argparse.Namespace) -> int:
     dataset = read_dataset(options.name, options.root, **dict(map(_key_value, options.option)))
     report = examine(dataset, decode=not options.no_decode, jobs=options.jobs)
     print("\n".join(report_lines(report)))
-    if options.name in REAL and REAL[options.name].ABOUT.note:
-        print(f"Note: {REAL[options.name].ABOUT.note}.")
+    if options.name in REAL and REAL[options.name].ABOUT.status:
+        print(f"Note: {REAL[options.name].ABOUT.status}.")
     return 1 if report.findings else 0
 
 
 def list_datasets(options: argparse.Namespace) -> int:
     """Prints every dataset with its published counts and where to get it."""
-    print(f"{'name':18}{'cameras':>7}  {'train images / ids':>18}  {'query':>6}  {'gallery':>7}   where")
+    print(f"{'name':18}{'cameras':>7}{'train':>8}{'ids':>7}{'query':>8}{'gallery':>9}")
     for name, module in REAL.items():
-        about = module.ABOUT
-        print(f"{name:18}{module.CAMERAS:>7}  {_official(about.official)}   {about.where}")
-        print(f"{'':18}{about.paper}{'; ' + about.note if about.note else ''}")
+        about, official = module.ABOUT, module.ABOUT.official
+        images = f"{official.train.images:>8,}{official.train.ids:>7,}{official.query.images:>8,}{official.gallery.images:>9,}"
+        print(f"{name:18}{module.CAMERAS:>7}{images}   {about.counts_of}".rstrip())
+        print(f"{'':18}{about.paper}; {about.where}{': ' + about.status if about.status else ''}")
     for name in SYNTHETIC:
-        print(f"{name:18}{'':>44}   python -m common.datasets make {name}")
+        print(f"{name:18}python -m common.datasets make {name}")
     print("\nOnly the synthetic domains are made here; nothing is downloaded.")
     return 0
 
@@ -59,11 +59,6 @@ def make(options: argparse.Namespace) -> int:
     dataset = load_dataset(options.name, options.root, data_seed=options.data_seed)
     print(f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.query):,} query, {len(dataset.gallery):,} gallery images in {dataset.root}")
     return 0
-
-
-def _official(official: Official) -> str:
-    train = f"{official.train.images:,} / {official.train.ids:,}"
-    return f"{train:>18}  {official.query.images:>6,}  {official.gallery.images:>7,}"
 
 
 def _key_value(text: str) -> tuple[str, str | int]:

@@ -50,8 +50,9 @@ class About:
 
     paper: str
     where: str
-    official: Official | None = None
-    note: str = ""
+    official: Official
+    counts_of: str = ""   # which protocol, where there are several
+    status: str = ""
 
 
 def count(samples: Sequence[Sample], num_cameras: int) -> Counts:

@@ -38,7 +38,7 @@ OFFICIAL = {   # 767/700; cameras: counted in the protocol's own cuhk03_new_prot
 }
 ABOUT = About(
     "Li et al., CVPR 2014; Zhong et al., CVPR 2017", "https://github.com/zhunzhong07/person-re-ranking (CUHK03-NP)",
-    OFFICIAL["detected"], note="detected, 767/700",
+    OFFICIAL["detected"], counts_of="detected boxes, 767/700 protocol",
 )
 _EXTRACTED_NAME = re.compile(r"([1-5])_(\d+)_([12])_\d+\.")
 
@@ -104,9 +104,9 @@ def _sample(folder: Path, name: str, source: Path) -> Sample:
 def _names_in_json(path: Path, split: int) -> list[list[str]]:
     """Train, query and gallery; the file holds [path, label, camera] with the paths of the machine that wrote it."""
     try:
-        chosen = json.loads(path.read_text())[split]
+        chosen = json.loads(path.read_text(encoding="utf-8"))[split]
         return [[re.split(r"[\\/]", row[0])[-1] for row in chosen[part]] for part in ("train", "query", "gallery")]
-    except (ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path}: expected splits as torchreid writes them, with number {split} ({type(error).__name__}: {error})") from None
 
 
@@ -117,5 +117,5 @@ def _names_in_mat(path: Path) -> list[list[str]]:
         mat = loadmat(path)
         names = [str(cell[0]) for cell in mat["filelist"].ravel()]
         return [[names[int(i) - 1] for i in mat[part].ravel()] for part in ("train_idx", "query_idx", "gallery_idx")]
-    except (ValueError, LookupError, TypeError, NotImplementedError) as error:
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         raise InputError(f"{path}: expected the split file of the 767/700 protocol ({type(error).__name__}: {error})") from None

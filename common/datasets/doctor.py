@@ -115,7 +115,7 @@ def _gallery_arithmetic(dataset: ReIDDataset) -> Iterator[str]:
         yield (f"Why {ranked:,}?  {gallery.images:,} gallery files - {gallery.junk:,} junk = {ranked:,} images to rank, "
                f"incl. {gallery.distractors:,} distractors.")
         yield "  junk (id -1): detections too bad to count, neither right nor wrong; the protocol ignores them"
-        yield "  distractor (id 0): background and bystanders, always wrong"
+        yield "  distractor (id 0): false detections and people outside the test ids, always wrong"
 
 
 def _image_lines(report: Report) -> Iterator[str]:

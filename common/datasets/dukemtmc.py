@@ -22,7 +22,7 @@ OFFICIAL = Official(
 )
 ABOUT = About(
     "Ristani et al., ECCV-W 2016; Zheng et al., ICCV 2017", "no longer offered", OFFICIAL,
-    note="withdrawn by its authors in 2019; nothing here fetches it",
+    status="withdrawn by its authors in 2019; nothing here fetches it",
 )
 
 

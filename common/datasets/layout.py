@@ -63,16 +63,22 @@ def _plain(name: str) -> str:
 def _candidates(folder: Path, names: set[str], depth: int = 0) -> Iterator[Path]:
     yield folder
     if depth < _MAX_DEPTH:
-        for below in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
-            if _plain(below) in names:
+        for below in _listing(folder):
+            if _plain(below) in names and (folder / below).is_dir():
                 yield from _candidates(folder / below, names, depth + 1)
+
+
+def _listing(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: this folder cannot be listed ({error.strerror})") from None
 
 
 def _not_found(dataset: str, looked: list[Path], names: Sequence[str], layouts: Sequence[Sequence[str]]) -> str:
     found_parts = {(folder, layout): [part for part in layout if (folder / part).exists()] for layout in layouts for folder in looked}
     best, layout = max(found_parts, key=lambda place: len(found_parts[place]))
-    found = sorted(entry.name for entry in os.scandir(best))
-    listing = shorten(found, 8) if found else "an empty folder"
+    listing = shorten(_listing(best), 8) or "an empty folder"
     wanted = f"{best}: {dataset} needs {' or '.join(', '.join(layout) for layout in layouts)}"
     if found_parts[best, layout]:
         return f"{wanted}; missing {', '.join(part for part in layout if part not in found_parts[best, layout])}; found {listing}"
@@ -81,7 +87,7 @@ def _not_found(dataset: str, looked: list[Path], names: Sequence[str], layouts: 
 
 def list_images(folder: Path) -> list[str]:
     """Names of the images in a folder, sorted; other files (Thumbs.db, lists, macOS `._` files) are passed over."""
-    return sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(IMAGE_SUFFIXES) and not e.name.startswith("."))
+    return [name for name in _listing(folder) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
 
 
 def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]:
@@ -100,7 +106,7 @@ def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]
 
 def keep_existing(samples: list[Sample], source: Path, problems: list[str]) -> list[Sample]:
     """In sorted order, without the samples that `source` lists but that are not on disk; these are named in `problems`."""
-    present = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in {s.path.parent for s in samples}}
+    present = {folder: set(_listing(folder)) if folder.is_dir() else set() for folder in {s.path.parent for s in samples}}
     missing = [s.path.name for s in samples if s.path.name not in present[s.path.parent]]
     if missing:
         problems.append(f"{source}: {len(missing)} listed images are not on disk and left out: {shorten(missing)}")

@@ -24,7 +24,7 @@ TRAIN_IMAGES = {"train": 30_248, "train+val": 32_621}
 ABOUT = About(
     "Wei et al., CVPR 2018", "https://www.pkuvmc.com/dataset.html (on request)",
     Official(Counts(32_621, TRAIN_IDS), Counts(11_659, 3_060), Counts(82_161, 3_060)),
-    note="train = train + val lists",
+    counts_of="train and val lists together",
 )
 
 
@@ -48,8 +48,12 @@ def load_msmt17(root: str | Path | None, *, version: str = "any", train: str = "
 
 
 def _read_list(path: Path, images: Path, first_id: int, problems: list[str]) -> list[Sample]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this list cannot be read ({error})") from None
     samples = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

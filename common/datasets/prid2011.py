@@ -28,7 +28,7 @@ _OFFICIAL = {   # by query camera; the gallery is everyone of the other one but 
 }
 ABOUT = About(
     "Hirzer et al., SCIA 2011", "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/PRID11/", _OFFICIAL["a"],
-    note="single-shot",
+    counts_of="single-shot",
 )
 
 _NAME = re.compile(r"person_(\d+)\.")   # the camera is the folder

@@ -130,7 +130,7 @@ def test_duke_is_called_withdrawn(tmp_path, trees, capsys):
 def test_list_names_every_dataset(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n{name} " in out for name in DATASETS) and "withdrawn by its authors in 2019" in out and "12,936 / 751" in out
+    assert all(f"\n{name} " in out for name in DATASETS) and "withdrawn by its authors in 2019" in out and "12,936    751   3,368   19,732" in out
 
 
 def test_make_renders_into_the_given_folder(capsys, monkeypatch, tmp_path, market):

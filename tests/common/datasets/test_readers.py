@@ -219,28 +219,29 @@ def test_an_incomplete_folder_says_what_is_missing(market):
 def test_the_order_does_not_depend_on_the_file_system(market, tmp_path, monkeypatch, trees):
     trees.msmt17(tmp_path / "MSMT17_V1")
     expected = [load_dataset(name, tmp_path) for name in ("market1501", "msmt17")]
-    scandir, listdir = os.scandir, os.listdir
+    listdir = os.listdir
 
-    class Shuffled(list):
-        def __enter__(self):
-            return self
+    def shuffled(path="."):
+        found = listdir(path)
+        random.Random(len(found)).shuffle(found)
+        return found
 
-        def __exit__(self, *error):
-            return None
-
-    def shuffled(items):
-        items = list(items)
-        random.Random(len(items)).shuffle(items)
-        return Shuffled(items[::-1])
-
-    monkeypatch.setattr(os, "scandir", lambda path=".": shuffled(scandir(path)))
-    monkeypatch.setattr(os, "listdir", lambda path=".": shuffled(listdir(path)))
-    assert [entry.name for entry in os.scandir(market / "bounding_box_test")] != names(expected[0].gallery)
+    monkeypatch.setattr(os, "listdir", shuffled)
+    assert os.listdir(market / "bounding_box_test") != names(expected[0].gallery)
     found = [load_dataset(name, tmp_path) for name in ("market1501", "msmt17")]
     for before, after in zip(expected, found, strict=True):
         assert (before.train, before.query, before.gallery) == (after.train, after.query, after.gallery)
         assert before.manifest == after.manifest
         assert all(names(split) == sorted(names(split)) for split in (after.train, after.query, after.gallery))
+
+
+def test_a_folder_that_cannot_be_listed_is_one_line(market, monkeypatch):
+    def refuse(path="."):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(InputError, match=r"this folder cannot be listed \(Permission denied\)"):
+        load_dataset("market1501", market)
 
 
 def test_other_files_are_passed_over_and_odd_names_are_named(market, caplog, trees):

@@ -32,6 +32,7 @@ class RankingResult:
     trapezoids from (recall 0, precision 1), Market-1501's own rule (`compute_AP.m`), which papers of 2017-18 report. `mAP_step`, `ap_step`:
     mean of the precisions at the hits, what torchreid and scikit-learn >= 0.19 report; never smaller. A query without a right image in
     another camera is not valid: NaN in `ap` and left out of the means (`skip`), or 0 and counted as a miss (`zero`).
+    `first_rank` `(Q,)`: rank of the first right image, from 1; 0 if there is none.
     """
 
     cmc: dict[int, float]
@@ -39,6 +40,7 @@ class RankingResult:
     mAP_step: float
     ap: np.ndarray
     ap_step: np.ndarray
+    first_rank: np.ndarray
     num_valid_queries: int
 
     def scores(self) -> dict[str, float]:
@@ -99,7 +101,7 @@ def evaluate_distances(
             raise InputError(f"distances: expected shape {shape}, found {matrix.shape}")
         distances = lambda start, stop: matrix[start:stop]  # noqa: E731
     hits = _hit_places(distances, query_pids, query_camids, gallery_pids, gallery_camids, cut)
-    return _summary(hits, shape[0], ranks, no_match)
+    return summarise(*_average_precisions(hits), _first_ranks(hits), ranks, no_match)
 
 
 @dataclass(frozen=True)
@@ -166,30 +168,41 @@ def _count_within(row: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.array([np.count_nonzero(within) for within in row <= values[:, None]])
 
 
-def _summary(hits: _Hits, num_queries: int, ranks: Sequence[int], no_match: str) -> RankingResult:
-    precision = (hits.number + 1) / (hits.place + 1)
-    precision_before = np.where(hits.place == 0, 1.0, hits.number / np.maximum(hits.place, 1))
-    valid = hits.positives > 0
-    ap = _mean_per_query((precision_before + precision) / 2, hits, no_match)
-    ap_step = _mean_per_query(precision, hits, no_match)
-    counted = valid if no_match == "skip" else np.ones(num_queries, dtype=bool)
+def summarise(ap: np.ndarray, ap_step: np.ndarray, first_rank: np.ndarray, ranks: Sequence[int], no_match: str) -> RankingResult:
+    """Means over queries. `ap`, `ap_step` `(Q,)`: NaN where a query has no match. Raises `InputError` if `skip` leaves no query."""
+    valid = ~np.isnan(ap)
+    if no_match == "zero":
+        ap, ap_step = np.where(valid, ap, 0.0), np.where(valid, ap_step, 0.0)
+    counted = valid if no_match == "skip" else np.ones_like(valid)
     if not counted.any():
         raise InputError("no query has an image of the same person from another camera in the gallery: check ids and cameras")
-    first = hits.place[hits.number == 0]
+    hit_rank = first_rank[first_rank > 0]
     return RankingResult(
-        cmc={int(rank): float(np.count_nonzero(first < rank) / counted.sum()) for rank in ranks},
+        cmc={int(rank): float(np.count_nonzero(hit_rank <= rank) / counted.sum()) for rank in ranks},
         mAP=float(ap[counted].mean()),
         mAP_step=float(ap_step[counted].mean()),
         ap=ap,
         ap_step=ap_step,
+        first_rank=first_rank,
         num_valid_queries=int(valid.sum()),
     )
 
 
-def _mean_per_query(values: np.ndarray, hits: _Hits, no_match: str) -> np.ndarray:
-    total = np.bincount(hits.query, weights=values, minlength=len(hits.positives))
-    missing = np.nan if no_match == "skip" else 0.0
-    return np.where(hits.positives > 0, total / np.maximum(hits.positives, 1), missing)
+def _average_precisions(hits: _Hits) -> tuple[np.ndarray, np.ndarray]:
+    """By trapezoids and by steps, `(Q,)` each, NaN for a query without a match."""
+    precision = (hits.number + 1) / (hits.place + 1)
+    precision_before = np.where(hits.place == 0, 1.0, hits.number / np.maximum(hits.place, 1))
+    positives = np.where(hits.positives > 0, hits.positives, np.nan)
+    sums = (np.bincount(hits.query, weights=values, minlength=len(positives)) for values in ((precision_before + precision) / 2, precision))
+    trapezoid, step = (total / positives for total in sums)
+    return trapezoid, step
+
+
+def _first_ranks(hits: _Hits) -> np.ndarray:
+    first = hits.number == 0
+    ranks = np.zeros(len(hits.positives), dtype=np.intp)
+    ranks[hits.query[first]] = hits.place[first] + 1
+    return ranks
 
 
 def _check_lengths(num_queries: int, num_gallery: int, query_pids, query_camids, gallery_pids, gallery_camids) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as dist_fn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -73,8 +74,7 @@ def gather(x: Tensor) -> Tensor:
     """Concatenates `(B, ...)` of all ranks in rank order, with gradients: a loss over the whole batch, computed on every rank."""
     if rank_and_world()[1] == 1:
         return x
-    parts = torch.distributed.nn.functional.all_gather(x.contiguous())
-    return torch.cat(tuple(parts))
+    return torch.cat(tuple(dist_fn.all_gather(x.contiguous())))
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

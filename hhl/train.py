@@ -90,7 +90,7 @@ def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample]
     model = build_network(config.net, len(labelled.train_labels), triplet=len(batches.parts) > 1).to(device)
     optimizer = build_optimizer(config, model, triplet=len(batches.parts) > 1)
     loop = Loop(workspace, batches.total, {"model": model, "optimizer": optimizer}, label="re-ID", save_every=batches.steps_per_epoch)
-    model.train()
+    model.to(memory_format=torch.channels_last).train()
     run_steps(config, model, optimizer, loop, batches, device, options.workers)
     if loop.main:
         save_checkpoint(workspace.folder / "model.pt", {"state_dict": model.state_dict(), "num_ids": len(labelled.train_labels),
@@ -105,7 +105,7 @@ def run_steps(config: HHLConfig, model: HHLNet, optimizer: torch.optim.Optimizer
                for part in batches.parts.values()]
     for step, loaded in zip(loop, zip(*loaders)):
         set_learning_rate(optimizer, 0.1 ** (step // batches.steps_per_epoch // config.recipe.drop_epoch))
-        images = {name: batch.to(device, non_blocking=True) for name, (batch, _) in zip(batches.parts, loaded)}
+        images = {name: batch.to(device, non_blocking=True, memory_format=torch.channels_last) for name, (batch, _) in zip(batches.parts, loaded)}
         labels = {name: part.labels(step, device) for name, part in batches.parts.items()}
 
         # cross-entropy of the labelled images (Eq. 1)

@@ -60,11 +60,11 @@ def _sheet(pictures, size: tuple[int, int], column_titles: Sequence[str], row_ti
     sheet = Image.new("RGB", (left + columns * step[0], top + len(pictures) * step[1]), WHITE)
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(column_titles):
-        draw.text((left + column * step[0] + size[0] / 2, GAP), title, BLACK, font, anchor="ma")
+        draw.text((left + column * step[0] + (size[0] - font.getlength(title)) / 2, GAP), title, BLACK, font)
     for number, row in enumerate(pictures):
         y = top + number * step[1]
         if number < len(row_titles):
-            draw.text((GAP, y + size[1] / 2), row_titles[number], BLACK, font, anchor="lm")
+            draw.text((GAP, y + (size[1] - _text_size(row_titles, font)[1]) / 2), row_titles[number], BLACK, font)
         for column, cell in enumerate(row):
             if cell is not None:
                 corner = (left + column * step[0], y)

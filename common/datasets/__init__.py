@@ -70,8 +70,8 @@ def load_dataset(name: str, root: str | Path | None = None, *, strict: bool = Fa
     findings = [*dataset.problems, *differences(dataset)]
     if findings and strict:
         raise InputError(f"{dataset.root}: not the complete {name}: {'; '.join(findings)}")
-    for finding in findings:
-        logger.warning("%s: %s", name, finding)
+    if findings:
+        logger.warning("%s: not the complete dataset: %s (and %d more; see python -m common.datasets check)", name, findings[0], len(findings) - 1)
     return dataset
 
 

@@ -1,0 +1,251 @@
+"""HHL end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad input."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import cli
+from common.datasets.synthetic import load_synthetic
+from common.errors import InputError
+from common.records import ROOT, read_record
+from hhl import evaluate
+from hhl.config import PRESETS, HHLConfig, NetConfig, StarGANConfig
+from hhl.experiments import HHL
+from hhl.stargan.train import learning_rate
+from hhl.stargan.translate import FOLDER, to_uint8
+from hhl.train import build_network, build_optimizer, set_learning_rate, train
+from reports.collect import collect, read_results
+
+TINY = ("--recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --recipe.ids 3 --recipe.images-per-id 2 --recipe.target-batch 4 "
+        "--stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 --stargan.blocks 1 --stargan.d-channels 4 --net.embed-dim 16 "
+        "--net.triplet-dim 8 --threads 1").split()
+ROWS = [f"hhl/table2/{row}" for row in ("baseline_source", "L_CD", "baseline_target")]
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """Market-1501 and DukeMTMC-reID layouts of a dozen drawn people each."""
+    root = tmp_path_factory.mktemp("data")
+    for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
+        drawn = load_synthetic(name, root / "drawn", train_ids=10, test_ids=4).root
+        for split in ("bounding_box_train", "bounding_box_test", "query"):
+            (root / folder / split).mkdir(parents=True)
+            for path in (drawn / split).glob("*.jpg"):
+                pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
+                market = folder.startswith("Market")
+                if market or pid != "-1":
+                    shutil.copyfile(path, root / folder / split / (path.name if market else f"{pid}_c{camera}_f{sequence}{frame}.jpg"))
+    return root
+
+
+def command(data_root: Path, out: Path, *flags: str, rows=("hhl/table2/L_CD",)) -> list[str]:
+    return ["--source", "dukemtmc", "--target", "market1501", "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+
+
+def run_hhl(*args, **options) -> int:
+    return cli.main(HHL, train, command(*args, **options))
+
+
+def record(out: Path, row: str = "L_CD"):
+    (path,) = (out / "runs" / f"hhl+table2+{row}").rglob("record.json")
+    return read_record(path.read_text())
+
+
+@pytest.fixture(scope="session")
+def finished(data_root, tmp_path_factory) -> Path:
+    """One unbroken run of three rows, shared by the tests."""
+    out = tmp_path_factory.mktemp("runs")
+    assert run_hhl(data_root, out, rows=ROWS) == 0
+    return out
+
+
+def test_three_rows_give_records_pictures_and_a_camera_style_folder(finished):
+    hhl = record(finished)
+    assert set(hhl.scores) == {"last", "last+adabn"} and set(hhl.stages) == {"stargan", "camstyle", "reid", "scores"}
+    assert set(record(finished, "baseline_source").stages) == {"reid", "scores"}
+    assert {Path(p).name for p in hhl.pictures} == {"curves.png", "ranked_lists.png", "camera_styles.png"}
+    assert all((finished / p).stat().st_size > 1000 for p in hhl.pictures)
+    (folder,) = finished.rglob(FOLDER)
+    assert len(list(folder.glob("*_fake_?.jpg"))) == 6 * hhl.data["target"]["train"]
+    manifest = json.loads((folder.parent / "manifest.json").read_text())
+    assert manifest["checkpoint"] == hhl.stages["stargan"]["hash"] and manifest["source"] == hhl.data["target"]
+
+
+def test_curves_hold_every_term(finished):
+    terms = set()
+    for path in record(finished).curves:
+        for line in (finished / path).read_text().splitlines():
+            terms |= set(json.loads(line))
+    assert {"cross_entropy", "triplet", "d_real", "d_fake", "d_cls", "d_gp", "g_fake", "g_cls", "g_rec"} <= terms
+
+
+def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
+    (model,) = (p for p in finished.glob("stages/reid-*/model.pt") if p.parent.name.endswith(record(finished).stages["reid"]["hash"]))
+    for flags, score in ([], "last"), (["--adabn"], "last+adabn"):
+        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+        assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished).scores[score], abs=1e-6)
+
+
+def test_an_authors_style_folder_is_taken_as_it_is(finished, data_root, tmp_path):
+    (folder,) = finished.rglob(FOLDER)
+    assert run_hhl(data_root, tmp_path, "--style.folder", str(folder)) == 0
+    assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {"reid", "scores"}
+
+
+def test_collect_takes_records_once(finished, tmp_path):
+    assert len(collect([finished], tmp_path)) == 3
+    assert all(line.startswith("known") for line in collect([finished], tmp_path))
+    assert {r.key for r in read_results("hhl", tmp_path)} == set(ROWS)
+    assert not (tmp_path / "pictures").exists()   # dukemtmc and market1501: real people stay out
+
+
+@pytest.mark.parametrize("stage, step", [("StarGAN", 3), ("re-ID", 9)])
+def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage, step):
+    from common import training
+
+    def dying(self, at, **terms):
+        if self.label == stage and at == step:
+            raise SystemError("killed")
+        original(self, at, **terms)
+
+    original = training.Loop.log
+    monkeypatch.setattr(training.Loop, "log", dying)
+    with pytest.raises(SystemError):
+        run_hhl(data_root, tmp_path)
+    monkeypatch.setattr(training.Loop, "log", original)
+    assert run_hhl(data_root, tmp_path) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_hhl(data_root, tmp_path, "--resume") == 0
+    assert record(tmp_path).scores == record(finished).scores
+    weights = [torch.load(next(out.glob(f"stages/reid-{record(out).stages['reid']['hash']}/model.pt")), weights_only=True)["state_dict"]
+               for out in (finished, tmp_path)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_workers_change_nothing(finished, data_root, tmp_path):
+    (folder,) = finished.rglob(FOLDER)
+    assert run_hhl(data_root, tmp_path, "--style.folder", str(folder), "--workers", "2") == 0
+    assert record(tmp_path).scores == record(finished).scores
+
+
+def test_two_processes_equal_one_with_split_batch_norm(finished, data_root, tmp_path):
+    """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each process draws its own mask."""
+    (folder,) = finished.rglob(FOLDER)
+    flags = ["--style.folder", str(folder), "--net.dropout", "0", "--recipe.embed-lr", "0.01", "--recipe.batch", "60"]   # four steps
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577", "train.py"]
+    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "hhl", env=environment, check=True, capture_output=True)
+    assert run_hhl(data_root, tmp_path / "one", *flags, "--net.bn-splits", "2") == 0
+    one, both = (torch.load(next((tmp_path / name).glob("stages/reid-*/model.pt")), weights_only=True)["state_dict"] for name in ("one", "two"))
+    for name in one:
+        assert torch.allclose(one[name].float(), both[name].float(), rtol=1e-4, atol=2e-5), name
+    assert len(list((tmp_path / "two").rglob("record.json"))) == 1
+
+
+# ---------------------------------------------------------------- settings
+
+def test_every_preset_builds_and_embedding_layers_follow_their_switch():
+    for name, config in PRESETS.items():
+        net = NetConfig(**{**vars(config.net), "weights": "none", "backbone": "thin"})
+        model = build_network(net, 10, triplet=True)
+        optimizer = build_optimizer(config, model, triplet=True)
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        assert rates.get("embedding") == {"demo": None, "released": None, "paper": 0.01, "blog": 0.1}[name]
+
+
+def test_learning_rates_drop_once_at_epoch_40():
+    config = HHLConfig(net=NetConfig(backbone="thin", weights="none"))
+    optimizer = build_optimizer(config, build_network(config.net, 10, triplet=False), triplet=False)
+    seen = {}
+    for epoch in (0, 39, 40, 59):
+        set_learning_rate(optimizer, 0.1 ** (epoch // config.recipe.drop_epoch))
+        seen[epoch] = {group["name"]: round(group["lr"], 6) for group in optimizer.param_groups}
+    assert seen[0] == seen[39] == {"base": 0.01, "classifier": 0.1, "embedding": 0.1}
+    assert seen[40] == seen[59] == {"base": 0.001, "classifier": 0.01, "embedding": 0.01}
+
+
+def test_stargans_released_decay_hardly_decays_and_the_true_one_does():
+    released, linear = StarGANConfig(), StarGANConfig(lr_decay="true_linear")
+    assert learning_rate(released, 0) == learning_rate(released, 110_999) == 1e-4
+    assert learning_rate(released, 220_000) == pytest.approx(9.99e-5)
+    assert learning_rate(linear, 110_000) == 1e-4 and learning_rate(linear, 165_000) == pytest.approx(5e-5)
+    assert learning_rate(linear, 220_000) == 0
+
+
+def test_uint8_by_truncation_and_by_rounding():
+    image = torch.full((1, 3, 1, 1), 2 * 100.7 / 255 - 1)
+    assert to_uint8(image, truncate=True)[0, 0, 0, 0] == 100
+    assert to_uint8(image, truncate=False)[0, 0, 0, 0] == 101
+
+
+# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing overwritten
+
+def complaint(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--source", "market"], "unknown dataset 'market'"),
+    (["--data-root", "no-such-folder"], "no-such-folder"),
+    (["--net.height", "-64"], "--net.height -64: expected a positive number"),
+    (["--recipe.batch", "100000"], "do not fill one batch"),
+    (["--recipe.ids", "500"], "identities"),
+    (["--net.backbone", "resnet49"], "expected one of"),
+    (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
+    (["--stargan.height", "60"], "multiples"),
+    (["--style.folder", "no-such-styles"], "no-such-styles"),
+    (["--method.beta", "-1"], "--method.beta"),
+])
+def test_bad_input(data_root, tmp_path, capsys, flags, words):
+    assert run_hhl(data_root, tmp_path, *flags) == 2
+    assert words in complaint(capsys)
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_folder_of_another_layout(tmp_path, capsys):
+    (tmp_path / "market1501" / "images").mkdir(parents=True)
+    (tmp_path / "DukeMTMC-reID").mkdir()
+    assert run_hhl(tmp_path, tmp_path / "out") == 2
+    assert "bounding_box_train" in complaint(capsys)
+
+
+def test_a_broken_training_image_is_named(data_root, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    victim = sorted((root / "DukeMTMC-reID" / "bounding_box_train").glob("*.jpg"))[0]
+    victim.write_bytes(victim.read_bytes()[:300])
+    assert run_hhl(root, tmp_path / "out", rows=ROWS[:1]) == 2
+    assert victim.name in complaint(capsys)
+
+
+def test_unreadable_checkpoints(tmp_path, data_root, capsys):
+    (tmp_path / "model.pt").write_bytes(b"nothing")
+    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
+    assert "model.pt" in complaint(capsys)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        evaluate.load_network(tmp_path / "none.pt")
+
+
+def test_a_full_disk_ends_with_one_line_and_keeps_what_is_whole(finished, data_root, tmp_path, capsys, monkeypatch):
+    import errno
+
+    from common import files
+
+    def full(source, target):
+        if Path(target).name == "model.pt":
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return replace(source, target)
+
+    replace = os.replace
+    monkeypatch.setattr(files.os, "replace", full)
+    assert run_hhl(data_root, tmp_path, rows=ROWS[:1]) == 2
+    assert "No space left on device" in complaint(capsys)
+    assert not list(tmp_path.rglob("model.pt")) and not list(tmp_path.rglob("record.json"))

@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from common.backbones import global_pool, thin_resnet
-from common.datasets.base import JUNK
+from common.backbones import extract_features, global_pool, thin_resnet
 from common.datasets.synthetic.domains import DUKE, MARKET, TEST_IDS, TRAIN_IDS, ImageKey, make_plan
 from common.datasets.synthetic.render import SyntheticDomain
+from common.evaluation.ranking import evaluate
 
 HEIGHT, WIDTH = 64, 32
 ITERATIONS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 500, 64, 1e-3, 5e-4
@@ -189,19 +189,15 @@ def _normalise(images: Tensor) -> Tensor:
 # evaluation
 
 
-@torch.inference_mode()
-def features(backbone: nn.Module, split: Split) -> np.ndarray:
-    """L2-normalised pooled maps, float32 (N, 128)."""
-    rows = [F.normalize(global_pool(backbone(_normalise(part.float() / 255)))) for part in split.images.split(256)]
-    return torch.cat(rows).numpy()
-
-
 def rank1(backbone: nn.Module, query: Split, gallery: Split) -> float:
-    """Share of queries whose nearest gallery image shows the same person, images of the same id and camera and junk left out; 0..1."""
-    similarity = features(backbone, query) @ features(backbone, gallery).T
-    same_view = (query.pids[:, None] == gallery.pids) & (query.camids[:, None] == gallery.camids)
-    similarity[same_view | (gallery.pids == JUNK)] = -np.inf
-    return float((gallery.pids[similarity.argmax(axis=1)] == query.pids).mean())
+    """Rank-1 in Market-1501's protocol, 0..1."""
+    probes, candidates = _features(backbone, query), _features(backbone, gallery)
+    return evaluate(probes, query.pids, query.camids, candidates, gallery.pids, gallery.camids).cmc[1]
+
+
+def _features(backbone: nn.Module, split: Split) -> Tensor:
+    batches = ((_normalise(part.float() / 255),) for part in split.images.split(256))
+    return extract_features(lambda images: global_pool(backbone(images)), batches, torch.device("cpu"))
 
 
 # the criteria

@@ -83,12 +83,12 @@ DUKE = Domain(
     name="synthetic-duke",
     code=2,
     num_cameras=8,
-    cameras_per_id=(3, 5),
+    cameras_per_id=(4, 7),
     frames_per_camera=(2, 4),
     scenery="park",
     wardrobe=Wardrobe(   # a cold season
-        short_sleeves=0.2, shorts=0.08, skirt=0.12, coat=0.35, hat=0.25, backpack=0.4, handbag=0.25,
-        neutral=0.35, saturation=(0.25, 0.85), value=(0.3, 0.85),
+        short_sleeves=0.2, shorts=0.08, skirt=0.12, coat=0.28, hat=0.25, backpack=0.4, handbag=0.25,
+        neutral=0.22, saturation=(0.3, 0.95), value=(0.35, 0.95),
     ),
     style=StyleRanges(),
 )

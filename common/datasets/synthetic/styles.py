@@ -33,7 +33,7 @@ class StyleRanges:
     cast: float = 0.08             # log gain of the cast of the whole image
     top_cast: float = 0.3          # log gain of the cast at the upper edge, its opposite at the lower edge
     side_light: float = 0.3        # log gain from one side to the other
-    dapple: float = 0.3            # log gain of the shade pattern
+    dapple: float = 0.2            # log gain of the shade pattern
     hue_twist: float = 0.25        # radians by which hues move apart or together
     hue_turn: float = 0.1          # radians by which all hues turn
     selective: float = 0.3         # relative saturation lost by one range of hues
@@ -42,7 +42,7 @@ class StyleRanges:
     curve: float = 0.3             # strength of the S-curve of all channels
     haze: float = 0.1              # share of veiling light
     blur: float = 1.2              # pixels
-    shrink: float = 2.0            # factor of the loss of resolution
+    shrink: float = 1.8            # factor of the loss of resolution
     sharpen: float = 1.5           # strength of over-sharpening
     noise: float = 0.03            # deviation of the luminance noise
     blotches: float = 0.03         # deviation of the chroma noise, in cells of 4 x 4 pixels
@@ -161,12 +161,12 @@ def as_image(scene: np.ndarray) -> Image.Image:
 
 def _apply_optics(image: Image.Image, style: CameraStyle) -> Image.Image:
     if style.blur:
-        image = image.filter(ImageFilter.GaussianBlur(style.blur))
+        image = image.filter(ImageFilter.BoxBlur(style.blur))
     if style.shrink > 1:
         small = (round(WIDTH / style.shrink), round(HEIGHT / style.shrink))
         image = image.resize(small, Image.Resampling.BILINEAR).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
     if style.sharpen:
-        image = image.filter(ImageFilter.UnsharpMask(radius=2, percent=round(100 * style.sharpen), threshold=0))
+        image = Image.blend(image.filter(ImageFilter.BoxBlur(1.5)), image, 1 + style.sharpen)
     return image
 
 

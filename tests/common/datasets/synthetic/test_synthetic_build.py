@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from common.datasets.base import DISTRACTOR, JUNK
-from common.datasets.synthetic import DOMAINS, ImageKey, dataset_folder, load_synthetic, oracle, unstyled
+from common.datasets.synthetic import DOMAINS, ImageKey, SyntheticDomain, dataset_folder, load_synthetic, oracle, unstyled
 from common.datasets.synthetic.build import FOLDERS
 from common.errors import InputError
 
@@ -64,6 +64,7 @@ def test_images_and_masks_are_128_by_64(dataset):
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 128))
         assert (mask.format, mask.mode, mask.size) == ("PNG", "L", (64, 128))
         assert set(np.unique(mask)) <= {0, 255}
+        assert np.array_equal(mask, SyntheticDomain(dataset.name, 5).mask(ImageKey.parse(sample.path)))
 
 
 def test_every_query_has_a_match_in_another_camera_and_every_id_three_cameras(dataset):

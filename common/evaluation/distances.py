@@ -22,6 +22,11 @@ def is_tensor(x) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def library_of(x):
+    """`torch` for a tensor, else `numpy`."""
+    return sys.modules["torch"] if is_tensor(x) else np
+
+
 def to_numpy(x) -> np.ndarray:
     return x.detach().cpu().numpy() if is_tensor(x) else np.asarray(x)
 
@@ -60,32 +65,49 @@ def row_blocks(rows: int, columns: int, itemsize: int = 4) -> Iterator[tuple[int
 
 def squared_norms(x, name: str):
     """Sum of squares of each row, `(N, D) -> (N,)`, of the type of `x`. Raises `InputError` if one is NaN or infinite."""
-    norms = sys.modules["torch"].linalg.vector_norm(x, dim=1) ** 2 if is_tensor(x) else np.einsum("nd,nd->n", x, x)
+    norms = library_of(x).einsum("nd,nd->n", x, x)
     if not np.isfinite(float(norms.max())):
         raise InputError(f"{name}: expected finite numbers, found NaN, infinity or a norm out of range; check the model that made them")
     return norms
 
 
+class BlockProducts:
+    """`products(start, stop) = factor * left[start:stop] @ right.T`, `(stop - start, N)`, in one buffer: the next call overwrites it."""
+
+    def __init__(self, left, right, factor: float):
+        self.left, self.right, self.factor = left, right, factor
+        self.buffer = right[:0]
+
+    def __call__(self, start: int, stop: int, first: int = 0):
+        """Of the columns from `first` on."""
+        shape = (stop - start, len(self.right) - first)
+        if len(self.buffer) < shape[0] or self.buffer.shape[1] != shape[1]:
+            self.buffer = self.right.new_empty(shape) if is_tensor(self.right) else np.empty(shape, self.right.dtype)
+        out = self.buffer[: shape[0]]
+        library_of(out).matmul(self.left[start:stop] * self.factor, self.right[first:].T, out=out)
+        return out
+
+
 class RankingScores:
     """Numbers that order the gallery for each query as the metric does, smaller is nearer: `scores(start, stop) -> (stop - start, G)`.
 
-    Euclidean: `|g|^2 - 2 q.g`, the squared distance without the query's own norm. Cosine: `-q.g / |g|`.
+    Euclidean: `|g|^2 - 2 q.g`, the squared distance without the query's own norm. Cosine: `-q.g / |g|`. The next call overwrites the array.
     """
 
     def __init__(self, queries, gallery, metric: str):
         check_pair(queries, gallery, metric)
-        self.queries, self.gallery, self.metric = queries, gallery, metric
+        self.cosine = metric == "cosine"
+        self.products = BlockProducts(queries, gallery, -1 if self.cosine else -2)
         self.norms = squared_norms(gallery, "gallery features")
         smallest = min(float(squared_norms(queries, "query features").min()), float(self.norms.min()))
-        if metric == "cosine":
+        if self.cosine:
             if smallest == 0:
                 raise InputError("features: the cosine of a row of zeros is not defined; use metric 'euclidean' or check the features")
             self.norms = self.norms**0.5
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        factor = -1 if self.metric == "cosine" else -2
-        scores = (self.queries[start:stop] * factor) @ self.gallery.T
-        if self.metric == "cosine":
+        scores = self.products(start, stop)
+        if self.cosine:
             scores /= self.norms
         else:
             scores += self.norms

@@ -14,14 +14,13 @@ The products of features run where the features are (NumPy, or PyTorch on CPU or
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
 from common.errors import InputError
-from common.evaluation.distances import as_features, check_pair, is_tensor, row_blocks, squared_norms, to_numpy
+from common.evaluation.distances import BlockProducts, as_features, check_pair, library_of, row_blocks, squared_norms, to_numpy
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,7 @@ class RerankedDistances:
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         lam = self.options.lam
-        result = self.points.distances(start, stop, first=self.num_queries)
-        result *= lam / self.farthest[start:stop, None]
+        result = self.points.distances(start, stop, first=self.num_queries) * (lam / self.farthest[start:stop, None])
         for row, query in zip(result, range(start, stop), strict=True):
             shared = _shared_weight(self.query_weights, query, self.gallery_weights)
             row += (1 - lam) * (1 - shared / (2 - shared))
@@ -71,19 +69,19 @@ class _Points:
     """Query and gallery features as one `(N, D)`, with their squared Euclidean distances."""
 
     def __init__(self, queries, gallery, *, normalise: bool):
-        concatenate = sys.modules["torch"].cat if is_tensor(queries) else np.concatenate
-        self.features = concatenate([queries, gallery])
+        self.features = library_of(queries).concatenate([queries, gallery])
         self.norms = squared_norms(self.features, "features")
         if normalise:
             self.features /= self.norms[:, None] ** 0.5
             self.norms = squared_norms(self.features, "features (a row of zeros has no cosine)")
+        self.products = BlockProducts(self.features, self.features, -2)
 
     def __len__(self) -> int:
         return len(self.features)
 
     def distances(self, start: int, stop: int, first: int = 0) -> np.ndarray:
-        """Of the points `start` to `stop` to the points from `first` on: `(stop - start, N - first)`."""
-        block = (self.features[start:stop] * -2) @ self.features[first:].T
+        """Of the points `start` to `stop` to the points from `first` on: `(stop - start, N - first)`; the next call overwrites it."""
+        block = self.products(start, stop, first)
         block += self.norms[first:]
         block += self.norms[start:stop, None]
         return to_numpy(block)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.cli import exit_code
 from reports.collect import collect
-from reports.readme import update_readme
+from reports.readme import update_readmes
 from reports.status import status
 
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gather = commands.add_parser("collect", help="take finished runs into reports/results")
     gather.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="the --out folder of a run (hhl/runs, say)")
     commands.add_parser("status", help="what has been run, key by key")
-    commands.add_parser("readme", help="rewrite the claim table of README.md from the records")
+    commands.add_parser("readme", help="rewrite the tables of the READMEs from the records")
     arguments = parser.parse_args(argv)
 
     def job() -> None:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif arguments.command == "status":
             print(status())
         else:
-            update_readme()
+            update_readmes()
 
     return exit_code(job)
 

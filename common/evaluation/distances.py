@@ -13,7 +13,7 @@ import numpy as np
 from common.errors import InputError
 
 METRICS = ("euclidean", "sqeuclidean", "cosine")
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 48 << 20
 
 
 def is_tensor(x) -> bool:

@@ -18,6 +18,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from common.checkpoints import load_strictly, read_state_dict
 from common.errors import InputError
 
 BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -60,17 +61,9 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         num_features = resnet.fc.in_features
         backbone = Backbone(OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc")), num_features)
     if weights != "none":
-        load_trunk(backbone, _imagenet_v1(name) if weights == "imagenet" else _state_dict_file(weights), weights)
+        state = _imagenet_v1(name) if weights == "imagenet" else read_state_dict(weights)
+        load_strictly(backbone, {key: value for key, value in state.items() if not key.startswith("fc.")}, weights)
     return backbone
-
-
-def load_trunk(backbone: Backbone, state: dict[str, Tensor], origin: str) -> None:
-    """Loads a torchvision state dict into a trunk; the classifier `fc.*` is left out, anything else that differs is an `InputError`."""
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    try:
-        backbone.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{origin}: these weights do not fit the backbone: {' '.join(str(error).split())[:200]}") from None
 
 
 def _imagenet_v1(name: str) -> dict[str, Tensor]:
@@ -83,19 +76,6 @@ def _imagenet_v1(name: str) -> dict[str, Tensor]:
             f"ImageNet weights of {name} are not at hand and could not be fetched ({error}): put {weights.url.rsplit('/', 1)[-1]} "
             f"at {target}, or use --weights FILE or --weights none"
         ) from None
-
-
-def _state_dict_file(path: str) -> dict[str, Tensor]:
-    if not Path(path).is_file():
-        raise InputError(f"--weights {path}: no such file (expected 'none', 'imagenet' or a file with a torchvision state dict)")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-        raise InputError(f"--weights {path}: not a checkpoint that torch can read safely ({type(error).__name__})") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"--weights {path}: expected a state dict (names to tensors)")
-    return state
 
 
 def global_pool(feature_map: Tensor) -> Tensor:

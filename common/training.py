@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
 import os
-import pickle
 import random
 import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +20,7 @@ import torch.distributed.nn.functional as dist_fn
 from torch import Tensor
 from tqdm import tqdm
 
+from common.checkpoints import load_checkpoint, save_checkpoint
 from common.errors import InputError, RunError
 from common.files import write_atomic
 from common.runs import Workspace, rank_and_world, read_curves
@@ -88,27 +86,6 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= world
-
-
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes tensors, numbers, strings and containers of them, atomically; `load_checkpoint` reads them without running pickled code."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    write_atomic(path, buffer.getbuffer())
-
-
-def load_checkpoint(path: Path | str, *, expected: Iterable[str] = ()) -> dict[str, Any]:
-    """Reads a checkpoint (`weights_only`). Raises `InputError` if there is none, if it cannot be read, or if an expected entry is absent."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a checkpoint that can be read ({type(error).__name__}): it may be damaged or of another program") from None
-    missing = [name for name in expected if not isinstance(state, dict) or name not in state]
-    if missing:
-        raise InputError(f"{path}: this checkpoint has no {', '.join(missing)}")
-    return state
 
 
 class Loop:

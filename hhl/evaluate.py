@@ -17,13 +17,14 @@ import torch
 import tyro
 
 from common.backbones import adabn, extract_features
+from common.checkpoints import load_checkpoint
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.loading import EvalTransform, SampleImages, epoch_plan, ordered_loader, planned_loader
 from common.evaluation.features import save_features
 from common.evaluation.ranking import evaluate
 from common.runs import Workspace
-from common.training import load_checkpoint, pick_device
+from common.training import pick_device
 from hhl.config import NetConfig
 from hhl.model import HHLNet, build_network
 

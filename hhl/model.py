@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.backbones import Backbone, build_backbone, global_pool, split_batch_norm
-from common.errors import InputError
+from common.checkpoints import load_strictly, read_state_dict
 from hhl.config import NetConfig
 
 
@@ -90,31 +89,5 @@ def load_released(model: HHLNet, checkpoint: str | Path | Mapping) -> None:
 
     `base.fc.*` (ImageNet's classifier, unused there) and `module.` prefixes are dropped; anything else that does not fit is an `InputError`.
     """
-    state = {key.removeprefix("module."): value for key, value in read_state_dict(checkpoint).items()}
-    state = {key: value for key, value in state.items() if not key.startswith("base.fc.")}
+    state = {key: value for key, value in read_state_dict(checkpoint).items() if not key.startswith("base.fc.")}
     load_strictly(model, state, checkpoint)
-
-
-def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
-    """The state dict in a file or in a mapping that may wrap it as `state_dict`; nothing but tensors is unpickled."""
-    origin = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-    if not isinstance(checkpoint, Mapping):
-        if not Path(checkpoint).is_file():
-            raise InputError(f"{origin}: no such file (expected a checkpoint)")
-        try:
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a file that is no checkpoint
-            raise InputError(f"{origin}: not a checkpoint that torch can read safely ({type(error).__name__})") from None
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{origin}: expected a state dict (names to tensors)")
-    return dict(state)
-
-
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> None:
-    """`model.load_state_dict`, with an `InputError` that names what differs."""
-    origin = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{origin}: does not fit this network: {' '.join(str(error).split())[:300]}") from None

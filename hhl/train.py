@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.checkpoints import save_checkpoint
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.records import Record, canonical
 from common.runs import Run, Workspace, rank_and_world
-from common.training import Loop, average_gradients, gather, pick_device, save_checkpoint, seed_everything, set_threads, start_processes
+from common.training import Loop, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from hhl import pictures
 from hhl.batches import Schedule, schedule
 from hhl.config import HHLConfig

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.checkpoints import load_strictly, read_state_dict
 from common.errors import InputError
-from hhl.model import load_strictly, read_state_dict
 
 
 def camera_one_hot(camera: Tensor, num_cameras: int) -> Tensor:
@@ -113,13 +113,9 @@ class Discriminator(nn.Module):
 
 def load_released_generator(generator: Generator, checkpoint: str | Path | Mapping) -> None:
     """Loads `<iteration>-G.ckpt` of the authors' code; `InputError` if it does not fit (the number of cameras, say)."""
-    load_strictly(generator, _without_prefix(checkpoint), checkpoint)
+    load_strictly(generator, read_state_dict(checkpoint), checkpoint)
 
 
 def load_released_discriminator(discriminator: Discriminator, checkpoint: str | Path | Mapping) -> None:
     """Loads `<iteration>-D.ckpt`; `InputError` if it does not fit (the image size, say)."""
-    load_strictly(discriminator, _without_prefix(checkpoint), checkpoint)
-
-
-def _without_prefix(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
-    return {key.removeprefix("module."): value for key, value in read_state_dict(checkpoint).items()}
+    load_strictly(discriminator, read_state_dict(checkpoint), checkpoint)

@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import Adam
 
+from common.checkpoints import load_checkpoint, save_checkpoint
 from common.datasets import ReIDDataset
 from common.datasets.loading import SampleImages, epoch_plan, normalise, planned_loader
 from common.runs import Workspace
-from common.training import Loop, load_checkpoint, save_checkpoint, seed_everything
+from common.training import Loop, seed_everything
 from hhl.config import StarGANConfig
 from hhl.stargan.losses import discriminator_losses, generator_losses, total
 from hhl.stargan.model import Discriminator, Generator, camera_one_hot

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from common.backbones import SplitBatchNorm2d, adabn, build_backbone, split_batch_norm
+from common.checkpoints import load_checkpoint, save_checkpoint
 from common.errors import InputError, RunError
 from common.runs import Workspace, read_curves
-from common.training import Loop, load_checkpoint, pick_device, save_checkpoint, seed_everything
+from common.training import Loop, pick_device, seed_everything
 
 
 class Killed(Exception):
@@ -106,7 +107,7 @@ def test_checkpoints_are_whole_and_read_safely(tmp_path):
     assert load_checkpoint(path, expected=("weights",))["step"] == 5
     with pytest.raises(InputError, match="no optimizer"):
         load_checkpoint(path, expected=("optimizer",))
-    with pytest.raises(InputError, match="no such checkpoint"):
+    with pytest.raises(InputError, match="no such file"):
         load_checkpoint(tmp_path / "none.pt")
     for content in (b"", b"not a checkpoint", path.read_bytes()[:200]):
         (tmp_path / "bad.pt").write_bytes(content)
@@ -140,7 +141,7 @@ def test_backbones_and_their_errors(tmp_path):
     torch.save({**build_backbone("resnet18").state_dict(), "fc.weight": torch.zeros(1)}, tmp_path / "r18.pth")
     assert build_backbone("resnet18", str(tmp_path / "r18.pth")).num_features == 512
     for name, weights, words in [("resnet19", "none", "unknown backbone"), ("thin", "imagenet", "no ImageNet weights"),
-                                 ("resnet18", str(tmp_path / "no.pth"), "no such file"), ("thin", str(tmp_path / "r18.pth"), "do not fit")]:
+                                 ("resnet18", str(tmp_path / "no.pth"), "no such file"), ("thin", str(tmp_path / "r18.pth"), "does not fit")]:
         with pytest.raises(InputError, match=words):
             build_backbone(name, weights)
 

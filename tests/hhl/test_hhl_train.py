@@ -106,9 +106,11 @@ def test_collect_takes_records_once(finished, tmp_path):
     assert not (tmp_path / "pictures").exists()   # dukemtmc and market1501: real people stay out
 
 
-@pytest.mark.parametrize("stage, step", [("StarGAN", 3), ("re-ID", 9)])
-def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage, step):
+@pytest.mark.parametrize("stage", ["StarGAN", "re-ID"])
+def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage):
     from common import training
+
+    step = {"StarGAN": 3, "re-ID": record(finished).data["source"]["train"] // 16 + 1}[stage]   # the re-ID stage saves after an epoch
 
     def dying(self, at, **terms):
         if self.label == stage and at == step:
@@ -230,7 +232,7 @@ def test_unreadable_checkpoints(tmp_path, data_root, capsys):
     (tmp_path / "model.pt").write_bytes(b"nothing")
     assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
     assert "model.pt" in complaint(capsys)
-    with pytest.raises(InputError, match="no such checkpoint"):
+    with pytest.raises(InputError, match="no such file"):
         evaluate.load_network(tmp_path / "none.pt")
 
 

@@ -1,0 +1,57 @@
+"""Checkpoints: written whole or not at all, read without running pickled code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import InputError
+from common.files import write_atomic
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes tensors, numbers, strings and containers of them."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_atomic(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU. Raises `InputError` if there is none, if it cannot be read, or if an expected entry is absent."""
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file (expected a checkpoint)")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); damaged, or of another program") from None
+    missing = [name for name in expected if not isinstance(state, dict) or name not in state]
+    if missing:
+        raise InputError(f"{path}: this checkpoint has no {', '.join(missing)}")
+    return state
+
+
+def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
+    """The state dict in a file or in a mapping, which may wrap it as `state_dict`; `module.` prefixes of DataParallel are dropped."""
+    content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{origin(checkpoint)}: expected a state dict (names to tensors)")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> None:
+    """`model.load_state_dict`, with an `InputError` that names the checkpoint and what differs."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{origin(checkpoint)}: does not fit this network: {' '.join(str(error).split())[:300]}") from None
+
+
+def origin(checkpoint: str | Path | Mapping) -> str:
+    return "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)

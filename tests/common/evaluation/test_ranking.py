@@ -134,6 +134,13 @@ def test_blocks_and_libraries_agree(evaluator_inputs, monkeypatch, metric, dtype
     np.testing.assert_allclose(result.ap, expected.ap, atol=1e-2 if dtype == torch.float16 else 1e-9)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("rerank", [None, True])
+def test_cuda_agrees_with_the_cpu(evaluator_inputs, rerank):
+    tensors = [torch.from_numpy(x).cuda() for x in evaluator_inputs]
+    np.testing.assert_allclose(evaluate(*tensors, rerank=rerank).ap, evaluate(*evaluator_inputs, rerank=rerank).ap, atol=1e-3)
+
+
 def test_scores_have_the_names_of_records(evaluator_inputs):
     scores = evaluate(*evaluator_inputs).scores()
     assert list(scores) == ["R-1", "R-5", "R-10", "R-20", "mAP", "mAP_step"]

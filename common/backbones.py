@@ -91,7 +91,7 @@ def extract_features(embed: Callable[[Tensor], Tensor], images: Iterable, device
     """
     rows = []
     for batch, *_ in images:
-        batch = batch.to(device, non_blocking=True)
+        batch = batch.to(device, non_blocking=True, memory_format=torch.channels_last)
         feature = embed(batch)
         if flip:
             feature = feature + embed(batch.flip(3))
@@ -114,7 +114,7 @@ def adabn(model: nn.Module, images: Iterable, device: torch.device) -> nn.Module
             module.momentum = None   # cumulative average
             module.train()
     for batch, *_ in images:
-        adapted(batch.to(device, non_blocking=True))
+        adapted(batch.to(device, non_blocking=True, memory_format=torch.channels_last))
     return adapted.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import math
@@ -56,16 +57,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def start_processes(device: torch.device) -> None:
-    """Joins the group that `torchrun` describes; nothing without it."""
+    """Joins the group that `torchrun` describes, until the program ends; nothing without `torchrun`."""
     if rank_and_world()[1] > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def stop_processes() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
 
 
 def gather(x: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def load_network(path: Path) -> HHLNet:
     model = build_network(replace(net, weights="none"), saved["num_ids"], triplet="triplet.weight" in saved["state_dict"])
     model.load_state_dict(saved["state_dict"])
     model.image_size = (net.height, net.width)
-    return model.eval()
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 

@@ -181,7 +181,7 @@ def test_gathered_losses_and_averaged_gradients_equal_one_process(tmp_path):
     script.write_text("""
 import sys, torch
 from common.runs import rank_and_world
-from common.training import average_gradients, gather, start_processes, stop_processes
+from common.training import average_gradients, gather, start_processes
 start_processes(torch.device("cpu"))
 rank, world = rank_and_world()
 torch.manual_seed(0)
@@ -192,7 +192,6 @@ torch.cdist(embeddings, embeddings).pow(2).mean().backward()
 average_gradients(model.parameters())
 if rank == 0:
     torch.save(model.weight.grad, sys.argv[1])
-stop_processes()
 """)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(tmp_path / "one.pt")], check=True, env=environment)

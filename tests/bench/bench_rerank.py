@@ -56,9 +56,12 @@ def main() -> None:
         sets = tuple(map(torch.from_numpy, sets))
     Path("/proc/self/clear_refs").write_text("5")   # sets the peak to the present size
     before = _kilobytes("VmRSS")
+    processor = time.process_time()
     times = [rerank_all(*sets) for _ in range(options.repeats)]
+    processor = (time.process_time() - processor) / options.repeats
     extra = (_kilobytes("VmHWM") - before) / 1024
-    print(f"{options.size} {options.library}: median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, {extra:.0f} MB beyond the features")
+    print(f"{options.size} {options.library}: median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, "
+          f"{processor:.2f} CPU s each, {extra:.0f} MB beyond the features")
 
 
 if __name__ == "__main__":

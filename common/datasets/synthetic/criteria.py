@@ -206,19 +206,22 @@ def _features(backbone: nn.Module, split: Split) -> Tensor:
 def measure(data_seed: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """Rank-1 of every setting by direction, `source->target`."""
     data = {name: render(name, data_seed) for name in (MARKET.name, DUKE.name)}
-    plain_models = {name: train(domain.train, seed) for name, domain in data.items()}
-    jitter_models = {(name, s): train(domain.train, seed, jitter=s) for name, domain in data.items() for s in JITTERS}
-    results = {}
+    results: dict[str, dict[str, float]] = {f"{source}->{target}": {} for source, target in DIRECTIONS}
+
+    def note(direction: str, setting: str, value: float) -> None:
+        results[direction][setting] = value
+        logger.info("data seed %d, %s, %s: rank-1 %.1f %%", data_seed, direction, setting, 100 * value)
+
+    models = {name: train(domain.train, seed) for name, domain in data.items()}
     for source, target in DIRECTIONS:
-        domain = data[target]
-        row = {
-            "supervised": rank1(plain_models[target], domain.query, domain.gallery),
-            "direct": rank1(plain_models[source], domain.query, domain.gallery),
-            "unstyled": rank1(plain_models[source], domain.plain_query, domain.plain_gallery),
-        }
-        row |= {f"jitter {s}": rank1(jitter_models[source, s], domain.query, domain.gallery) for s in JITTERS}
-        results[f"{source}->{target}"] = row
-        logger.info("data seed %d, %s->%s: %s", data_seed, source, target, "  ".join(f"{k} {100 * v:.1f}" for k, v in row.items()))
+        direction, domain = f"{source}->{target}", data[target]
+        note(direction, "supervised", rank1(models[target], domain.query, domain.gallery))
+        note(direction, "direct", rank1(models[source], domain.query, domain.gallery))
+        note(direction, "unstyled", rank1(models[source], domain.plain_query, domain.plain_gallery))
+    for strength in JITTERS:
+        for source, target in DIRECTIONS:
+            model = train(data[source].train, seed, jitter=strength)
+            note(f"{source}->{target}", f"jitter {strength}", rank1(model, data[target].query, data[target].gallery))
     return results
 
 

@@ -70,14 +70,17 @@ MARKET = Domain(
     name="synthetic-market",
     code=1,
     num_cameras=6,
-    cameras_per_id=(3, 6),
+    cameras_per_id=(4, 6),
     frames_per_camera=(2, 4),
     scenery="paved",
     wardrobe=Wardrobe(   # a warm season
         short_sleeves=0.65, shorts=0.35, skirt=0.2, coat=0.05, hat=0.12, backpack=0.35, handbag=0.2,
         neutral=0.25, saturation=(0.35, 0.95), value=(0.35, 0.95),
     ),
-    style=StyleRanges(),
+    style=StyleRanges(
+        axis="warm-cool", exposure=0.065, cast=0.05, top_cast=0.22, side_light=0.2, dapple=0.13, hue_twist=0.08, hue_turn=0.065, selective=0.12,
+        split=0.06, tone=0.27, curve=0.2, haze=0.065, blur=0.5, shrink=1.5, sharpen=1.0, noise=0.02, blotches=0.02, bands=0.04,
+    ),
 )
 DUKE = Domain(
     name="synthetic-duke",
@@ -90,7 +93,10 @@ DUKE = Domain(
         short_sleeves=0.2, shorts=0.08, skirt=0.12, coat=0.28, hat=0.25, backpack=0.4, handbag=0.25,
         neutral=0.22, saturation=(0.3, 0.95), value=(0.35, 0.95),
     ),
-    style=StyleRanges(),
+    style=StyleRanges(
+        axis="green-magenta", exposure=0.04, cast=0.03, top_cast=0.15, side_light=0.12, dapple=0.08, hue_twist=0.09, hue_turn=0.04, selective=0.11,
+        split=0.06, tone=0.2, curve=0.12, haze=0.06, blur=0.3, shrink=1.3, sharpen=0.6, noise=0.02, blotches=0.02, bands=0.03,
+    ),
 )
 DOMAINS = {domain.name: domain for domain in (MARKET, DUKE)}
 
@@ -119,7 +125,7 @@ class Plan:
 def make_plan(domain: Domain, data_seed: int, train_ids: int, test_ids: int) -> Plan:
     """Who is seen where. Train ids are 1..train_ids, test ids follow; the first image of a test id in each camera is a query.
 
-    Every id is seen by at least three cameras with at least two images each, so every query has a match in another camera.
+    Every id is seen by at least four cameras with at least two images each, so every query has a match in another camera.
     """
     plan = Plan()
     for pid in range(1, train_ids + test_ids + 1):

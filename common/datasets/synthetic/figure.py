@@ -246,9 +246,11 @@ class _Figure:
     def draw_head(self) -> None:
         person, head, sin = self.person, self.head, self.sin
         x, y = self.cx + sin * head * 0.25, self.foot - self.tall + head * 1.05
+        if person.hair_style == "long" and self.front:
+            self.draw_long_hair(x, y)
         self.capsule((self.cx, self.neck - head * 0.4), (self.cx, self.neck + head * 0.15), head * 0.42, head * 0.48, shade(person.skin, 0.85))
-        if person.hair_style == "long":
-            self.capsule((x - sin * head * 0.3, y), (x - sin * head * 0.45, y + head * 1.3), head * 0.92, head * 0.8, person.hair)
+        if person.hair_style == "long" and not self.front:
+            self.draw_long_hair(x, y)
         if person.hair_style == "bun":
             self.ellipse(x - sin * head * 1.0, y - head * 0.6, head * 0.42, head * 0.42, shade(person.hair, 0.9))
         self.ellipse(x, y, head * 0.84, head, person.skin if person.hair_style == "bald" else person.hair)
@@ -257,6 +259,10 @@ class _Figure:
             self.ellipse(x + sin * head * 0.32, y + head * 0.18, head * (0.35 + 0.38 * turn), head * 0.76, person.skin)
         if person.hat:
             self.draw_hat(x, y)
+
+    def draw_long_hair(self, x: float, y: float) -> None:
+        head, behind = self.head, -self.sin * self.head
+        self.capsule((x + behind * 0.3, y), (x + behind * 0.45, y + head * 1.3), head * 0.92, head * 0.8, self.person.hair)
 
     def draw_hat(self, x: float, y: float) -> None:
         head, sin = self.head, self.sin

@@ -28,26 +28,26 @@ GREEN_MAGENTA = np.array([-0.6, 1.0, -0.6], np.float32)
 class StyleRanges:
     """How far a domain's cameras differ: each number is the largest amplitude of one effect (0 switches it off)."""
 
-    axis: str = "warm-cool"        # the main direction of colour casts: warm-cool | green-magenta
-    exposure: float = 0.1          # log gain of the whole image
-    cast: float = 0.08             # log gain of the cast of the whole image
-    top_cast: float = 0.3          # log gain of the cast at the upper edge, its opposite at the lower edge
-    side_light: float = 0.3        # log gain from one side to the other
-    dapple: float = 0.2            # log gain of the shade pattern
-    hue_twist: float = 0.25        # radians by which hues move apart or together
-    hue_turn: float = 0.1          # radians by which all hues turn
-    selective: float = 0.3         # relative saturation lost by one range of hues
-    split: float = 0.08            # tint of shadows, its opposite in highlights
-    tone: float = 0.3              # log gamma of each channel
-    curve: float = 0.3             # strength of the S-curve of all channels
-    haze: float = 0.1              # share of veiling light
-    blur: float = 1.2              # pixels
-    shrink: float = 1.8            # factor of the loss of resolution
-    sharpen: float = 1.5           # strength of over-sharpening
-    noise: float = 0.03            # deviation of the luminance noise
-    blotches: float = 0.03         # deviation of the chroma noise, in cells of 4 x 4 pixels
-    bands: float = 0.06            # amplitude of the sensor's row bands
-    quality: tuple[int, int] = (60, 92)
+    axis: str             # the main direction of colour casts: warm-cool | green-magenta
+    exposure: float       # log gain of the whole image
+    cast: float           # log gain of the cast of the whole image
+    top_cast: float       # log gain of the cast at the upper edge, its opposite at the lower edge
+    side_light: float     # log gain from one side to the other
+    dapple: float         # log gain of the shade pattern
+    hue_twist: float      # radians by which hues move apart or together
+    hue_turn: float       # radians by which all hues turn
+    selective: float      # relative saturation lost by one range of hues
+    split: float          # tint of shadows, its opposite in highlights
+    tone: float           # log gamma of each channel
+    curve: float          # strength of the S-curve of all channels
+    haze: float           # share of veiling light
+    blur: float           # pixels
+    shrink: float         # factor of the loss of resolution
+    sharpen: float        # strength of over-sharpening
+    noise: float          # deviation of the luminance noise
+    blotches: float       # deviation of the chroma noise, in cells of 4 x 4 pixels
+    bands: float          # amplitude of the sensor's row bands
+    quality: tuple[int, int] = (60, 92)   # of the JPEG files
 
 
 @dataclass(frozen=True)

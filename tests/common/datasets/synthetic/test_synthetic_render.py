@@ -113,8 +113,8 @@ def test_a_camera_style_is_more_than_a_global_change_of_colour(domain):
 
 
 def test_styles_without_any_effect_leave_the_scene_as_it_is():
-    zero = {field.name: 0.0 for field in dataclasses.fields(StyleRanges) if isinstance(field.default, float)}
-    off = dataclasses.replace(StyleRanges(), **(zero | {"shrink": 1.0}), quality=(95, 95))
+    zero = {field.name: 0.0 for field in dataclasses.fields(StyleRanges) if field.name not in ("axis", "quality")}
+    off = dataclasses.replace(MARKET.style, **(zero | {"shrink": 1.0}), quality=(95, 95))
     style = draw_styles(np.random.default_rng(0), off, 3)[1]
     scene = np.tile(np.linspace(0.2, 0.8, 128, dtype=np.float32)[:, None, None], (1, 64, 3))
     pixels = np.asarray(Image.open(io.BytesIO(photograph(scene, style, np.random.default_rng(0))))) / 255

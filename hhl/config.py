@@ -128,7 +128,7 @@ _PAPER_STARGAN = dataclasses.replace(_RELEASED.stargan, height=128, width=64, it
 PRESETS: dict[str, HHLConfig] = {
     # small enough for 2 CPU cores; deviations: thin ResNet from scratch, residual StarGAN, batches and schedule scaled down
     "demo": HHLConfig(
-        net=NetConfig(backbone="thin", weights="none", height=64, width=32, embed_dim=256, triplet_dim=64),
+        net=NetConfig(backbone="thin", weights="none", height=64, width=32),
         recipe=RecipeConfig(epochs=18, drop_epoch=12, batch=64, ids=8, images_per_id=4, target_batch=8, base_lr=0.1),
         stargan=StarGANConfig(height=64, width=32, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=32, d_layers=4,
                               iterations=1600, lr=2e-4, n_critic=3, lr_decay="true_linear"),

@@ -78,8 +78,8 @@ MARKET = Domain(
         neutral=0.25, saturation=(0.35, 0.95), value=(0.35, 0.95),
     ),
     style=StyleRanges(
-        axis="warm-cool", exposure=0.065, cast=0.05, top_cast=0.22, side_light=0.2, dapple=0.13, hue_twist=0.08, hue_turn=0.065, selective=0.12,
-        split=0.06, tone=0.27, curve=0.2, haze=0.065, blur=0.5, shrink=1.5, sharpen=1.0, noise=0.02, blotches=0.02, bands=0.04,
+        axis="warm-cool", exposure=0.065, cast=0.05, top_cast=0.22, side_light=0.2, dapple=0.1, hue_twist=0.06, hue_turn=0.065, selective=0.12,
+        split=0.06, tone=0.25, curve=0.2, haze=0.065, blur=0.5, shrink=1.5, sharpen=1.0, noise=0.015, blotches=0.015, bands=0.04,
     ),
 )
 DUKE = Domain(
@@ -94,8 +94,8 @@ DUKE = Domain(
         neutral=0.22, saturation=(0.3, 0.95), value=(0.35, 0.95),
     ),
     style=StyleRanges(
-        axis="green-magenta", exposure=0.04, cast=0.03, top_cast=0.15, side_light=0.12, dapple=0.08, hue_twist=0.09, hue_turn=0.04, selective=0.11,
-        split=0.06, tone=0.2, curve=0.12, haze=0.06, blur=0.3, shrink=1.3, sharpen=0.6, noise=0.02, blotches=0.02, bands=0.03,
+        axis="green-magenta", exposure=0.04, cast=0.03, top_cast=0.18, side_light=0.12, dapple=0.08, hue_twist=0.09, hue_turn=0.04, selective=0.11,
+        split=0.06, tone=0.23, curve=0.12, haze=0.06, blur=0.3, shrink=1.3, sharpen=0.6, noise=0.015, blotches=0.015, bands=0.03,
     ),
 )
 DOMAINS = {domain.name: domain for domain in (MARKET, DUKE)}

@@ -203,7 +203,7 @@ def _features(backbone: nn.Module, split: Split) -> Tensor:
 # the criteria
 
 
-def measure(data_seed: int, seed: int = 0) -> dict[str, dict[str, float]]:
+def measure(data_seed: int, seed: int = 0, iterations: int = ITERATIONS) -> dict[str, dict[str, float]]:
     """Rank-1 of every setting by direction, `source->target`."""
     data = {name: render(name, data_seed) for name in (MARKET.name, DUKE.name)}
     results: dict[str, dict[str, float]] = {f"{source}->{target}": {} for source, target in DIRECTIONS}
@@ -212,7 +212,7 @@ def measure(data_seed: int, seed: int = 0) -> dict[str, dict[str, float]]:
         results[direction][setting] = value
         logger.info("data seed %d, %s, %s: rank-1 %.1f %%", data_seed, direction, setting, 100 * value)
 
-    models = {name: train(domain.train, seed) for name, domain in data.items()}
+    models = {name: train(domain.train, seed, iterations=iterations) for name, domain in data.items()}
     for source, target in DIRECTIONS:
         direction, domain = f"{source}->{target}", data[target]
         note(direction, "supervised", rank1(models[target], domain.query, domain.gallery))
@@ -220,7 +220,7 @@ def measure(data_seed: int, seed: int = 0) -> dict[str, dict[str, float]]:
         note(direction, "unstyled", rank1(models[source], domain.plain_query, domain.plain_gallery))
     for strength in JITTERS:
         for source, target in DIRECTIONS:
-            model = train(data[source].train, seed, jitter=strength)
+            model = train(data[source].train, seed, strength, iterations)
             note(f"{source}->{target}", f"jitter {strength}", rank1(model, data[target].query, data[target].gallery))
     return results
 

@@ -25,15 +25,14 @@ class ImageNorm2d(nn.InstanceNorm2d):
     """Instance norm that always uses the image's own statistics.
 
     The released norm keeps running statistics but is never put into evaluation mode, not even for translation; with them the images come
-    out wrong. Here the mode makes no difference to the output. The buffers exist for the checkpoints' sake and move in training mode, unread.
+    out wrong. Here the mode makes no difference. The buffers exist for the checkpoints' sake: they are neither read nor moved.
     """
 
     def __init__(self, channels: int):
         super().__init__(channels, affine=True, track_running_stats=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, var = (self.running_mean, self.running_var) if self.training else (None, None)
-        return F.instance_norm(x, mean, var, self.weight, self.bias, use_input_stats=True, momentum=self.momentum, eps=self.eps)
+        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)   # one group a channel: the same, and faster on a CPU
 
 
 class ResidualBlock(nn.Module):

@@ -63,7 +63,8 @@ def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device:
     """Writes `generator.pt` and `discriminator.pt` into the workspace."""
     seed_everything(seed)
     generator = build_generator(config, target.num_cameras).to(device)
-    discriminator = Discriminator(target.num_cameras, config.height, config.width, base=config.d_channels, layers=config.d_layers).to(device)
+    discriminator = Discriminator(target.num_cameras, config.height, config.width, base=config.d_channels, layers=config.d_layers)
+    discriminator.to(device, memory_format=torch.channels_last)
     g_optimizer = Adam(generator.parameters(), lr=config.lr, betas=(config.beta1, 0.999))
     d_optimizer = Adam(discriminator.parameters(), lr=config.lr, betas=(config.beta1, 0.999))
     state = {"generator": generator, "discriminator": discriminator, "g_optimizer": g_optimizer, "d_optimizer": d_optimizer}
@@ -77,7 +78,7 @@ def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device:
     for step, (real, index) in zip(loop, planned_loader(images, plan, loop.start, loop.total, workers=workers)):
         for optimizer in (g_optimizer, d_optimizer):
             optimizer.param_groups[0]["lr"] = learning_rate(config, step)
-        real, own = real.to(device), camera_of[index].to(device)
+        real, own = real.to(device, memory_format=torch.channels_last), camera_of[index].to(device)
         style = own[torch.randperm(len(own)).to(device)]   # the cameras of the batch, dealt anew
 
         # D: real images score high, translated ones low, and the camera of a real one is known

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from common.checkpoints import save_checkpoint
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.records import Record, canonical
-from common.runs import Run, Workspace, rank_and_world
+from common.runs import Run, Stage, Workspace, rank_and_world
 from common.training import Loop, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from hhl import pictures
 from hhl.batches import Schedule, schedule
@@ -43,9 +44,11 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
 
     style_folder, style_hash, measures = camera_styles(config, target, run, device, options)
     views, num_views = target_views(config, target, style_folder)
+    start = pretrain(config, source, run, device, options)
     uses = {"net": config.net, "recipe": config.recipe, "method": config.method, "labelled": labelled.manifest, "seed": run.seed,
-            "target": target.manifest if num_views else None, "styles": style_hash}
-    network = run.stage("reid", uses, lambda work: train_reid(config, labelled, views, num_views, run.seed, device, work, options), collective=True)
+            "target": target.manifest if num_views else None, "styles": style_hash, "start": start.hash if start else None}
+    network = run.stage("reid", uses, lambda work: train_reid(config, labelled, views, num_views, run.seed, device, work, options, start),
+                        collective=True)
 
     scored = run.stage("scores", {"reid": network.hash, "target": target.manifest, "query": "resize bicubic, pool5, euclidean"},
                        lambda work: score(load_network(network.folder / "model.pt").to(device), target, device, work, options.workers))
@@ -53,6 +56,18 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
         pictures.draw(run, target, style_folder)
     return run.record(scored.json("scores.json"), data={"source": source.manifest, "target": target.manifest}, selection="last epoch",
                       measures=measures)
+
+
+def pretrain(config: HHLConfig, source: ReIDDataset, run: Run, device: torch.device, options: Options) -> Stage | None:
+    """The demo's stand-in for ImageNet weights: the network after some epochs of cross-entropy on the source, the same for every row."""
+    epochs = config.recipe.pretrain_epochs
+    if epochs == 0:
+        return None
+    plain = replace(config, recipe=replace(config.recipe, epochs=epochs, drop_epoch=epochs),
+                    method=replace(config.method, source_triplet=False, target_views="none"))
+    seed = run.seed + 1_000_000   # other images in another order than in the rows
+    return run.stage("pretrain", {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed},
+                     lambda work: train_reid(plain, source, (), 0, seed, device, work, options), collective=True)
 
 
 def camera_styles(config: HHLConfig, target: ReIDDataset, run: Run, device: torch.device, options: Options) -> tuple[Path | None, str, dict]:
@@ -84,13 +99,16 @@ def target_views(config: HHLConfig, target: ReIDDataset, style_folder: Path | No
 
 
 def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int, device: torch.device,
-               workspace: Workspace, options: Options) -> None:
-    """Trains the network on one row's batches and writes `model.pt`."""
+               workspace: Workspace, options: Options, start: Stage | None = None) -> None:
+    """Trains the network on one row's batches, its backbone from `start` if given, and writes `model.pt`."""
     seed_everything(seed, deterministic=options.deterministic)
     batches = schedule(config, labelled, views, num_views, seed)
     model = build_network(config.net, len(labelled.train_labels), triplet=len(batches.parts) > 1).to(device)
+    if start is not None:
+        model.base.load_state_dict(load_network(start.folder / "model.pt").base.state_dict())
     optimizer = build_optimizer(config, model, triplet=len(batches.parts) > 1)
-    loop = Loop(workspace, batches.total, {"model": model, "optimizer": optimizer}, label="re-ID", save_every=batches.steps_per_epoch)
+    label = "re-ID" if config.recipe.pretrain_epochs == 0 or start else "pretraining"
+    loop = Loop(workspace, batches.total, {"model": model, "optimizer": optimizer}, label=label, save_every=batches.steps_per_epoch)
     model.to(memory_format=torch.channels_last).train()
     run_steps(config, model, optimizer, loop, batches, device, options.workers)
     if loop.main:

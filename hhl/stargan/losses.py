@@ -33,21 +33,31 @@ def discriminator_losses(discriminator: nn.Module, real: Tensor, fake: Tensor, o
     }
 
 
-def generator_losses(generator: nn.Module, discriminator: nn.Module, real: Tensor, own_camera: Tensor, style: Tensor) -> dict[str, Tensor]:
-    """Terms `fake`, `cls`, `rec` of L_G; `own_camera` (c) and `style` (c') are cameras `(B,)`, 0-based."""
+def generator_losses(
+    generator: nn.Module, discriminator: nn.Module, real: Tensor, own_camera: Tensor, style: Tensor, *, identity: bool = False
+) -> dict[str, Tensor]:
+    """Terms `fake`, `cls`, `rec` of L_G; `own_camera` (c) and `style` (c') are cameras `(B,)`, 0-based.
+
+    `identity` adds the demo's term `idt`, E|x - G(x, c)|: an image is left alone in its own camera's style. The released code has none.
+    """
     fake = generator(real, camera_one_hot(style, generator.num_cameras))
     src_fake, cls_fake = discriminator(fake)
     rebuilt = generator(fake, camera_one_hot(own_camera, generator.num_cameras))
-    return {
+    terms = {
         "fake": -src_fake.mean(),                                   # translated patches pass for real
         "cls": F.cross_entropy(cls_fake, style),                    # and for the camera asked for
         "rec": (real - rebuilt).abs().mean(),                       # the way back returns the image
     }
+    if identity:
+        terms["idt"] = (real - generator(real, camera_one_hot(own_camera, generator.num_cameras))).abs().mean()
+    return terms
 
 
-def total(terms: dict[str, Tensor], *, lambda_cls: float = 1.0, lambda_rec: float = 10.0, lambda_gp: float = 10.0) -> Tensor:
+def total(
+    terms: dict[str, Tensor], *, lambda_cls: float = 1.0, lambda_rec: float = 10.0, lambda_gp: float = 10.0, lambda_idt: float = 0.0
+) -> Tensor:
     """L_D or L_G: the weighted sum of its terms, with the released weights."""
-    weights = {"real": 1.0, "fake": 1.0, "cls": lambda_cls, "rec": lambda_rec, "gp": lambda_gp}
+    weights = {"real": 1.0, "fake": 1.0, "cls": lambda_cls, "rec": lambda_rec, "gp": lambda_gp, "idt": lambda_idt}
     return sum(weights[name] * term for name, term in terms.items())
 
 

@@ -73,7 +73,8 @@ def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device:
     images = SampleImages(target.train, GanTransform(config.height, config.width), seed=seed, stream="stargan", cache=len(target.train) <= 12_000)
     plan = epoch_plan(len(target.train), config.batch, seed=seed, stream="stargan")
     camera_of = torch.tensor([sample.camid for sample in target.train])
-    weights = {"lambda_cls": config.lambda_cls, "lambda_rec": config.lambda_rec, "lambda_gp": config.lambda_gp}
+    weights = {"lambda_cls": config.lambda_cls, "lambda_rec": config.lambda_rec, "lambda_gp": config.lambda_gp,
+               "lambda_idt": config.lambda_idt}
 
     for step, (real, index) in zip(loop, planned_loader(images, plan, loop.start, loop.total, workers=workers)):
         for optimizer in (g_optimizer, d_optimizer):
@@ -93,7 +94,7 @@ def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device:
 
         # G, every n_critic-th step: pass for real, in the style asked for, with a way back
         if (step + 1) % config.n_critic == 0:
-            g_terms = generator_losses(generator, discriminator, real, own, style)
+            g_terms = generator_losses(generator, discriminator, real, own, style, identity=config.lambda_idt > 0)
             g_optimizer.zero_grad()
             total(g_terms, **weights).backward()
             g_optimizer.step()

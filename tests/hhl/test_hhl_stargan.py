@@ -164,3 +164,13 @@ def test_released_checkpoints_load(generator, discriminator, tmp_path):
         load_released_discriminator(Discriminator(6, 64, 32, base=8, layers=4), tmp_path / "220000.ckpt")
     with pytest.raises(InputError, match="no such file"):
         load_released_generator(generator, tmp_path / "none-G.ckpt")
+
+
+def test_the_demos_identity_term_is_the_change_in_the_images_own_style(generator, discriminator, images):
+    own, style = CAMERAS[0], CAMERAS[0].roll(1)
+    terms = generator_losses(generator, discriminator, images, own, style, identity=True)
+    expected = (images - generator(images, camera_one_hot(own, 5))).abs().mean()
+    assert torch.allclose(terms["idt"], expected) and expected > 0
+    without = generator_losses(generator, discriminator, images, own, style)
+    assert "idt" not in without
+    assert torch.allclose(total(terms, lambda_idt=2.0), total(without) + 2 * expected)

@@ -55,7 +55,7 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
     if name == "thin":
         backbone = thin_resnet()
         if weights == "imagenet":
-            raise InputError("the thin ResNet of the demo has no ImageNet weights: use --weights none or a file")
+            raise InputError("the thin ResNet of the demo has no ImageNet weights: give a weights file, or none")
     else:
         resnet = getattr(torchvision.models, name)(weights=None)
         num_features = resnet.fc.in_features
@@ -74,7 +74,7 @@ def _imagenet_v1(name: str) -> dict[str, Tensor]:
     except (URLError, OSError) as error:
         raise InputError(
             f"ImageNet weights of {name} are not at hand and could not be fetched ({error}): put {weights.url.rsplit('/', 1)[-1]} "
-            f"at {target}, or use --weights FILE or --weights none"
+            f"at {target}, or give a weights file, or none"
         ) from None
 
 

@@ -41,6 +41,7 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
     labelled = target if config.method.labels == "target" else source
+    build_network(config.net, len(labelled.train_labels), triplet=True)   # weights that cannot be had should stop a run now, not after its GAN
 
     style_folder, style_hash, measures = camera_styles(config, target, run, device, options)
     views, num_views = target_views(config, target, style_folder)

@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from common.published import published
 from common.records import Record
-from reports.collect import REPORTS
+from reports.experiments import REPORTS
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -9,10 +9,9 @@ from pathlib import Path
 from common.datasets.synthetic import DOMAINS
 from common.errors import InputError
 from common.files import write_atomic
-from common.records import ROOT, Record, read_record
-from reports.experiments import experiments
-
-REPORTS = ROOT / "reports"
+from common.records import Record, read_record
+from reports.claims import read_claims
+from reports.experiments import REPORTS, experiments
 
 
 def read_results(paper: str, reports: Path = REPORTS) -> list[Record]:
@@ -68,8 +67,9 @@ def _append(path: Path, records: Sequence[Record]) -> None:
 
 
 def _copy_pictures(record: Record, path: Path, reports: Path) -> None:
-    """Pictures of seed 0, and only of people that a program has drawn."""
-    if record.seed != 0 or not {record.source, record.target} <= set(DOMAINS):
+    """Pictures of what the claims are about, seed 0, and only of people that a program has drawn."""
+    shown = {(claim.left, claim.measured_on) for claim in read_claims()}
+    if record.seed != 0 or not {record.source, record.target} <= set(DOMAINS) or (record.key, f"{record.source}->{record.target}") not in shown:
         return
     target = reports / "pictures" / record.key.replace("/", "+") / f"{record.source}+{record.target}"
     for picture in record.pictures:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from common.errors import RunError
 from common.records import PAPERS, ROOT
 
+REPORTS = ROOT / "reports"
+
 
 def built_papers() -> list[str]:
     """The papers that have a command line by now."""

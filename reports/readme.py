@@ -10,8 +10,8 @@ from common.files import write_atomic
 from common.published import published_for
 from common.records import PAPERS, ROOT, Record
 from reports.claims import Claim, claimed, measured, read_claims
-from reports.collect import REPORTS, read_results
-from reports.experiments import experiments
+from reports.collect import read_results
+from reports.experiments import REPORTS, experiments
 
 BEGIN, END = "<!-- claims: python -m reports readme -->", "<!-- end of claims -->"
 RESULTS_BEGIN, RESULTS_END = "<!-- results: python -m reports readme -->", "<!-- end of results -->"
@@ -62,7 +62,8 @@ def result_table(paper: str, reports: Path = REPORTS) -> str:
         if record.preset == "demo":
             groups.setdefault((record.source, record.target, record.key), []).append(record)
     lines = ["| pair | row | published R-1 / mAP | measured | measured + AdaBN | seeds |", "|---|---|---|---|---|---|"]
-    for (source, target, key), records in groups.items():
+    order = list(experiments(paper))
+    for (source, target, key), records in sorted(groups.items(), key=lambda item: (item[0][:2], order.index(item[0][2]))):
         theirs = published_for(paper, key, source, target)
         title = experiments(paper)[key]["title"]
         cells = [f"{theirs.values['R-1']:.1f} / {theirs.values['mAP']:.1f}" if theirs and "mAP" in theirs.values else "-",

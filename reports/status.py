@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from common.records import PAPERS
-from reports.collect import REPORTS, read_results
-from reports.experiments import built_papers, experiments
+from reports.collect import read_results
+from reports.experiments import REPORTS, built_papers, experiments
 
 
 def status(reports: Path = REPORTS) -> str:

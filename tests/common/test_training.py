@@ -132,6 +132,17 @@ def test_devices():
             pick_device("cuda")
 
 
+def test_tensorboard_is_an_option(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)   # as if it were not installed
+    with pytest.raises(InputError, match="pip install"):
+        next(iter(Loop(Workspace(tmp_path, resume=False, tensorboard=True), 2, {}, label="toy")))
+    monkeypatch.undo()
+    pytest.importorskip("tensorboard")
+    for step in (loop := Loop(Workspace(tmp_path, resume=False, tensorboard=True), 2, {}, label="toy")):
+        loop.log(step, loss=1.0)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
 # ---------------------------------------------------------------- backbones
 
 def test_backbones_and_their_errors(tmp_path):
@@ -150,7 +161,7 @@ def test_imagenet_weights_that_cannot_be_fetched_say_where_to_put_them(tmp_path,
     from urllib.error import URLError
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(URLError("offline")))
-    with pytest.raises(InputError, match="put resnet50-0676ba61.pth at .*checkpoints.*--weights none"):
+    with pytest.raises(InputError, match="put resnet50-0676ba61.pth at .*checkpoints.*or none"):
         build_backbone("resnet50", "imagenet")
 
 

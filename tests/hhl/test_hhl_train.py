@@ -211,6 +211,8 @@ def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_hhl(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys)
     assert not list(tmp_path.rglob("record.json"))
+    if flags[0].startswith("--net"):
+        assert not (tmp_path / "stages").exists()   # said before anything was trained
 
 
 def test_a_folder_of_another_layout(tmp_path, capsys):

@@ -8,18 +8,24 @@ from common.published import STANDS_FOR, published_for
 from common.records import Experiment, Record
 
 SHOWN = ("R-1", "mAP")
+BAND = {"R-1": 2.0, "mAP": 1.5}   # points between single runs, from the scatter of the papers' own curves
 
 
 def results_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> str:
-    """Plain text: a row an experiment; the paper's rank-1 and mAP, ours, and ours with AdaBN, in percent."""
+    """Plain text: a row an experiment; the paper's rank-1 and mAP, ours, and ours with AdaBN, in percent.
+
+    On the paper's own data sets and one of its presets, also the difference and whether it lies within `BAND`.
+    """
     if not results:
         return ""
     first = results[0][1]
     pair = f"{STANDS_FOR.get(first.source, first.source)} -> {STANDS_FOR.get(first.target, first.target)}"
     adapted = any(f"{experiment.score}+adabn" in record.scores for experiment, record in results)
-    head = ["", f"published ({pair})", "measured", *(["measured + AdaBN"] if adapted else [])]
+    comparable = first.preset != "demo" and not {first.source, first.target} & set(STANDS_FOR)
+    head = ["", f"published ({pair})", "measured", *(["measured + AdaBN"] if adapted else []), *(["difference"] if comparable else [])]
     under = ["", *(["R-1    mAP"] * (len(head) - 1))]
-    body = [_row(paper, experiment, record, adapted) for experiment, record in results]
+    body = [_row(paper, experiment, record, adapted) + ([_difference(paper, experiment, record)] if comparable else [])
+            for experiment, record in results]
     lines = [f"{paper} | {first.source} -> {first.target} | preset {first.preset} | seed {first.seed} | mAP by trapezoid, in percent",
              *aligned([head, under, *body])]
     if first.source in STANDS_FOR or first.target in STANDS_FOR:
@@ -34,6 +40,15 @@ def _row(paper: str, experiment: Experiment, record: Record, adapted: bool) -> l
         values = record.scores.get(score)
         cells.append(" ".join(f"{100 * values[name]:5.1f}" for name in SHOWN) if values else "-")
     return cells
+
+
+def _difference(paper: str, experiment: Experiment, record: Record) -> str:
+    theirs = published_for(paper, experiment.key, record.source, record.target)
+    if theirs is None or experiment.score not in record.scores or not set(SHOWN) <= set(theirs.values):
+        return "-"
+    gaps = {name: 100 * record.scores[experiment.score][name] - theirs.values[name] for name in SHOWN}
+    within = all(abs(gaps[name]) <= BAND[name] for name in SHOWN)
+    return f"{' '.join(f'{gap:+5.1f}' for gap in gaps.values())} {'in band' if within else 'outside'}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -306,3 +306,15 @@ def test_the_table_shows_published_beside_measured(tmp_path):
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert rows["HHL"] == ["HHL", "62.2", "31.4", "50.0", "30.0", "55.0", "30.0"]
     assert rows["unpublished"] == ["unpublished", "-", "50.0", "30.0", "55.0", "30.0"]
+
+
+def test_the_table_compares_only_where_data_and_preset_are_the_papers(tmp_path):
+    run_toy(tmp_path, "--experiment", "toy/table1/full")
+    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
+    row = Experiment("hhl/table2/L_CD", "HHL")   # published: 62.2, 31.4
+    for r1, words in (0.610, "in band"), (0.655, "outside"):
+        real = dataclasses.replace(record, paper="hhl", key=row.key, preset="released", source="dukemtmc", target="market1501",
+                                   scores={"last": {**SCORE, "R-1": r1, "mAP": 0.314}})
+        assert f"{100 * r1 - 62.2:+.1f}  +0.0 {words}" in results_table("hhl", [(row, real)])
+        assert "difference" not in results_table("hhl", [(row, dataclasses.replace(real, preset="demo"))])
+        assert "difference" not in results_table("hhl", [(row, dataclasses.replace(real, source="synthetic-duke"))])

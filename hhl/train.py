@@ -17,7 +17,7 @@ from torch import nn
 from common.checkpoints import save_checkpoint
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
-from common.records import Record, canonical
+from common.records import Record, canonical, digest
 from common.runs import Run, Stage, Workspace, rank_and_world
 from common.training import Loop, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from hhl import pictures
@@ -76,7 +76,8 @@ def camera_styles(config: HHLConfig, target: ReIDDataset, run: Run, device: torc
     if config.method.target_views != "camera":
         return None, "", {}
     if config.style.folder:
-        return Path(config.style.folder), config.style.folder, {}
+        folder = Path(config.style.folder)
+        return folder, digest([(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]), {}
     gan = run.stage("stargan", {"config": config.stargan, "target": target.manifest, "seed": run.seed},
                     lambda work: train_stargan(config.stargan, target, run.seed, device, work, workers=options.workers))
 

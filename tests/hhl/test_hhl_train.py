@@ -98,6 +98,14 @@ def test_an_authors_style_folder_is_taken_as_it_is(finished, data_root, tmp_path
     assert run_hhl(data_root, tmp_path, "--style.folder", str(folder)) == 0
     assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {"pretrain", "reid", "scores"}
 
+    copy = tmp_path / "copy"   # the same images elsewhere are the same stage; other images under the same path are another
+    shutil.copytree(folder, copy)
+    before = record(tmp_path).stages["reid"]["hash"]
+    assert run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0 and record(tmp_path).stages["reid"]["hash"] == before
+    first = min(copy.iterdir())
+    first.write_bytes(first.read_bytes() + b"\0")
+    assert run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0 and record(tmp_path).stages["reid"]["hash"] != before
+
 
 def test_collect_takes_records_once(finished, tmp_path):
     assert len(collect([finished], tmp_path)) == 3

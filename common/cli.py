@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from common.errors import InputError, RunError
-from common.records import Experiment, Record, check_experiments
+from common.records import Experiment, Record, check_experiments, digest
 from common.runs import Run, rank_and_world
 from common.tables import results_table
 
@@ -35,6 +35,8 @@ class Paper:
     experiments: Sequence[Experiment]
     demo: Sequence[str]                    # keys that run without --experiment in the preset demo
     headline: Sequence[str]                # ... in every other preset
+    source: str = "synthetic-duke"         # dataset with labels, without --source
+    target: str = "synthetic-market"       # dataset that is tested on, without --target; the source's own for a supervised paper
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def _parse_fields(paper: Paper, argv: Sequence[str], config: Config) -> tuple[Op
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed = tyro.cli(joined, args=list(argv), default=joined(Options(), config), prog=f"{paper.name}/train.py",
+            defaults = joined(Options(source=paper.source, target=paper.target), config)
+            parsed = tyro.cli(joined, args=list(argv), default=defaults, prog=f"{paper.name}/train.py",
                               description=f"{paper.name}: runs experiments and prints published beside measured numbers.")
     except SystemExit as stop:
         if stop.code == 0:
@@ -148,7 +151,8 @@ def main(paper: Paper, train: Callable[[Any, Run, Options], Record | None], argv
 
 def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
     if "--list-experiments" in argv:
-        print(json.dumps([describe(paper, experiment) for experiment in paper.experiments], indent=1))
+        preset = _preset(paper, argv)
+        print(json.dumps([describe(paper, experiment, preset) for experiment in paper.experiments], indent=1))
         return
     options, jobs = parse(paper, argv)
     records: dict[str, Record] = {}
@@ -163,10 +167,12 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
         print(results_table(paper.name, [(experiment, records[experiment.runs_as]) for experiment, _ in jobs]))
 
 
-def describe(paper: Paper, experiment: Experiment) -> dict[str, Any]:
-    """One entry of `--list-experiments`."""
+def describe(paper: Paper, experiment: Experiment, preset: str = "demo") -> dict[str, Any]:
+    """One entry of `--list-experiments`. `config_hash` is what a record of this experiment has under the preset, with no other flag typed."""
+    origin = next(e for e in paper.experiments if e.key == experiment.runs_as)
     return {"key": experiment.key, "title": experiment.title, "alias_of": experiment.alias_of, "score": experiment.score,
-            "demo": experiment.key in paper.demo, "overrides": dict(experiment.overrides)}
+            "demo": experiment.key in paper.demo, "overrides": dict(experiment.overrides),
+            "config_hash": digest(override(paper.presets[preset], origin.overrides))}
 
 
 def exit_code(job: Callable[[], None]) -> int:

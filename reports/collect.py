@@ -22,33 +22,54 @@ def read_results(paper: str, reports: Path = REPORTS) -> list[Record]:
     return [read_record(line, f"{path.name}, line {number}") for number, line in enumerate(path.read_text().splitlines(), start=1)]
 
 
-def collect(folders: Sequence[Path], reports: Path = REPORTS) -> list[str]:
-    """Appends every `record.json` below the folders; returns a line a record.
+def collect(folders: Sequence[Path], reports: Path = REPORTS, *, replace: bool = False) -> list[str]:
+    """Takes every `record.json` below the folders; returns a line for each that was added, known or dropped.
 
-    Raises `InputError`, and changes nothing, if a record is malformed, has a key that its paper does not list, or is already there with
-    other scores. One that is there with the same scores is left out.
+    One that is there with the same scores is left out. With `replace`, the newest record of a key, pair, seed and preset takes the place of
+    those with another config hash or other scores. Raises `InputError`, and changes nothing, if a record is malformed, has a key that its
+    paper does not list, or (without `replace`) is already there with other scores.
     """
-    new: dict[str, list[Record]] = {}
+    results: dict[str, list[Record]] = {}
+    new: list[tuple[Record, Path]] = []
     lines: list[str] = []
-    origin: dict[tuple, Path] = {}
     for path in _record_files(folders):
         record = read_record(path.read_text(), str(path))
         if record.key not in experiments(record.paper):
             raise InputError(f"{path}: {record.key} is not in {record.paper}'s --list-experiments")
-        known = {r.identity: r for r in [*read_results(record.paper, reports), *new.get(record.paper, [])]}
-        same = known.get(record.identity)
-        if same is not None and same.scores != record.scores:
-            raise InputError(f"{path}: a record of {record.key}, {record.source} -> {record.target}, seed {record.seed} is there with other scores: "
-                             "remove one of the two")
-        lines.append(f"{'known' if same else 'added'}: {record.key} {record.source} -> {record.target} seed {record.seed}")
-        if same is None:
-            new.setdefault(record.paper, []).append(record)
-            origin[record.identity] = path
-    for paper, records in new.items():
-        _append(reports / "results" / f"{paper}.jsonl", records)
-        for record in records:
-            _copy_pictures(record, origin[record.identity], reports)
+        known = results.setdefault(record.paper, read_results(record.paper, reports))
+        rivals = _rivals(record, known, path, replace)
+        if record in rivals or any(rival.created > record.created for rival in rivals):
+            lines.append(f"known: {_name(record)}")
+            continue
+        for rival in rivals:
+            known.remove(rival)
+            lines.append(f"dropped: {_name(rival)}, config {rival.config_hash} of {rival.created}")
+        known.append(record)
+        new.append((record, path))
+        lines.append(f"added: {_name(record)}")
+    for paper in {record.paper for record, _ in new}:
+        write_atomic(reports / "results" / f"{paper}.jsonl", "".join(record.to_json() + "\n" for record in results[paper]))
+    for record, path in new:
+        _copy_pictures(record, path, reports)
     return lines
+
+
+def _rivals(record: Record, known: Sequence[Record], path: Path, replace: bool) -> list[Record]:
+    """The records whose place a new one takes; the record itself stands for one with its scores."""
+    same = [r for r in known if r.identity == record.identity]
+    if any(r.scores == record.scores for r in same):
+        return [record]
+    if same and not replace:
+        raise InputError(f"{path}: a record of {_name(record)} is there with other scores: remove one of the two, or give --replace")
+    return [r for r in known if _cell(r) == _cell(record)] if replace else []
+
+
+def _cell(record: Record) -> tuple:
+    return (record.key, record.source, record.target, record.seed, record.preset)
+
+
+def _name(record: Record) -> str:
+    return f"{record.key} {record.source} -> {record.target} seed {record.seed}"
 
 
 def _record_files(folders: Sequence[Path]) -> list[Path]:
@@ -59,11 +80,6 @@ def _record_files(folders: Sequence[Path]) -> list[Path]:
             raise InputError(f"{folder}: no record.json below it; give the --out folder of a finished run")
         found += files
     return found
-
-
-def _append(path: Path, records: Sequence[Record]) -> None:
-    before = path.read_text() if path.is_file() else ""
-    write_atomic(path, before + "".join(record.to_json() + "\n" for record in records))
 
 
 def _copy_pictures(record: Record, path: Path, reports: Path) -> None:

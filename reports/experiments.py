@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from functools import lru_cache
+from pathlib import Path
 
 from common.errors import RunError
 from common.records import PAPERS, ROOT
@@ -13,16 +14,19 @@ from common.records import PAPERS, ROOT
 REPORTS = ROOT / "reports"
 
 
-def built_papers() -> list[str]:
+def built_papers(root: Path = ROOT) -> list[str]:
     """The papers that have a command line by now."""
-    return [paper for paper in PAPERS if (ROOT / paper / "train.py").is_file()]
+    return [paper for paper in PAPERS if (root / paper / "train.py").is_file()]
 
 
 @lru_cache
-def experiments(paper: str) -> dict[str, dict]:
+def experiments(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, dict]:
     """key -> entry of `python train.py --list-experiments`. Raises `RunError` if the command fails."""
-    command = [sys.executable, "train.py", "--list-experiments"]
-    answer = subprocess.run(command, cwd=ROOT / paper, capture_output=True, text=True)
+    return {entry["key"]: entry for entry in _ask(paper, root, "--list-experiments", "--preset", preset)}
+
+
+def _ask(paper: str, root: Path, *flags: str) -> list[dict]:
+    answer = subprocess.run([sys.executable, "train.py", *flags], cwd=root / paper, capture_output=True, text=True)
     if answer.returncode != 0:
-        raise RunError(f"{paper}: --list-experiments failed: {answer.stderr.strip().splitlines()[-1:]}")
-    return {entry["key"]: entry for entry in json.loads(answer.stdout)}
+        raise RunError(f"{paper}: {flags[0]} failed: {''.join(answer.stderr.strip().splitlines()[-1:])}")
+    return json.loads(answer.stdout)

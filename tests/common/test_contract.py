@@ -103,6 +103,16 @@ def test_list_experiments_is_json_and_needs_no_run(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_listed_config_hashes_are_those_of_the_records(tmp_path, capsys):
+    for preset in ("demo", "paper"):
+        run_toy(tmp_path / preset, "--preset", preset, "--experiment", *(e.key for e in TOY.experiments))
+        capsys.readouterr()
+        run_toy(tmp_path, "--preset", preset, "--list-experiments")
+        listed = {entry["key"]: entry["config_hash"] for entry in json.loads(capsys.readouterr().out)}
+        assert {key: record["config_hash"] for key, record in records(tmp_path / preset).items()} == {k: listed[k] for k in list(listed)[:2]}
+        assert listed["toy/fig2/beta=0.5"] == listed["toy/table1/full"] != listed["toy/table1/base"]
+
+
 # ---------------------------------------------------------------- preset, experiment, flags
 
 def test_preset_then_experiment_then_flags():
@@ -115,6 +125,13 @@ def test_preset_then_experiment_then_flags():
     assert options.seed == 3
     _, jobs = parse(TOY, ["--experiment", "toy/table1/base", "--beta", "0.9"])
     assert jobs[0][1].beta == 0.9   # what was typed wins over the experiment
+
+
+def test_a_paper_may_name_another_default_pair():
+    options, _ = parse(TOY, [])
+    assert (options.source, options.target) == ("synthetic-duke", "synthetic-market")
+    supervised = dataclasses.replace(TOY, source="synthetic-market")
+    assert parse(supervised, [])[0].source == "synthetic-market" and parse(supervised, ["--source", "dukemtmc"])[0].source == "dukemtmc"
 
 
 def test_override_knows_its_fields():

@@ -45,6 +45,21 @@ def test_collect_appends_and_refuses_contradictions(tmp_path):
     assert len(read_results("hhl", tmp_path)) == 3
 
 
+def test_replace_drops_older_records_of_the_same_cell(tmp_path):
+    put(tmp_path / "a" / "0", record())
+    put(tmp_path / "a" / "1", record(seed=1))
+    put(tmp_path / "a" / "2", record(preset="released", config_hash="r"))
+    collect([tmp_path / "a"], tmp_path)
+    put(tmp_path / "b" / "0", record(config_hash="d", created="2026-01-02"))
+    put(tmp_path / "b" / "1", record(seed=1, r1=0.6, created="2026-01-02"))
+    name = "hhl/table2/L_CD synthetic-duke -> synthetic-market seed"
+    lines = collect([tmp_path / "b"], tmp_path, replace=True)
+    assert lines == [f"dropped: {name} 0, config c of 2026-01-01", f"added: {name} 0", f"dropped: {name} 1, config c of 2026-01-01", f"added: {name} 1"]
+    assert {(r.seed, r.preset): (r.config_hash, r.scores["last"]["R-1"]) for r in read_results("hhl", tmp_path)} == {
+        (0, "released"): ("r", 0.5), (0, "demo"): ("d", 0.5), (1, "demo"): ("c", 0.6)}
+    assert collect([tmp_path / "a"], tmp_path, replace=True) == [f"known: {name} {seed}" for seed in (0, 1, 0)]   # the newer ones stay
+
+
 def test_collect_changes_nothing_when_one_record_is_bad(tmp_path):
     put(tmp_path / "a" / "0", record())
     put(tmp_path / "a" / "1", record(key="hhl/table9/none"))

@@ -1,0 +1,207 @@
+"""The sweep with a paper whose command is a few lines of Python: what it plans, runs, leaves out, reports and survives."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from common.errors import InputError, RunError
+from common.records import METRICS, ROOT
+from reports import sweep as sweeps
+from reports.experiments import built_papers, experiments
+from reports.processes import Job, Progress, clock
+from reports.sweep import Choice, parse_seeds, planned_cells, sweep
+
+# Writes a record a key; a key with "fails" ends it, one with "slow" waits to be stopped and then keeps what it has.
+FAKE = '''
+import json, os, pathlib, signal, sys, time
+flags = sys.argv[1:]
+keys = ["hhl/table2/a", "hhl/table2/b", "hhl/fig5/beta=1", "hhl/fig5/fails", "hhl/fig5/slow", "hhl/fig6/c"]
+salt = pathlib.Path("salt").read_text()
+if "--list-experiments" in flags:
+    print(json.dumps([{"key": k, "title": k, "alias_of": None, "score": "last", "demo": True, "overrides": {}, "config_hash": salt + k[-1]}
+                      for k in keys] + [{"key": "hhl/table3/a", "title": "", "alias_of": "hhl/table2/a", "score": "last", "demo": False,
+                                         "overrides": {}, "config_hash": salt + "a"}]))
+    sys.exit()
+given = dict(zip(flags[:-1], flags[1:]))
+out, pair, seed = pathlib.Path(given["--out"]), (given["--source"], given["--target"]), int(given["--seed"])
+assert "--resume" in flags and os.environ["OMP_NUM_THREADS"] == given["--threads"]
+for key in flags[flags.index("--experiment") + 1:]:
+    print("runs", key, flush=True)
+    if key.endswith("fails"):
+        print("error: the loss is NaN"); sys.exit(1)
+    if key.endswith("slow"):
+        signal.signal(signal.SIGTERM, lambda *_: (out.joinpath("kept").write_text("saved"), sys.exit(130)))
+        out.joinpath("ready").touch()
+        time.sleep(60)
+    score = dict(zip(SCORES, (0.5, 0.6, 0.7, 0.8, 0.3, 0.3)))
+    folder = out / "runs" / key.replace("/", "+") / "+".join(pair) / f"seed={seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    record = dict(paper="hhl", key=key, preset=given["--preset"], source=pair[0], target=pair[1], seed=seed, config={}, config_hash=salt + key[-1],
+                  data={}, scores={"last": score}, measures={}, stages={}, selection="last epoch", code_version="v", libraries={}, hardware={},
+                  seconds=1.0, curves=[], pictures=[], created="2026-01-01", schema=1)
+    folder.joinpath("record.json").write_text(json.dumps(record))
+'''.replace("SCORES", repr(METRICS))
+
+SWEEPS = '''
+[[sweep]]
+paper = "hhl"
+keys = ["hhl/table2/*", "hhl/table3/*"]
+source = "s"
+target = "t"
+seeds = 2
+
+[[sweep]]
+paper = "hhl"
+keys = ["hhl/fig*/*"]
+source = "s"
+target = "t"
+seeds = 1
+
+[[sweep]]
+paper = "hhl"
+keys = ["hhl/table2/*"]
+source = "t"
+target = "s"
+seeds = 1
+
+[[sweep]]
+paper = "arn"
+keys = ["arn/*"]
+source = "s"
+target = "t"
+seeds = 5
+'''
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("hhl", "reports/results"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "hhl" / "train.py").write_text(FAKE)
+    (tmp_path / "hhl" / "salt").write_text("x")
+    (tmp_path / "reports" / "sweeps.toml").write_text(SWEEPS)
+    experiments.cache_clear()
+    yield tmp_path
+    experiments.cache_clear()
+
+
+def keys(cells):
+    return sorted((cell.key.removeprefix("hhl/"), cell.source, cell.seed) for cell in cells)
+
+
+def test_cells_are_the_union_of_the_entries_with_aliases_resolved(root):
+    cells = planned_cells(Choice(), root)
+    assert keys(cells) == sorted([("table2/a", "s", 0), ("table2/b", "s", 0), ("table2/a", "s", 1), ("table2/b", "s", 1), ("fig5/beta=1", "s", 0),
+                                  ("fig5/fails", "s", 0), ("fig5/slow", "s", 0), ("fig6/c", "s", 0), ("table2/a", "t", 0), ("table2/b", "t", 0)])
+    assert {cell.config_hash for cell in cells if cell.key == "hhl/table2/a"} == {"xa"}
+
+
+@pytest.mark.parametrize("choice, expected", [
+    (Choice(table="fig6"), [("fig6/c", "s", 0)]),
+    (Choice(table="hhl/*/a"), [("table2/a", "s", 0), ("table2/a", "s", 1), ("table2/a", "t", 0)]),
+    (Choice(table="table2", pair="t->s"), [("table2/a", "t", 0), ("table2/b", "t", 0)]),
+    (Choice(table="hhl/table2/b", pair="s->*", seeds=(7, 9)), [("table2/b", "s", 7), ("table2/b", "s", 9)]),
+])
+def test_flags_narrow_the_choice(root, choice, expected):
+    assert keys(planned_cells(choice, root)) == expected
+
+
+@pytest.mark.parametrize("choice, message", [
+    (Choice(paper="none"), "--paper none: expected one of arn"), (Choice(paper="arn"), "nothing in reports/sweeps.toml is left"),
+    (Choice(table="table9"), "nothing in reports/sweeps.toml is left"),
+])
+def test_choices_that_leave_nothing_are_refused(root, choice, message):
+    with pytest.raises(InputError, match=message):
+        planned_cells(choice, root)
+
+
+def test_a_pattern_without_experiment_is_refused(root):
+    (root / "reports" / "sweeps.toml").write_text(SWEEPS.replace("hhl/fig*/*", "hhl/fig9/*"))
+    with pytest.raises(InputError, match="hhl/fig9/\\* matches no experiment of hhl"):
+        planned_cells(Choice(), root)
+
+
+def test_seeds():
+    assert parse_seeds("0-2,5,1") == (0, 1, 2, 5)
+    for text in ("", "a", "3-1", "-1"):
+        with pytest.raises(InputError, match="--seeds"):
+            parse_seeds(text)
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(root, capsys):
+    sweep(Choice(table="table2"), dry_run=True, root=root)
+    text = capsys.readouterr().out
+    assert text.startswith("6 cells: 0 in reports/results, 0 in the output folder, 6 to run in 3 processes, 2 at a time")
+    assert "hhl t->s seed 0: 2 cells, about 2 min\n    hhl/table2/a\n    hhl/table2/b\n" in text
+    assert not (root / "hhl" / "runs").exists()
+
+
+def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
+    sweep(Choice(table="table2"), root=root)
+    text = capsys.readouterr().out
+    assert "6 cells done in 0:00:0" in text and "hhl: all cells done; now: python -m reports collect --replace" in text
+    assert "0/6 cells | 0:00:00 used | about 0:03:00 left | hhl s->t seed 0, hhl s->t seed 1\n" in text and "6/6 cells" in text and "\r" not in text
+    assert len(list((root / "hhl" / "runs" / "logs").iterdir())) == 3
+    sweep(Choice(table="table2"), root=root)
+    assert "6 in the output folder, 0 to run" in capsys.readouterr().out
+    record = root / "hhl" / "runs" / "runs" / "hhl+table2+a" / "s+t" / "seed=0" / "record.json"
+    (root / "reports" / "results" / "hhl.jsonl").write_text(record.read_text() + "\n")
+    record.unlink()
+    sweep(Choice(table="table2"), dry_run=True, root=root)
+    assert "1 in reports/results, 5 in the output folder, 0 to run" in capsys.readouterr().out
+    (root / "hhl" / "salt").write_text("y")
+    experiments.cache_clear()
+    sweep(Choice(table="table2"), dry_run=True, root=root)
+    assert "0 in reports/results, 0 in the output folder, 6 to run" in capsys.readouterr().out
+
+
+def test_a_failure_is_reported_and_stops_nothing_else(root, capsys):
+    with pytest.raises(RunError, match="1 failed.*\n.*hhl s->t seed 0: hhl/fig5/fails: exit code 1: error: the loss is NaN"):
+        sweep(Choice(table="hhl/*/[!s]*"), root=root)
+    text = capsys.readouterr().out
+    assert "8 cells done" in text and "hhl: 1 cells missing" in text
+    assert (root / "hhl" / "runs" / "runs" / "hhl+fig6+c").is_dir()   # behind the key that failed
+
+
+def test_the_longest_job_goes_first_by_what_cells_took_before(root):
+    cells = planned_cells(Choice(table="table2"), root)
+    seconds = {cell: 100.0 if cell.seed == 1 else 50.0 for cell in cells}
+    queue = sweeps.plan_jobs(cells, seconds, {"hhl": root / "out"}, threads=1, root=root)
+    assert [job.name for job in queue] == ["hhl s->t seed 1", "hhl s->t seed 0", "hhl t->s seed 0"]
+
+
+def test_time_left_follows_what_the_finished_cells_took(tmp_path):
+    job = Job("j", (), tmp_path, tmp_path / "log", 1, {"a": 10.0, "b": 30.0}, lambda key: key == "a")
+    progress = Progress({("j", "a"): 10.0, ("j", "b"): 30.0}, parallel=2, stream=(tmp_path / "out").open("w"))
+    assert progress.left(0) == 20
+    progress.update([job])
+    assert progress.left(5) == 15   # a took half of what was expected
+    progress.failed.add(("j", "b"))
+    assert progress.left(5) == 0 and clock(3725) == "1:02:05"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_children_cleanly_and_the_next_call_goes_on(root, number):
+    code = f"from reports.sweep import *; import sys; from common.cli import exit_code; from pathlib import Path\n" \
+           f"sys.exit(exit_code(lambda: sweep(Choice(table='hhl/fig[56]/[cs]*'), root=Path({str(root)!r}))))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    ready, deadline = root / "hhl" / "runs" / "ready", time.monotonic() + 30
+    while not ready.is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    text = process.communicate(timeout=30)[0]
+    assert process.returncode == 130 and "stopping 1 processes" in text, text
+    assert (root / "hhl" / "runs" / "kept").read_text() == "saved"
+    sweep(Choice(table="fig6"), root=root)
+    assert list((root / "hhl" / "runs" / "runs").iterdir())
+
+
+def test_the_committed_sweeps_name_papers_keys_and_pairs_that_exist():
+    for paper in built_papers():
+        cells = planned_cells(Choice(paper=paper))
+        assert cells and json.loads(json.dumps(sorted({cell.seed for cell in cells})))[0] == 0
+        assert {cell.source for cell in cells} | {cell.target for cell in cells} <= {"synthetic-duke", "synthetic-market"}

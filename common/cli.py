@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from common.errors import InputError, RunError
-from common.records import Experiment, Record, check_experiments
+from common.records import Experiment, Record, check_experiments, digest
 from common.runs import Run, rank_and_world
 from common.tables import results_table
 
@@ -151,7 +151,8 @@ def main(paper: Paper, train: Callable[[Any, Run, Options], Record | None], argv
 
 def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
     if "--list-experiments" in argv:
-        print(json.dumps([describe(paper, experiment) for experiment in paper.experiments], indent=1))
+        preset = _preset(paper, argv)
+        print(json.dumps([describe(paper, experiment, preset) for experiment in paper.experiments], indent=1))
         return
     options, jobs = parse(paper, argv)
     records: dict[str, Record] = {}
@@ -166,10 +167,12 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
         print(results_table(paper.name, [(experiment, records[experiment.runs_as]) for experiment, _ in jobs]))
 
 
-def describe(paper: Paper, experiment: Experiment) -> dict[str, Any]:
-    """One entry of `--list-experiments`."""
+def describe(paper: Paper, experiment: Experiment, preset: str = "demo") -> dict[str, Any]:
+    """One entry of `--list-experiments`. `config_hash` is what a record of this experiment has under the preset, with no other flag typed."""
+    origin = next(e for e in paper.experiments if e.key == experiment.runs_as)
     return {"key": experiment.key, "title": experiment.title, "alias_of": experiment.alias_of, "score": experiment.score,
-            "demo": experiment.key in paper.demo, "overrides": dict(experiment.overrides)}
+            "demo": experiment.key in paper.demo, "overrides": dict(experiment.overrides),
+            "config_hash": digest(override(paper.presets[preset], origin.overrides))}
 
 
 def exit_code(job: Callable[[], None]) -> int:

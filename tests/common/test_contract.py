@@ -134,13 +134,6 @@ def test_a_paper_may_name_another_default_pair():
     assert parse(supervised, [])[0].source == "synthetic-market" and parse(supervised, ["--source", "dukemtmc"])[0].source == "dukemtmc"
 
 
-def test_a_paper_may_name_another_default_pair():
-    options, _ = parse(TOY, [])
-    assert (options.source, options.target) == ("synthetic-duke", "synthetic-market")
-    supervised = dataclasses.replace(TOY, source="synthetic-market")
-    assert parse(supervised, [])[0].source == "synthetic-market" and parse(supervised, ["--source", "dukemtmc"])[0].source == "dukemtmc"
-
-
 def test_override_knows_its_fields():
     assert override(ToyConfig(), {"net.width": 3, "beta": 1.0}) == ToyConfig(Net(3), 1.0)
     for name in ("bet", "net.depth", "beta.x"):

@@ -2,59 +2,112 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 from common.errors import InputError
-from common.records import ROOT
+from common.records import KEY, ROOT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+FOLDER = ROOT / "reports" / "published"
 # the dataset of the papers that a synthetic domain stands in for, by number of cameras
 STANDS_FOR = {"synthetic-market": "market1501", "synthetic-duke": "dukemtmc"}
+ANY = "any"   # as source and target: the paper does not say between which datasets
+
+CHOICES = {
+    "ap": ("trapezoid", "step", "unknown"),
+    # reprint: a row of ours that the paper, or another one, prints a second time; never measured under this key
+    "kind": ("ours", "reprint", "other_method", "out_of_scope"),
+    "status": ("verified", "read from plot", "unverified"),
+    "unit": ("%", "distance", "range -1..1"),
+}
 
 
 @dataclass(frozen=True)
 class Published:
-    """One row of a paper: values in percent, as printed."""
+    """One row of a paper on one pair of datasets; `values` in `unit`, as printed."""
 
     key: str
     source: str
     target: str
     where: str      # "Table 2"
-    how: str        # text | plot +-0.1 | ...
+    how: str        # text | vector paths of the PDF | ...
+    error: float    # of the reading, in the unit of the values; 0 for a printed number
     ap: str         # trapezoid | step | unknown
-    kind: str       # ours | other_method | out_of_scope
-    status: str     # verified | read from plot | unverified
+    kind: str       # ours | reprint | other_method | out_of_scope
+    status: str     # verified | read from plot | unverified (shown greyed, never compared)
+    unit: str       # % | distance | range -1..1
     values: Mapping[str, float]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether a measured number may stand beside it."""
+        return self.kind == "ours" and self.status != "unverified"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the numbers of one file come from."""
+
+    title: str
+    link: str
 
 
 @lru_cache
-def published(paper: str) -> dict[tuple[str, str, str], Published]:
+def published(paper: str, folder: Path = FOLDER) -> dict[tuple[str, str, str], Published]:
     """(key, source, target) -> row; empty for a paper without a file. Raises `InputError` if the file contradicts itself."""
-    path = ROOT / "reports" / "published" / f"{paper}.toml"
-    if not path.is_file():
-        return {}
+    data = published_file(paper, folder)
     rows: dict[tuple[str, str, str], Published] = {}
-    for table in tomllib.loads(path.read_text())["table"]:
-        source, target = table["pair"].split("->")
-        for key, numbers in table["rows"].items():
-            if len(numbers) != len(table["columns"]):
-                raise InputError(f"{path.name}: {key}: {len(numbers)} numbers for {len(table['columns'])} columns")
-            if (key, source, target) in rows:
-                raise InputError(f"{path.name}: {key} on {table['pair']} stands twice")
-            rows[key, source, target] = Published(
-                key, source, target, table["where"], table["how"], table["ap"], table["kind"], table["status"],
-                dict(zip(table["columns"], numbers)),
-            )
+    for table in data.get("table", ()):
+        for row in _rows({**data["defaults"], **table}, f"{paper}.toml, {table['where']}"):
+            identity = (row.key, row.source, row.target)
+            if identity in rows or not KEY.fullmatch(row.key) or not row.key.startswith(f"{paper}/"):
+                raise InputError(f"{paper}.toml: {row.key} on {row.source}->{row.target}: expected a key of {paper}/, once; repeated or malformed")
+            rows[identity] = row
     return rows
 
 
 def published_for(paper: str, key: str, source: str, target: str) -> Published | None:
-    """The paper's row for this key on this pair, or on the real pair that a synthetic one stands for."""
-    return published(paper).get((key, STANDS_FOR.get(source, source), STANDS_FOR.get(target, target)))
+    """The paper's row for this key on this pair, on the real pair that a synthetic one stands for, or on a pair that the paper leaves open."""
+    rows = published(paper)
+    return rows.get((key, STANDS_FOR.get(source, source), STANDS_FOR.get(target, target))) or rows.get((key, ANY, ANY))
+
+
+def published_source(paper: str, folder: Path = FOLDER) -> Source:
+    """Title and address of the paper."""
+    data = published_file(paper, folder)
+    return Source(data["title"], data["link"])
+
+
+def published_file(paper: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """The whole file, with what it says about agreement (`same`, `rising`, `gain`, `known`); empty if there is none."""
+    path = folder / f"{paper}.toml"
+    return tomllib.loads(path.read_text()) if path.is_file() else {}
+
+
+def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
+    for name, choices in CHOICES.items():
+        if table[name] not in choices:
+            raise InputError(f"{origin}: {name} {table[name]!r}: expected one of {', '.join(choices)}")
+    pairs = table.get("pairs") or [table["pair"]]
+    for key, lists in table["rows"].items():
+        lists = lists if "pairs" in table else [lists]
+        if len(lists) != len(pairs):
+            raise InputError(f"{origin}: {key}: {len(lists)} lists of numbers for {len(pairs)} pairs")
+        for pair, numbers in zip(pairs, lists):
+            if len(numbers) != len(table["columns"]):
+                raise InputError(f"{origin}: {key}: {len(numbers)} numbers for {len(table['columns'])} columns")
+            values = {column: number for column, number in zip(table["columns"], numbers) if not math.isnan(number)}
+            if values:   # nan: the paper prints a dash
+                source, target = pair.split("->")
+                yield Published(key, source, target, table["where"], table["how"], table["error"], table["ap"], table["kind"], table["status"],
+                                table["unit"], values)

@@ -19,6 +19,7 @@ import tyro
 from common.errors import InputError, RunError
 from common.records import Experiment, Record, check_experiments, digest
 from common.runs import Run, rank_and_world
+from common.switches import switches
 from common.tables import results_table
 
 log = logging.getLogger("run")
@@ -46,6 +47,7 @@ class Options:
     preset: str = "demo"   # starting values: demo, released, paper or blog, as the paper offers them
     experiment: tuple[str, ...] = ()   # keys to run, from --list-experiments
     list_experiments: bool = False   # print this paper's experiments as JSON and stop
+    list_switches: bool = False   # print every field of the configuration, with its value in each preset, as JSON and stop
     source: str = "synthetic-duke"   # dataset with labels
     target: str = "synthetic-market"   # dataset that is tested on
     data_root: Path | None = None   # folder that holds the datasets; synthetic ones are made in the cache without it
@@ -153,6 +155,9 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
     if "--list-experiments" in argv:
         preset = _preset(paper, argv)
         print(json.dumps([describe(paper, experiment, preset) for experiment in paper.experiments], indent=1))
+        return
+    if "--list-switches" in argv:
+        print(json.dumps(switches(paper.presets), indent=1))
         return
     options, jobs = parse(paper, argv)
     records: dict[str, Record] = {}

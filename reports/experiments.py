@@ -25,6 +25,12 @@ def experiments(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str
     return {entry["key"]: entry for entry in _ask(paper, root, "--list-experiments", "--preset", preset)}
 
 
+@lru_cache
+def switches(paper: str, root: Path = ROOT) -> list[dict]:
+    """The entries of `python train.py --list-switches`."""
+    return _ask(paper, root, "--list-switches")
+
+
 def _ask(paper: str, root: Path, *flags: str) -> list[dict]:
     answer = subprocess.run([sys.executable, "train.py", *flags], cwd=root / paper, capture_output=True, text=True)
     if answer.returncode != 0:

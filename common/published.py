@@ -28,7 +28,7 @@ CHOICES = {
     # reprint: a row of ours that the paper, or another one, prints a second time; never measured under this key
     "kind": ("ours", "reprint", "other_method", "out_of_scope"),
     "status": ("verified", "read from plot", "unverified"),
-    "unit": ("%", "distance", "range -1..1"),
+    "unit": ("%", "distance", "rms"),   # rms: change of an image whose values lie in -1..1
 }
 
 
@@ -45,7 +45,7 @@ class Published:
     ap: str         # trapezoid | step | unknown
     kind: str       # ours | reprint | other_method | out_of_scope
     status: str     # verified | read from plot | unverified (shown greyed, never compared)
-    unit: str       # % | distance | range -1..1
+    unit: str       # % | distance | rms
     values: Mapping[str, float]
 
     @property

@@ -131,7 +131,8 @@ class LSROConfig:
         if net.backbone not in BACKBONES:
             raise InputError(f"--net.backbone {net.backbone}: expected one of {', '.join(BACKBONES)}")
         if net.resize_height < net.height or net.resize_width < net.width:
-            raise InputError(f"--net.resize-height {net.resize_height}, --net.resize-width {net.resize_width}: expected at least {net.height}, {net.width}")
+            raise InputError(f"--net.resize-height {net.resize_height}, --net.resize-width {net.resize_width}: "
+                             f"expected at least the crop's {net.height}, {net.width}")
         for name, value, top in (("net.dropout", net.dropout, 1), ("recipe.holdout", recipe.holdout, 1), ("method.eps", method.eps, 1)):
             if not 0 <= value < top:
                 raise InputError(f"--{name} {value}: expected 0 to less than {top}")
@@ -153,12 +154,12 @@ _DEFAULT = LSROConfig()
 
 PRESETS: dict[str, LSROConfig] = {
     # small enough for 2 CPU cores; deviations: a thin ResNet from scratch instead of ImageNet's ResNet-50, so a learning rate x 50 and the
-    # dropout of the paper's small set; 8 epochs instead of 50; a DCGAN of an eighth of the channels at 64x32
+    # dropout of the paper's small set; 8 epochs instead of 50; a DCGAN of an eighth of the channels at 64x32, batches of 32
     "demo": LSROConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32, resize_height=73, resize_width=37, dropout=0.5),
         recipe=RecipeConfig(epochs=8, drop_epoch=6, base_lr=0.1, lr_groups="simple"),
         method=MethodConfig(pseudo_start=3),
-        dcgan=DCGANConfig(height=64, width=32, g_channels=8, d_channels=8, epochs=12),
+        dcgan=DCGANConfig(height=64, width=32, g_channels=8, d_channels=8, epochs=12, batch=32),
         pool=PoolConfig(amount=36_000 / MARKET_IMAGES, height=73, width=37, people="synthetic-duke"),
     ),
     # the MATLAB scripts, and the DCGAN of the git history that made the paper's images

@@ -1,0 +1,1 @@
+"""DCGAN (Sec. 3.1): unlabelled people out of noise."""

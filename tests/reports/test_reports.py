@@ -54,10 +54,43 @@ def test_replace_drops_older_records_of_the_same_cell(tmp_path):
     put(tmp_path / "b" / "1", record(seed=1, r1=0.6, created="2026-01-02"))
     name = "hhl/table2/L_CD synthetic-duke -> synthetic-market seed"
     lines = collect([tmp_path / "b"], tmp_path, replace=True)
-    assert lines == [f"dropped: {name} 0, config c of 2026-01-01", f"added: {name} 0", f"dropped: {name} 1, config c of 2026-01-01", f"added: {name} 1"]
+    assert lines == [f"{what}: {name} {seed}{was}" for seed in (0, 1)
+                     for what, was in (("dropped", ", config c of 2026-01-01"), ("added", ""))]
     assert {(r.seed, r.preset): (r.config_hash, r.scores["last"]["R-1"]) for r in read_results("hhl", tmp_path)} == {
         (0, "released"): ("r", 0.5), (0, "demo"): ("d", 0.5), (1, "demo"): ("c", 0.6)}
     assert collect([tmp_path / "a"], tmp_path, replace=True) == [f"known: {name} {seed}" for seed in (0, 1, 0)]   # the newer ones stay
+
+
+MANIFEST = {"name": "synthetic-duke", "hash": "1"}
+
+
+def test_replace_drops_what_was_made_on_other_data(tmp_path):
+    put(tmp_path / "a" / "0", record(data={"source": MANIFEST}))
+    put(tmp_path / "a" / "1", record("hhl/table2/L_C", data={"source": MANIFEST}))
+    put(tmp_path / "a" / "2", record("hhl/table2/L_D", source="synthetic-market", target="synthetic-duke", data={"target": MANIFEST}))
+    collect([tmp_path / "a"], tmp_path)
+    put(tmp_path / "b", record(data={"source": {**MANIFEST, "hash": "2"}}, created="2026-01-02", config_hash="d"))
+    with pytest.raises(InputError, match=r"b/record.json: its source synthetic-duke has the manifest 2, that of hhl.jsonl is 1: run it again"):
+        collect([tmp_path / "b"], tmp_path)
+    assert len(read_results("hhl", tmp_path)) == 3
+    collect([tmp_path / "b"], tmp_path, replace=True)
+    assert {(r.key, r.config_hash) for r in read_results("hhl", tmp_path)} == {("hhl/table2/L_CD", "d"), ("hhl/table2/L_D", "c")}
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda r: dataclasses.replace(r, scores={"last": {**r.scores["last"], "mAP": float("nan")}}), "score 'last': expected fractions in 0..1"),
+    (lambda r: dataclasses.replace(r, measures={"fake_l1": float("inf")}), "measure 'fake_l1' is inf"),
+    (lambda r: r, "is there already, hhl.jsonl, line 1"),
+    (lambda r: dataclasses.replace(r, schema=2, seed=5), "wrong type in seed, schema"),
+    (lambda r: dataclasses.replace(r, seed=5, data={"source": {**MANIFEST, "hash": "2"}}), "has the manifest 2, that of hhl.jsonl, line 1 is 1"),
+])
+def test_spoilt_results_are_refused_with_file_and_line(tmp_path, spoil, message):
+    good = record(data={"source": MANIFEST})
+    spoilt = json.dumps(dataclasses.asdict(spoil(good)))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "hhl.jsonl").write_text("\n".join([good.to_json(), record(seed=1).to_json(), spoilt]) + "\n")
+    with pytest.raises(InputError, match=f"^hhl.jsonl, line 3: .*{message}"):
+        read_results("hhl", tmp_path)
 
 
 def test_collect_changes_nothing_when_one_record_is_bad(tmp_path):

@@ -1,0 +1,103 @@
+"""Tables as Markdown, for the READMEs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from common.published import Published
+from common.tables import BAND
+from reports.rows import Row, Table, Value, pair_text
+
+
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """A Markdown table; the columns in `right` are right-aligned."""
+    rule = ["---:" if column in right else "---" for column in range(len(head))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *([_safe(cell) for cell in line] for line in body)))
+
+
+def _safe(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def result_markdown(table: Table) -> str:
+    """A caption and the table: published, measured, measured with AdaBN, number of seeds; on the paper's own data also the difference."""
+    columns = " / ".join(table.columns)
+    head = ["row", f"published {columns}", "measured", *(["measured + AdaBN"] if table.adapted else []),
+            *(["difference"] if table.comparable else []), "seeds"]
+    body = [_cells(table, row) for row in table.rows]
+    caption = f"**{table.title}**, measured on {table.source} → {table.target}" if table.source != table.target else \
+        f"**{table.title}**, measured on {table.source}"
+    stands = f", published on {pair_text(*table.stands_for)}" if table.synthetic and any(row.published for row in table.rows) else ""
+    return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}"
+
+
+def _cells(table: Table, row: Row) -> list[str]:
+    cells = [row.title, published_text(row.published, table.columns), joined(row.value(column) for column in table.columns)]
+    if table.adapted:
+        cells.append(joined(row.value(column, "+adabn") for column in table.columns))
+    if table.comparable:
+        cells.append(difference_text(row))
+    return [*cells, str(len(row.records) or "-")]
+
+
+def published_text(theirs: Published | None, columns: Sequence[str]) -> str:
+    """The printed numbers; in parentheses where nobody has checked them, `-` where there are none."""
+    if theirs is None or not any(column in theirs.values for column in columns):
+        return "-"
+    text = " / ".join(f"{theirs.values[column]:g}" if theirs.unit != "%" else f"{theirs.values[column]:.1f}" if column in theirs.values else "-"
+                      for column in columns)
+    return f"({text})" if theirs.status == "unverified" else text
+
+
+def joined(values: Any) -> str:
+    """`62.8 ± 2.1 / 45.5 ± 0.7`, or `-` where nothing is measured."""
+    values = list(values)
+    return "not run" if not any(values) else " / ".join(number_text(value) for value in values)
+
+
+def number_text(value: Value | None) -> str:
+    if value is None:
+        return "-"
+    return value.text(1 if value.mean >= 2 else 3)
+
+
+def difference_text(row: Row) -> str:
+    """Measured minus published rank-1 and mAP in points, and whether both lie within the band."""
+    if not row.published or not row.published.comparable or not row.records or not set(BAND) <= set(row.published.values):
+        return "-"
+    gaps = {metric: row.value(metric).mean - row.published.values[metric] for metric in BAND}
+    within = all(abs(gap) <= BAND[metric] for metric, gap in gaps.items())
+    return f"{' / '.join(f'{gap:+.1f}' for gap in gaps.values())} {'in band' if within else 'outside'}"
+
+
+def switches_markdown(entries: Sequence[dict], source: str) -> str:
+    """The ledger: a table a group of switches. A value without a name is that of most presets; the others follow with theirs."""
+    parts = []
+    for group in dict.fromkeys(entry["group"] for entry in entries):
+        body = [[f"`--{entry['name'].replace('_', '-')}`", values_text(entry["values"]), entry["comment"] or "-"]
+                for entry in entries if entry["group"] == group]
+        parts.append(f"{group}\n\n{markdown(['switch', 'value', 'meaning and source'], body)}")
+    count = len(entries)
+    return "\n\n".join([f"<details>\n<summary>All {count} switches with their values by preset, from the comments in <code>{source}</code></summary>",
+                        *parts, "</details>"])
+
+
+def values_text(values: dict[str, Any]) -> str:
+    """`256; demo 64`: the value of most presets, then those that differ, named."""
+    texts = {preset: value_text(value) for preset, value in values.items()}
+    counts = [list(texts.values()).count(text) for text in texts.values()]
+    usual = list(texts.values())[counts.index(max(counts))]
+    others: dict[str, list[str]] = {}
+    for preset, text in texts.items():
+        if text != usual:
+            others.setdefault(text, []).append(preset)
+    return "; ".join([usual, *(f"{', '.join(presets)} {text}" for text, presets in others.items())])
+
+
+def value_text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value) if value != "" else "empty"

@@ -1,0 +1,184 @@
+"""Published and measured numbers row by row: what tables, figures and the page are made of."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import mean, stdev
+
+from common.published import ANY, STANDS_FOR, Published, published, published_for
+from common.records import ROOT, Record
+from reports.collect import read_results
+from reports.experiments import REPORTS, built_papers, experiments
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
+NAMES = {"market1501": "Market", "dukemtmc": "Duke", "cuhk03": "CUHK03", "msmt17": "MSMT17", "prid2011": "PRID", "any": "any"}
+DRAWN = {real: synthetic for synthetic, real in STANDS_FOR.items()}   # the synthetic domain that stands in for a dataset
+PERCENT = "%"
+
+
+@dataclass(frozen=True)
+class Value:
+    """Mean over the seeds and their sample standard deviation (None for one seed), in percent or in the measure's own unit."""
+
+    mean: float
+    spread: float | None
+    n: int
+
+    def text(self, digits: int = 1) -> str:
+        return f"{self.mean:.{digits}f}" + ("" if self.spread is None else f" ± {self.spread:.{digits}f}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment on one pair: the paper's numbers and ours."""
+
+    key: str
+    title: str
+    runs_as: str
+    score: str
+    published: Published | None
+    records: tuple[Record, ...]   # one a seed, of one configuration
+    stale: bool                   # the configuration has changed since
+
+    def value(self, column: str, suffix: str = "") -> Value | None:
+        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name."""
+        name = self.score + suffix
+        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else r.measures.get(column) for r in self.records]
+        return value_of([number for number in found if number is not None])
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one table or figure on one pair of datasets, measured under one preset."""
+
+    paper: str
+    name: str        # the middle part of its keys: "table2"
+    source: str      # measured on
+    target: str
+    preset: str
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        """As the paper calls it, or else from its name."""
+        printed = [row.published.where for row in self.rows if row.published]
+        number = re.fullmatch(r"(table|fig)(\d+)", self.name)
+        if number:
+            return f"{'Table' if number[1] == 'table' else 'Fig.'} {number[2]}"
+        return printed[0][0].upper() + printed[0][1:] if printed else self.name.replace("_", " ").capitalize()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The metrics shown: rank-1 and mAP, or what the paper measures instead."""
+        odd = [row.published for row in self.rows if row.published and row.published.unit != PERCENT]
+        return tuple(odd[0].values) if odd else ("R-1", "mAP")
+
+    @property
+    def stands_for(self) -> tuple[str, str]:
+        """The pair of the paper that the measured one is compared with."""
+        return stands_for(self.source, self.target)
+
+    @property
+    def synthetic(self) -> bool:
+        return self.source in STANDS_FOR or self.target in STANDS_FOR
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the data and the preset are the paper's, so that a difference of the numbers means something."""
+        return self.preset != "demo" and not self.synthetic
+
+    @property
+    def measured(self) -> bool:
+        return any(row.records for row in self.rows)
+
+    @property
+    def adapted(self) -> bool:
+        return any(row.value("R-1", "+adabn") for row in self.rows)
+
+
+def value_of(numbers: Sequence[float]) -> Value | None:
+    """None for no numbers."""
+    if not numbers:
+        return None
+    return Value(mean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+
+
+def stands_for(source: str, target: str) -> tuple[str, str]:
+    """The pair of real datasets that a synthetic one stands in for; a real one itself."""
+    return STANDS_FOR.get(source, source), STANDS_FOR.get(target, target)
+
+
+def pair_text(source: str, target: str) -> str:
+    """`Duke → Market`; one name where source and target are the same dataset."""
+    first, second = (NAMES.get(name, name.replace("synthetic-", "synthetic ").title() if name in STANDS_FOR else name) for name in (source, target))
+    return first if source == target else f"{first} → {second}"
+
+
+@lru_cache
+def planned_pairs(paper: str, root: Path = ROOT) -> tuple[tuple[str, str], ...]:
+    """The pairs that `sweeps.toml` has for a paper, the main one first."""
+    entries = tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"]
+    return tuple(dict.fromkeys((entry["source"], entry["target"]) for entry in entries if entry["paper"] == paper))
+
+
+def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
+    """Every table and figure of a paper's own method, pair by pair: as published, and as measured in the demo; then other presets."""
+    entries = entries_of(paper)
+    records = read_results(paper, reports)
+    found = []
+    for name in dict.fromkeys(key.split("/")[1] for key in entries):
+        keys = [key for key in entries if key.split("/")[1] == name]
+        for source, target, preset in _places(paper, keys, entries, records):
+            rows = tuple(row_of(paper, key, entries[key], source, target, preset, records) for key in keys)
+            found.append(Table(paper, name, source, target, preset, _without_strangers(rows)))
+    return found
+
+
+def entries_of(paper: str) -> dict[str, dict]:
+    """What `--list-experiments` says, or for a paper that is not built the keys of its published rows."""
+    if paper in built_papers():
+        return experiments(paper)
+    own = dict.fromkeys(row.key for row in published(paper).values() if row.kind == "ours")
+    return {key: {"title": key.split("/", 2)[2].replace("_", " "), "alias_of": None, "score": "last", "config_hash": ""} for key in own}
+
+
+def _places(paper: str, keys: Sequence[str], entries: dict[str, dict], records: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
+    """(source, target, preset) of the tables to show: where the paper has numbers, drawn by a program where that can be, and where we have."""
+    runs = {entries[key]["alias_of"] or key for key in keys}
+    printed = dict.fromkeys((row.source, row.target) for row in published(paper).values() if row.key in keys and row.kind == "ours")
+    places = [(DRAWN.get(source, source), DRAWN.get(target, target)) if {source, target} <= set(DRAWN) else (source, target)
+              for source, target in printed if source != ANY]
+    wanted = [pair for pair in planned_pairs(paper) if pair in places] + places
+    if not places:
+        ran = {(r.source, r.target) for r in records if r.key in runs and r.preset == "demo"}
+        wanted = [pair for pair in planned_pairs(paper) if pair in ran] or list(planned_pairs(paper)[:1])
+    yield from ((source, target, "demo") for source, target in dict.fromkeys(wanted))
+    yield from dict.fromkeys((r.source, r.target, r.preset) for r in records if r.key in runs and r.preset != "demo")
+
+
+def _without_strangers(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """On a pair for which the paper prints some rows, those without a number of either kind say nothing."""
+    if not any(row.published for row in rows):
+        return rows
+    return tuple(row for row in rows if row.published or row.records)
+
+
+def row_of(paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]) -> Row:
+    """One row. Of records with several configurations those of the newest count."""
+    runs_as = entry["alias_of"] or key
+    theirs = published_for(paper, key, source, target)
+    own = [r for r in records if (r.key, r.source, r.target, r.preset) == (runs_as, source, target, preset)]
+    latest = max((r.created, r.config_hash) for r in own)[1] if own else ""
+    own = sorted((r for r in own if r.config_hash == latest), key=lambda r: r.seed)
+    stale = bool(own) and preset == "demo" and latest != entry["config_hash"]
+    return Row(key, entry["title"], runs_as, entry["score"], theirs if theirs and theirs.kind == "ours" else None, tuple(own), stale)

@@ -84,10 +84,11 @@ def global_pool(feature_map: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def extract_features(embed: Callable[[Tensor], Tensor], images: Iterable, device: torch.device, *, flip: bool = False) -> Tensor:
-    """Features of a loader whose items begin with images `(B, 3, H, W)`: L2-normalised `(N, D)`, float32, on the CPU, in the loader's order.
+def extract_features(embed: Callable[[Tensor], Tensor], images: Iterable, device: torch.device, *, flip: bool = False,
+                     normalise: bool = True) -> Tensor:
+    """Features of a loader whose items begin with images `(B, 3, H, W)`: `(N, D)`, float32, on the CPU, in the loader's order.
 
-    `flip` adds the feature of the mirrored image before normalisation. The caller puts the model in evaluation mode.
+    L2-normalised unless `normalise` is off. `flip` adds the feature of the mirrored image before that. The caller puts the model in evaluation mode.
     """
     rows = []
     for batch, *_ in images:
@@ -95,7 +96,7 @@ def extract_features(embed: Callable[[Tensor], Tensor], images: Iterable, device
         feature = embed(batch)
         if flip:
             feature = feature + embed(batch.flip(3))
-        rows.append(F.normalize(feature.float()).cpu())
+        rows.append((F.normalize(feature.float()) if normalise else feature.float()).cpu())
     if not rows:
         raise InputError("no images to extract features from")
     return torch.cat(rows)

@@ -72,6 +72,13 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(tuple(dist_fn.all_gather(x.contiguous())))
 
 
+def broadcast(x: Tensor) -> Tensor:
+    """Rank 0's values on every rank, in place; a no-op for one process."""
+    if rank_and_world()[1] > 1:
+        dist.broadcast(x, src=0)
+    return x
+
+
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Mean of each gradient over the ranks. Call it once after `backward`: several forward passes a step need no wrapper then.
 

@@ -5,7 +5,7 @@ Each part is forwarded on its own, as in the released code (Sec. 4.2 of the pape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,10 @@ from torch.utils.data import DataLoader
 
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import SampleImages, epoch_plan, planned_loader
+from common.runs import rank_and_world
 from hhl.config import HHLConfig
-from hhl.data import TrainTransform, identity_passes, pseudo_labels, released_restarts, shuffled_passes, target_batch
+from hhl.data import TrainTransform, identity_passes, own_passes, pseudo_labels, released_restarts, target_batch
+from hhl.sampling import ClusterPasses, Passes, target_passes
 
 CACHED_IMAGES = 12_000   # a set up to this size is decoded once and kept in memory
 
@@ -39,44 +41,99 @@ class Part:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The parts by name, `classify` first, then `source` and `target` if the row has them; the length of an epoch and of the run in steps."""
+    """The parts by name, in the order `classify`, `source`, `target`, as far as the row has them; the length of an epoch and of the run in steps.
+
+    `clusters` is there if target images are sampled by cluster; `pids` `(N,)` are the true people of the target's images, for the report alone.
+    """
 
     parts: dict[str, Part]
     steps_per_epoch: int
     total: int
+    num_views: int = 0
+    clusters: ClusterPasses | None = None
+    pids: np.ndarray | None = None
+
+    def load(self, start: int, device: torch.device, workers: int, at_epoch: Callable[[int], None]) -> Iterator[dict[str, Tensor]]:
+        """The images of each part, this process's share, step by step from `start`; `at_epoch(epoch)` is called as an epoch begins."""
+        rank, world = rank_and_world()
+        how = {"workers": workers, "rank": rank, "world": world, "pin_memory": device.type == "cuda"}
+        to_device = {"device": device, "non_blocking": True, "memory_format": torch.channels_last}
+        step = start
+        while step < self.total:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            if position == 0:
+                at_epoch(epoch)
+            stop = (epoch + 1) * self.steps_per_epoch
+            for loaded in zip(*(part.loader(step, stop, **how) for part in self.parts.values())):
+                yield {name: batch.to(**to_device) for name, (batch, _) in zip(self.parts, loaded)}
+            step = stop
+
+    def target_images(self, step: int) -> int:
+        return len(self.parts["target"].plan(step)) // self.num_views if "target" in self.parts else 0
+
+    def repeated_people(self, step: int) -> bool:
+        """Whether two of the step's target images show one person, whom the pseudo-labels then tell apart (ledger 12); not used in training."""
+        chosen = self.parts["target"].plan(step)[:self.target_images(step)]
+        return len(np.unique(self.pids[chosen])) < len(chosen)
 
 
 def schedule(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int) -> Schedule:
     """The steps of one row. `views` are the target's training images, then their fakes style by style (`camera_style_views`)."""
     recipe, method = config.recipe, config.method
-    transform = TrainTransform(config.net.height, config.net.width, recipe.erasing, colour_jitter=recipe.colour_jitter)
-
-    def images(samples: Sequence[Sample], stream: str) -> SampleImages:
-        return SampleImages(samples, transform, seed=seed, stream=stream, cache=len(samples) <= CACHED_IMAGES)
-
     of_pid = labelled.train_labels
     class_of = np.array([of_pid[sample.pid] for sample in labelled.train])
-    classify = epoch_plan(len(labelled.train), recipe.batch, seed=seed, stream="classify")
-    epoch = classify.steps_per_epoch
-    parts = {"classify": Part(images(labelled.train, "classify"), classify, lambda step, chosen: class_of[chosen])}
-
-    passes = {}
-    if method.source_triplet:
-        passes["source"] = identity_passes(class_of, ids_per_batch=recipe.ids, images_per_id=recipe.images_per_id, seed=seed, stream="source")
-    if method.target_views != "none":
-        passes["target"] = shuffled_passes(len(views) // num_views, recipe.target_batch, seed=seed, stream="target")
+    classify = epoch_plan(len(labelled.train), recipe.scaled(recipe.batch), seed=seed, stream="classify")
+    epoch = max(1, len(labelled.train) // recipe.scaled(recipe.epochs_of_batch or recipe.batch))
+    passes = triplet_passes(config, class_of, views, num_views, seed)
     shorter = min((p.steps_per_pass for p in passes.values()), default=0)
 
+    def place(name: str, step: int) -> tuple[int, int]:
+        if recipe.restarts == "own":
+            return own_passes(step, passes[name].steps_per_pass)
+        return released_restarts(step, epoch, shorter)
+
+    def views_of(step: int) -> np.ndarray:
+        return target_batch(passes["target"].batch(*place("target", step)), len(views) // num_views, num_views)
+
+    def identity_of(step: int, chosen: np.ndarray) -> np.ndarray:
+        """A fresh pseudo-identity for each target image, shared by its views."""
+        return np.tile(pseudo_labels(step, len(chosen) // num_views, kind=method.pseudo, seed=seed, num_ids=len(of_pid)), num_views)
+
+    parts = {}
+    if method.classification:
+        parts["classify"] = Part(train_images(config, labelled.train, "classify", seed), classify, lambda step, chosen: class_of[chosen])
     if "source" in passes:
-        parts["source"] = Part(images(labelled.train, "source"), lambda step: passes["source"].batch(*released_restarts(step, epoch, shorter)),
+        parts["source"] = Part(train_images(config, labelled.train, "source", seed), lambda step: passes["source"].batch(*place("source", step)),
                                lambda step, chosen: class_of[chosen])
     if "target" in passes:
-        def views_of(step: int) -> np.ndarray:
-            return target_batch(passes["target"].batch(*released_restarts(step, epoch, shorter)), len(views) // num_views, num_views)
+        parts["target"] = Part(train_images(config, views, "target", seed), views_of, identity_of)
+    clusters = passes.get("target")
+    return Schedule(parts, epoch, recipe.epochs * epoch, num_views, clusters if isinstance(clusters, ClusterPasses) else None,
+                    np.array([sample.pid for sample in views[:len(views) // num_views]]) if num_views else None)
 
-        def identity_of(step: int, chosen: np.ndarray) -> np.ndarray:
-            """A fresh pseudo-identity for each target image, shared by its views."""
-            return np.tile(pseudo_labels(step, recipe.target_batch, kind=method.pseudo, seed=seed, num_ids=len(of_pid)), num_views)
 
-        parts["target"] = Part(images(views, "target"), views_of, identity_of)
-    return Schedule(parts, epoch, recipe.epochs * epoch)
+def triplet_passes(config: HHLConfig, class_of: np.ndarray, views: Sequence[Sample], num_views: int, seed: int) -> dict[str, Passes]:
+    """The lists that the row's triplet batches are read from: `source` (8 x 8 by identity) and `target` (n_t images)."""
+    recipe, method = config.recipe, config.method
+    passes: dict[str, Passes] = {}
+    if method.source_triplet:
+        passes["source"] = identity_passes(class_of, ids_per_batch=recipe.ids, images_per_id=recipe.scaled(recipe.images_per_id), seed=seed,
+                                           stream="source")
+    if method.target_views != "none":
+        passes["target"] = target_passes(recipe.sampling, views[:len(views) // num_views], recipe.scaled(recipe.target_batch), seed)
+    return passes
+
+
+def train_images(config: HHLConfig, samples: Sequence[Sample], part: str, seed: int) -> SampleImages:
+    """The augmented images of one part. Colour jitter, a control, is for labelled images alone; the target's fakes vary in colour as they are."""
+    recipe, on_target = config.recipe, part == "target"
+    transform = TrainTransform(config.net.height, config.net.width, recipe.erasing, colour_jitter=0.0 if on_target else recipe.colour_jitter,
+                               keep_aspect=recipe.crop == "keep_aspect", first_size=first_size(config) if on_target else None)
+    period = recipe.scaled(recipe.target_batch) if on_target and recipe.shared_augmentation else None
+    return SampleImages(samples, transform, seed=seed, stream=part, cache=len(samples) <= CACHED_IMAGES, period=period)
+
+
+def first_size(config: HHLConfig) -> tuple[int, int] | None:
+    """(height, width) that all target views are brought to before they are augmented; None: each is cropped at its own size, as released."""
+    together = config.style.resize_real_first or config.recipe.shared_augmentation
+    return (config.stargan.height, config.stargan.width) if together else None

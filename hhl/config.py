@@ -24,6 +24,7 @@ class NetConfig:
     embed_dim: int = 1024   # FC-1024, Sec. 3.2
     triplet_dim: int = 128   # FC-128, Sec. 3.2
     dropout: float = 0.5   # Sec. 4.2
+    triplet_after_dropout: bool = False   # FC-128 reads FC-1024 after its dropout; the paper's text leaves it open, Fig. 1, blog and code: before
     bn_splits: int = 1   # GPUs under DataParallel whose batch-norm statistics are imitated; the authors had 2 (issue 2 of the released code)
 
 
@@ -32,35 +33,59 @@ class RecipeConfig:
     """How the re-ID network is trained."""
 
     epochs: int = 60   # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
+    epochs_of_batch: int | None = None   # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
     pretrain_epochs: int = 0   # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
     drop_epoch: int = 40   # learning rates x 0.1 from here, Sec. 4.2
-    batch: int = 128   # labelled images in the cross-entropy batch, Sec. 4.2; never shrink it silently (16 gave mAP 9.4)
+    batch: int = 128   # labelled images in the cross-entropy batch, Sec. 4.2; the authors: it must be 128, with 16 mAP falls from 31 to 9.4
     ids: int = 8   # identities in the source triplet batch, released code
     images_per_id: int = 8   # released code
     target_batch: int = 16   # target images, each with its camera styles: n_t of Sec. 4.2
-    base_lr: float = 0.01   # the backbone, Sec. 4.2
+    batch_scale: float = 1.0   # scales batch, images_per_id and target_batch together: 0.5 in the demo
+    sampling: Literal["random", "cluster", "supervised"] = "random"   # of target images, Fig. 3 (see hhl/sampling.py); released: random
+    restarts: Literal["released", "own"] = "released"   # released: the triplet loaders start anew together, at an epoch and when the shorter ends
+    single_pass: bool = False   # one forward pass for the whole batch, as Sec. 4.2 may be read; released: one for each part
+    base_lr: float = 0.01   # the backbone, Sec. 4.2; Sec. 2.1 of the blog swaps the two rates, its Sec. 2.4.2 agrees with the paper
     classifier_lr: float = 0.1   # the classification layer, Sec. 4.2
-    embed_lr: float | None = None   # FC-1024 and FC-128; none: frozen at random, as HHL.py does; paper 0.01, blog and baseline.py 0.1
+    embed_lr: float | None = None   # FC-1024 and FC-128; none: frozen at random, as HHL.py does; paper 0.01, blog 0.1
     baseline_embed_lr: float | None = 0.1   # the same layers in the rows without a triplet loss: baseline.py trains them
     momentum: float = 0.9   # released code
     weight_decay: float = 5e-4   # released code
     nesterov: bool = True   # released code
+    crop: Literal["released", "keep_aspect"] = "released"   # 64-100 % of the area; released: at a random aspect; the paper's words: the image's own
+    shared_augmentation: bool = False   # one crop and flip for all views of a target image, brought to one size first; released: each its own
     erasing: float = 0.0   # probability of random erasing; released code has it, switched off
-    colour_jitter: float = 0.0   # a control of ours: neither paper nor code has it
+    colour_jitter: float = 0.0   # of source images: a control of ours, neither paper nor code has it
+
+    def scaled(self, images: int) -> int:
+        """A number of images of a batch at this recipe's scale."""
+        return max(1, round(images * self.batch_scale))
 
 
 @dataclass(frozen=True)
 class MethodConfig:
     """Which terms a row of Tables 2 and 3 has."""
 
-    labels: Literal["source", "target"] = "source"   # whose identities the cross-entropy sees; target: the supervised row, Basel. (T)
-    source_triplet: bool = True   # 64 source images in the triplet loss: L_T, L_D, L_CD
+    labels: Literal["source", "target"] = "source"   # whose identities the losses see; target: the supervised row, Basel. (T)
+    classification: bool = True   # the cross-entropy; Sec. 4.4: without it results suffer (no number)
+    source_triplet: bool = True   # 64 labelled images in the triplet loss: L_T, L_D, L_CD
     target_views: Literal["none", "real", "camera"] = "camera"   # target images in the triplet loss: none, alone (L_D), with fakes (L_C, L_CD)
+    target_anchors: Literal["all", "real", "none"] = "all"   # target views that are anchors: all (Eqs. 3-5, code), real (blog, L_C), none (text, L_D)
     beta: float = 0.5   # weight of the triplet loss, Sec. 4.2
-    margin: float = 0.3   # released code
+    triplets: Literal["hard", "all", "all_nonzero"] = "hard"   # batch hard (Eq. 2), batch all, or batch all over the active triplets (Hermans et al.)
+    margin: float | Literal["soft"] = 0.3   # released code; soft: softplus in place of the hinge, what the blog's appendix recommends
+    hinge: bool = True   # [.]_+ around a term; Eq. 2 prints none, blog and code have it
+    reduction: Literal["mean", "sum"] = "mean"   # over the terms; Eq. 2 and blog print a sum, the code means
     self_positive: bool = True   # released code: the anchor counts among its positives
     pseudo: Literal["random10k", "unique"] = "random10k"   # identity of a target tuple; released: one of 10,000 at random, may collide
     include_own_style: bool = True   # the fake in the image's own camera is a view too, Sec. 3.3
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """How the target's test images are ranked; both AP rules are always recorded."""
+
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"   # of the test images' resize; released: bicubic, though it trains on bilinear
+    normalise: bool = True   # L2-normalised pool5; paper and blog say Euclidean on pool5, the code normalises first
 
 
 @dataclass(frozen=True)
@@ -92,9 +117,12 @@ class StarGANConfig:
 class StyleConfig:
     """Where the target's camera styles come from and how they are stored."""
 
-    folder: str = ""   # a camera-style folder made elsewhere (by the authors' code, say); empty: train StarGAN and translate
+    kind: Literal["stargan", "stats", "oracle", "self"] = "stargan"   # the others are controls of ours (see hhl/styles.py)
+    folder: str = ""   # a camera-style folder made elsewhere (by the authors' code, say), used in place of `kind`
     quality: int = 75   # JPEG quality of the fakes, Pillow's default, as released
     truncate: bool = True   # 0..255 by truncation (torchvision 0.2.1, as released), not rounding
+    resize_real_first: bool = False   # real target images go through the fakes' size too, so that sharpness does not tell them apart; released: no
+    measure: bool = False   # make the styles even for a row that does not train on them, to measure Table 1's distances
 
 
 @dataclass(frozen=True)
@@ -106,18 +134,36 @@ class HHLConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     stargan: StarGANConfig = field(default_factory=StarGANConfig)
     style: StyleConfig = field(default_factory=StyleConfig)
+    test: TestConfig = field(default_factory=TestConfig)
 
     def __post_init__(self) -> None:
         _check_positive(self.net, "net", ("height", "width", "embed_dim", "triplet_dim", "bn_splits"))
-        _check_positive(self.recipe, "recipe", ("epochs", "drop_epoch", "batch", "ids", "images_per_id", "target_batch", "base_lr", "classifier_lr"))
+        _check_positive(self.recipe, "recipe", ("epochs", "drop_epoch", "batch", "ids", "images_per_id", "target_batch", "batch_scale", "base_lr",
+                                                "classifier_lr"))
         _check_positive(self.stargan, "stargan", ("height", "width", "channels", "blocks", "downsamplings", "d_channels", "d_layers", "iterations",
                                                   "batch", "lr", "n_critic"))
         if self.net.backbone not in BACKBONES:
             raise InputError(f"--net.backbone {self.net.backbone}: expected one of {', '.join(BACKBONES)}")
-        if self.recipe.pretrain_epochs < 0:
-            raise InputError(f"--recipe.pretrain-epochs {self.recipe.pretrain_epochs}: expected 0 or more")
+        if self.recipe.pretrain_epochs < 0 or (self.recipe.epochs_of_batch or 1) < 1:
+            raise InputError(f"--recipe.pretrain-epochs {self.recipe.pretrain_epochs}, --recipe.epochs-of-batch {self.recipe.epochs_of_batch}: "
+                             "expected 0 or more, and at least 1 or none")
         if self.method.beta < 0 or not 0 <= self.net.dropout < 1 or not 1 <= self.style.quality <= 100:
             raise InputError("expected --method.beta >= 0, --net.dropout in 0..1 and --style.quality in 1..100")
+        _check_terms(self)
+
+
+def _check_terms(config: HHLConfig) -> None:
+    method, recipe = config.method, config.recipe
+    in_triplet = method.source_triplet or method.target_views != "none"
+    if not method.classification and not in_triplet:
+        raise InputError("--method.classification False: nothing is left to train with; keep a triplet term (--method.source-triplet True, say)")
+    if in_triplet and not method.source_triplet and recipe.scaled(recipe.target_batch) < 2:
+        raise InputError(f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: one target image a step has no negative without "
+                         "source triplets; give at least 2")
+    if method.target_anchors != "all" and method.triplets != "hard":
+        raise InputError(f"--method.target-anchors {method.target_anchors}: only batch-hard triplets (--method.triplets hard) choose anchors")
+    if method.target_anchors == "none" and not method.source_triplet:
+        raise InputError("--method.target-anchors none: without source triplets no anchor is left")
 
 
 def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
@@ -131,11 +177,10 @@ _PAPER_STARGAN = dataclasses.replace(_RELEASED.stargan, height=128, width=64, it
 
 PRESETS: dict[str, HHLConfig] = {
     # the paper's reading (FC-1024 and FC-128 learn like the backbone), small enough for 2 CPU cores; deviations: a thin ResNet
-    # pretrained on the source instead of ImageNet, a residual StarGAN, batches and schedule scaled down, learning rate of the backbone x 10
+    # pretrained on the source instead of ImageNet, a residual StarGAN, batches halved, a shorter schedule, learning rate of the backbone x 10
     "demo": HHLConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        recipe=RecipeConfig(epochs=7, pretrain_epochs=5, drop_epoch=5, batch=64, ids=8, images_per_id=4, target_batch=8,
-                            base_lr=0.1, embed_lr=0.1, baseline_embed_lr=0.1),
+        recipe=RecipeConfig(epochs=7, pretrain_epochs=5, drop_epoch=5, batch_scale=0.5, base_lr=0.1, embed_lr=0.1, baseline_embed_lr=0.1),
         stargan=StarGANConfig(height=64, width=32, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=16, d_layers=4,
                               iterations=1100, lr=2e-4, n_critic=3, lr_decay="true_linear", lambda_idt=10.0),
     ),

@@ -33,7 +33,8 @@ class TrainTransform:
 
     With `random.Random(s)` and `colour_jitter=0` the draws are those of the released transforms after `random.seed(s)`.
     `flip` and `erasing` are probabilities. `colour_jitter` (ours, for the control experiment) scales brightness, contrast and saturation
-    by U(1 - s, 1 + s) and turns the hue by U(-s/4, s/4) of a full turn.
+    by U(1 - s, 1 + s) and turns the hue by U(-s/4, s/4) of a full turn. `keep_aspect` crops at the image's own aspect, as the paper's words
+    say. `first_size`, (height, width): every image is brought to this size before all else.
     """
 
     height: int
@@ -41,9 +42,13 @@ class TrainTransform:
     erasing: float = 0.0
     flip: float = 0.5
     colour_jitter: float = 0.0
+    keep_aspect: bool = False
+    first_size: tuple[int, int] | None = None
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        box = crop_box(image.width, image.height, rng)
+        if self.first_size is not None and image.size != self.first_size[::-1]:
+            image = image.resize(self.first_size[::-1], Image.Resampling.BILINEAR)
+        box = crop_box(image.width, image.height, rng, keep_aspect=self.keep_aspect)
         if box != (0, 0, *image.size):
             image = image.crop(box)
         if image.size != (self.width, self.height):
@@ -55,11 +60,11 @@ class TrainTransform:
         return erase(normalise(image), self.erasing, rng)
 
 
-def crop_box(width: int, height: int, rng: random.Random) -> tuple[int, int, int, int]:
+def crop_box(width: int, height: int, rng: random.Random, *, keep_aspect: bool = False) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of 64 to 100 % of the area, height 2 to 3 times the width; after ten misfits, the whole image."""
     for _ in range(10):
         area = rng.uniform(0.64, 1.0) * (width * height)
-        aspect = rng.uniform(2, 3)
+        aspect = height / width if keep_aspect else rng.uniform(2, 3)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if w <= width and h <= height:
             left, top = rng.randint(0, width - w), rng.randint(0, height - h)
@@ -116,9 +121,9 @@ class IdentityPasses:
 
     def batch(self, pass_number: int, position: int) -> np.ndarray:
         """Indices `(ids_per_batch * images_per_id,)`, grouped by identity; one with too few images draws all of them with replacement."""
-        order = _generator(self.seed, self.stream, pass_number).permutation(len(self.images_of))
+        order = step_generator(self.seed, self.stream, pass_number).permutation(len(self.images_of))
         chosen = order[position * self.ids_per_batch:(position + 1) * self.ids_per_batch]
-        draw = _generator(self.seed, self.stream, pass_number, position + 1)
+        draw = step_generator(self.seed, self.stream, pass_number, position + 1)
         k = self.images_per_id
         return np.concatenate([draw.choice(self.images_of[i], k, replace=len(self.images_of[i]) < k) for i in chosen])
 
@@ -154,6 +159,11 @@ def shuffled_passes(n: int, batch_size: int, *, seed: int, stream: str) -> Shuff
     return ShuffledPasses(epoch_plan(n, batch_size, seed=seed, stream=stream))
 
 
+def own_passes(step: int, steps_per_pass: int) -> tuple[int, int]:
+    """(pass number, position in it) of a loader that begins anew only when it has run out."""
+    return divmod(step, steps_per_pass)
+
+
 def released_restarts(step: int, steps_per_epoch: int, shorter_pass: int) -> tuple[int, int]:
     """(pass number, position in it) of both auxiliary loaders at a step of the run.
 
@@ -177,10 +187,11 @@ def pseudo_labels(step: int, n: int, *, kind: str = "random10k", seed: int, num_
         raise InputError(f"pseudo-labels {kind!r}: expected random10k or unique")
     if num_ids > PSEUDO_LABELS.start:
         raise InputError(f"pseudo-labels random10k begin at {PSEUDO_LABELS.start}, but the source has {num_ids} identities: use unique")
-    return _generator(seed, "pseudo-labels", step).integers(PSEUDO_LABELS.start, PSEUDO_LABELS.stop, n)
+    return step_generator(seed, "pseudo-labels", step).integers(PSEUDO_LABELS.start, PSEUDO_LABELS.stop, n)
 
 
-def _generator(seed: int, stream: str, *place: int) -> np.random.Generator:
+def step_generator(seed: int, stream: str, *place: int) -> np.random.Generator:
+    """NumPy's generator of one place of a named random stream."""
     return np.random.default_rng((seed, zlib.crc32(stream.encode()), *place))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,37 +25,36 @@ from common.evaluation.features import save_features
 from common.evaluation.ranking import evaluate
 from common.runs import Workspace
 from common.training import pick_device
-from hhl.config import NetConfig
+from hhl.config import NetConfig, TestConfig
 from hhl.model import HHLNet, build_network
 
 BATCH = 128
 
 
-def score(model: HHLNet, target: ReIDDataset, device: torch.device, workspace: Workspace, workers: int = 0) -> None:
+def score(model: HHLNet, target: ReIDDataset, test: TestConfig, device: torch.device, workspace: Workspace, workers: int = 0) -> None:
     """Writes `scores.json` (`last`, `last+adabn`) and the features of `last` into the workspace."""
-    size = model.image_size
-    features = [embed(model, samples, size, device, workers) for samples in (target.query, target.gallery)]
+    features = [embed(model, samples, test, device, workers) for samples in (target.query, target.gallery)]
     for name, samples, rows in zip(("query", "gallery"), (target.query, target.gallery), features):
         save_features(workspace.folder / f"{name}.npz", rows, [s.pid for s in samples], [s.camid for s in samples],
-                      [s.path.name for s in samples], normalised=True, model="HHL pool5")
-    adapted = adapt(model, target.train, size, device, workers)
+                      [s.path.name for s in samples], normalised=test.normalise, model="HHL pool5")
+    adapted = adapt(model, target.train, test, device, workers)
     scores = {"last": rank(target, *features),
-              "last+adabn": rank(target, *(embed(adapted, samples, size, device, workers) for samples in (target.query, target.gallery)))}
+              "last+adabn": rank(target, *(embed(adapted, samples, test, device, workers) for samples in (target.query, target.gallery)))}
     workspace.write_json("scores.json", scores)
 
 
-def embed(model: HHLNet, samples: Sequence[Sample], size: tuple[int, int], device: torch.device, workers: int = 0,
+def embed(model: HHLNet, samples: Sequence[Sample | Path], test: TestConfig, device: torch.device, workers: int = 0,
           *, flip: bool = False) -> np.ndarray:
-    """Test features `(N, D)`, L2-normalised: bicubic resize, one view unless `flip` (as released)."""
-    images = SampleImages(samples, EvalTransform(*size, "bicubic"))
-    rows = extract_features(lambda x: model(x, "pool5"), ordered_loader(images, BATCH, workers=workers), device, flip=flip)
+    """Test features `(N, D)`, L2-normalised unless `test` says otherwise: resize, one view unless `flip` (as released)."""
+    images = SampleImages(samples, EvalTransform(*model.image_size, test.interpolation))
+    rows = extract_features(lambda x: model(x, "pooled"), ordered_loader(images, BATCH, workers=workers), device, flip=flip, normalise=test.normalise)
     return rows.numpy()
 
 
-def adapt(model: HHLNet, train: Sequence[Sample], size: tuple[int, int], device: torch.device, workers: int = 0) -> HHLNet:
+def adapt(model: HHLNet, train: Sequence[Sample], test: TestConfig, device: torch.device, workers: int = 0) -> HHLNet:
     """AdaBN: the statistics of every batch norm re-estimated on the target's training images, without labels."""
     plan = epoch_plan(len(train), min(BATCH, len(train)), seed=0, stream="adabn")
-    images = SampleImages(train, EvalTransform(*size, "bicubic"))
+    images = SampleImages(train, EvalTransform(*model.image_size, test.interpolation))
     return adabn(model, planned_loader(images, plan, 0, plan.steps_per_epoch, workers=workers), device)
 
 
@@ -71,10 +70,7 @@ def load_network(path: Path) -> HHLNet:
     net = NetConfig(**saved["net"])
     model = build_network(replace(net, weights="none"), saved["num_ids"], triplet="triplet.weight" in saved["state_dict"])
     model.load_state_dict(saved["state_dict"])
-    model.image_size = (net.height, net.width)
     return model.to(memory_format=torch.channels_last).eval()
-
-
 
 
 @dataclass(frozen=True)
@@ -84,6 +80,7 @@ class Evaluate:
     checkpoint: Path   # model.pt of a finished re-ID stage
     target: str = "synthetic-market"   # dataset that is tested on
     data_root: Path | None = None   # folder that holds the datasets
+    test: TestConfig = field(default_factory=TestConfig)
     flip: bool = False   # average with the mirrored image; no published number does
     adabn: bool = False   # re-estimate batch norm on the target's training images
     rerank: bool = False   # k-reciprocal re-ranking; no published number has it
@@ -96,8 +93,8 @@ def run(options: Evaluate) -> None:
     model = load_network(options.checkpoint).to(device)
     target = load_dataset(options.target, options.data_root)
     if options.adabn:
-        model = adapt(model, target.train, model.image_size, device, options.workers)
-    features = [embed(model, samples, model.image_size, device, options.workers, flip=options.flip) for samples in (target.query, target.gallery)]
+        model = adapt(model, target.train, options.test, device, options.workers)
+    features = [embed(model, samples, options.test, device, options.workers, flip=options.flip) for samples in (target.query, target.gallery)]
     print(json.dumps(rank(target, *features, rerank=options.rerank or None), indent=1))
 
 

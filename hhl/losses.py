@@ -18,13 +18,14 @@ from torch import Tensor
 
 
 def batch_hard_triplet(
-    embeddings: Tensor, labels: Tensor, *, margin: float | str = 0.3, self_positive: bool = True, anchors: Tensor | None = None
+    embeddings: Tensor, labels: Tensor, *, margin: float | str = 0.3, self_positive: bool = True, anchors: Tensor | None = None,
+    hinge: bool = True, reduction: str = "mean",
 ) -> tuple[Tensor, Tensor]:
     """Eq. 2: the mean over anchors a of [max_p D(a, p) - min_n D(a, n) + margin]_+, and the share of anchors with every negative farther.
 
-    `embeddings` `(N, D)`, `labels` `(N,)`. The paper prints a sum without the bracket; the released code takes this mean of hinges and
-    counts the anchor itself as a positive, so that a lone image still pushes its nearest negative away. `self_positive=False` is the
-    usual rule, with D(a, p) = 0 for a lone image. `margin="soft"`: softplus(D(a, p) - D(a, n)) in place of the hinge.
+    `embeddings` `(N, D)`, `labels` `(N,)`. The paper prints a sum (`reduction="sum"`) without the bracket (`hinge=False`); the released code
+    takes this mean of hinges and counts the anchor itself as a positive, so that a lone image still pushes its nearest negative away.
+    `self_positive=False` is the usual rule, with D(a, p) = 0 for a lone image. `margin="soft"`: softplus(D(a, p) - D(a, n)) in place of the hinge.
     `anchors` `(N,)`, bool: the rows that act as anchors; the others stay positives and negatives.
     Raises `ValueError` if there is no anchor, or one without a negative.
     """
@@ -39,7 +40,7 @@ def batch_hard_triplet(
     hardest_positive = torch.where(positive, distance, 0.0).amax(dim=1)
     hardest_negative = torch.where(negative, distance, torch.inf).amin(dim=1)
     precision = (hardest_negative > hardest_positive).float().mean()
-    return _excess(hardest_positive - hardest_negative, margin).mean(), precision
+    return _reduce(_excess(hardest_positive - hardest_negative, margin, hinge), reduction), precision
 
 
 def batch_all_triplet(embeddings: Tensor, labels: Tensor, *, margin: float | str = 0.3) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,5 +74,11 @@ def _pairs(labels: Tensor, self_positive: bool) -> tuple[Tensor, Tensor]:
     return same if self_positive else same & ~oneself, ~same
 
 
-def _excess(gap: Tensor, margin: float | str) -> Tensor:
-    return F.softplus(gap) if margin == "soft" else (gap + margin).clamp(min=0)
+def _excess(gap: Tensor, margin: float | str, hinge: bool = True) -> Tensor:
+    if margin == "soft":
+        return F.softplus(gap)
+    return (gap + margin).clamp(min=0) if hinge else gap + margin
+
+
+def _reduce(terms: Tensor, reduction: str) -> Tensor:
+    return terms.mean() if reduction == "mean" else terms.sum()

@@ -26,8 +26,10 @@ class HHLNet(nn.Module):
     as released: Kaiming normal with fan-out for `feat`, N(0, 0.001^2) for both heads, zero biases.
     """
 
-    def __init__(self, backbone: Backbone, num_ids: int, *, embed_dim: int = 1024, triplet_dim: int = 128, dropout: float = 0.5):
+    def __init__(self, backbone: Backbone, num_ids: int, *, embed_dim: int = 1024, triplet_dim: int = 128, dropout: float = 0.5,
+                 triplet_after_dropout: bool = False):
         super().__init__()
+        self.triplet_after_dropout = triplet_after_dropout
         self.base = backbone
         self.feat = nn.Linear(backbone.num_features, embed_dim)
         self.feat_bn = nn.BatchNorm1d(embed_dim)
@@ -41,27 +43,33 @@ class HHLNet(nn.Module):
             nn.init.normal_(head.weight, std=0.001)
             nn.init.zeros_(head.bias)
 
-    def forward(self, x: Tensor, output: str = "logits") -> Tensor:
+    def forward(self, x: Tensor, output: str = "logits") -> Tensor | tuple[Tensor, Tensor]:
         """Images `(B, 3, H, W)`, ImageNet-normalised, to one output.
 
-        `logits`: `(B, num_ids)`. `triplet`: `(B, triplet_dim)`, taken before the dropout and not normalised.
-        `pool5`: `(B, num_features)`, the pooled map, L2-normalised: the test feature.
+        `logits`: `(B, num_ids)`. `triplet`: `(B, triplet_dim)`, taken before the dropout (unless `triplet_after_dropout`), not normalised.
+        `both`: the two of them. `pool5`: `(B, num_features)`, the pooled map, L2-normalised: the test feature; `pooled`: the map's mean itself.
         """
+        if output not in ("logits", "triplet", "both", "pool5", "pooled") or (output in ("triplet", "both") and self.triplet is None):
+            raise ValueError(f"output {output!r}: expected logits, pool5, pooled, or triplet or both (which need triplet_dim > 0)")
         pooled = global_pool(self.base(x))
-        if output == "pool5":
-            return F.normalize(pooled)
+        if output in ("pool5", "pooled"):
+            return F.normalize(pooled) if output == "pool5" else pooled
         embedding = F.relu(self.feat_bn(self.feat(pooled)))
-        if output == "logits":
-            return self.classifier(self.drop(embedding))
-        if output == "triplet" and self.triplet is not None:
+        if output == "triplet" and not self.triplet_after_dropout:
             return self.triplet(embedding)
-        raise ValueError(f"output {output!r}: expected logits, pool5, or triplet (which needs triplet_dim > 0)")
+        dropped = self.drop(embedding)
+        if output == "logits":
+            return self.classifier(dropped)
+        triplet = self.triplet(dropped if self.triplet_after_dropout else embedding)
+        return triplet if output == "triplet" else (self.classifier(dropped), triplet)
 
 
 def build_network(net: NetConfig, num_ids: int, *, triplet: bool) -> HHLNet:
     """The network that a configuration describes; `triplet=False` leaves the triplet head out."""
     backbone = build_backbone(net.backbone, net.weights)
-    model = HHLNet(backbone, num_ids, embed_dim=net.embed_dim, triplet_dim=net.triplet_dim if triplet else 0, dropout=net.dropout)
+    model = HHLNet(backbone, num_ids, embed_dim=net.embed_dim, triplet_dim=net.triplet_dim if triplet else 0, dropout=net.dropout,
+                   triplet_after_dropout=net.triplet_after_dropout)
+    model.image_size = (net.height, net.width)
     return split_batch_norm(model, net.bn_splits)
 
 

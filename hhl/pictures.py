@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")   # before pyplot: no display is needed
 import matplotlib.pyplot as plt
+import numpy as np
 from PIL import Image
 
 from common.datasets import ReIDDataset, Sample
@@ -20,13 +21,14 @@ from common.evaluation.ranked_lists import ranked_lists
 from common.runs import Run, read_curves
 from hhl.data import fake_path
 
-CURVES = {"re-ID losses": ("cross_entropy", "triplet"), "re-ID training": ("accuracy", "triplet_precision"),
+CURVES = {"re-ID losses": ("cross_entropy", "triplet"), "re-ID training": ("accuracy", "triplet_precision", "triplet_active"),
           "StarGAN D": ("d_real", "d_fake", "d_cls", "d_gp"), "StarGAN G": ("g_fake", "g_cls", "g_rec")}
 
 
 def draw(run: Run, target: ReIDDataset, style_folder: Path | None) -> None:
-    """Writes `curves.png`, `ranked_lists.png` and, for rows with camera styles, `camera_styles.png` into the run's folder."""
+    """Writes `curves.png`, `ranked_lists.png`, `feature_spaces.png` and, for rows with camera styles, `camera_styles.png`."""
     curves(run)
+    feature_spaces(run)
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
     if style_folder is not None:
@@ -47,6 +49,26 @@ def curves(run: Run) -> None:
         axis.set(title=title, xlabel="step")
         axis.legend(fontsize=7)
     figure.savefig(run.picture("curves.png"), dpi=90)
+    plt.close(figure)
+
+
+def feature_spaces(run: Run) -> None:
+    """Training images of both domains on the plane of their first two principal components: coloured by domain, and the target's by camera."""
+    folder = run.stages["analysis"].folder
+    measures = run.stages["analysis"].json("measures.json")
+    with np.load(folder / "feature_spaces.npz") as saved:
+        plane, is_target, camera = saved["plane"], saved["is_target"], saved["camera"]
+    figure, (domains, cameras) = plt.subplots(1, 2, figsize=(8, 3.6), sharex=True, sharey=True, constrained_layout=True)
+    for name, rows, colour in ((run.source, ~is_target, "#c2571a"), (run.target, is_target, "#2a6fb0")):
+        domains.scatter(*plane[rows].T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
+    for number in np.unique(camera[is_target]):
+        cameras.scatter(*plane[is_target & (camera == number)].T, s=6, alpha=0.7, label=f"camera {number + 1}", linewidths=0)
+    domains.set(title=f"mixing {measures['domain_mixing']:.2f}, told apart {100 * measures['domain_accuracy']:.0f} %",
+                xlabel="first component", ylabel="second component")
+    cameras.set(title=f"{run.target} by camera", xlabel="first component")
+    for axis in (domains, cameras):
+        axis.legend(fontsize=7, markerscale=2)
+    figure.savefig(run.picture("feature_spaces.png"), dpi=90)
     plt.close(figure)
 
 

@@ -6,31 +6,28 @@ Released counterpart: `HHL.py` and `baseline.py`, `reid/trainers.py`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from common.checkpoints import save_checkpoint
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
-from common.records import Record, canonical, digest
+from common.records import Record, canonical
 from common.runs import Run, Stage, Workspace, rank_and_world
 from common.training import Loop, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from hhl import pictures
-from hhl.batches import Schedule, schedule
-from hhl.config import HHLConfig
-from hhl.data import camera_style_views
-from hhl.evaluate import load_network, score
+from hhl.analysis import analyse
+from hhl.batches import Schedule, first_size, schedule
+from hhl.config import HHLConfig, MethodConfig
+from hhl.evaluate import embed, load_network, score
 from hhl.experiments import HHL
-from hhl.losses import batch_hard_triplet
+from hhl.losses import batch_all_triplet, batch_hard_triplet
 from hhl.model import HHLNet, build_network, parameter_groups
-from hhl.stargan.oracle import oracle_errors
-from hhl.stargan.train import load_generator, train_stargan
-from hhl.stargan.translate import FOLDER, translate
+from hhl.styles import camera_styles, target_views
 
 
 def train(config: HHLConfig, run: Run, options: Options) -> Record:
@@ -47,16 +44,23 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
     views, num_views = target_views(config, target, style_folder)
     start = pretrain(config, source, run, device, options)
     uses = {"net": config.net, "recipe": config.recipe, "method": config.method, "labelled": labelled.manifest, "seed": run.seed,
-            "target": target.manifest if num_views else None, "styles": style_hash, "start": start.hash if start else None}
+            "start": start.hash if start else None}
+    if num_views:
+        uses |= {"target": target.manifest, "styles": style_hash if num_views > 1 else "", "first_size": first_size(config)}
     network = run.stage("reid", uses, lambda work: train_reid(config, labelled, views, num_views, run.seed, device, work, options, start),
                         collective=True)
 
-    scored = run.stage("scores", {"reid": network.hash, "target": target.manifest, "query": "resize bicubic, pool5, euclidean"},
-                       lambda work: score(load_network(network.folder / "model.pt").to(device), target, device, work, options.workers))
+    def trained() -> HHLNet:
+        return load_network(network.folder / "model.pt").to(device)
+
+    scored = run.stage("scores", {"reid": network.hash, "target": target.manifest, "test": config.test},
+                       lambda work: score(trained(), target, config.test, device, work, options.workers))
+    analysed = run.stage("analysis", {"scores": scored.hash, "source": source.manifest, "styles": style_hash},
+                         lambda work: analyse(trained(), source, target, style_folder, scored.folder, device, work, options.workers))
     if rank_and_world()[0] == 0:
         pictures.draw(run, target, style_folder)
     return run.record(scored.json("scores.json"), data={"source": source.manifest, "target": target.manifest}, selection="last epoch",
-                      measures=measures)
+                      measures={**measures, **analysed.json("measures.json")})
 
 
 def pretrain(config: HHLConfig, source: ReIDDataset, run: Run, device: torch.device, options: Options) -> Stage | None:
@@ -65,39 +69,10 @@ def pretrain(config: HHLConfig, source: ReIDDataset, run: Run, device: torch.dev
     if epochs == 0:
         return None
     plain = replace(config, recipe=replace(config.recipe, epochs=epochs, drop_epoch=epochs),
-                    method=replace(config.method, source_triplet=False, target_views="none"))
+                    method=MethodConfig(source_triplet=False, target_views="none"))
     seed = run.seed + 1_000_000   # other images in another order than in the rows
     return run.stage("pretrain", {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed},
                      lambda work: train_reid(plain, source, (), 0, seed, device, work, options), collective=True)
-
-
-def camera_styles(config: HHLConfig, target: ReIDDataset, run: Run, device: torch.device, options: Options) -> tuple[Path | None, str, dict]:
-    """The camera-style folder that the row needs, what identifies it, and what was measured on it (synthetic targets: against the oracle)."""
-    if config.method.target_views != "camera":
-        return None, "", {}
-    if config.style.folder:
-        folder = Path(config.style.folder)
-        return folder, digest([(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]), {}
-    gan = run.stage("stargan", {"config": config.stargan, "target": target.manifest, "seed": run.seed},
-                    lambda work: train_stargan(config.stargan, target, run.seed, device, work, workers=options.workers))
-
-    def build(work: Workspace) -> None:
-        generator = load_generator(config.stargan, target.num_cameras, gan.folder / "generator.pt", device)
-        translate(generator, target, config.stargan, config.style, work, device, checkpoint_hash=gan.hash, workers=options.workers)
-        work.write_json("oracle.json", oracle_errors(target, work.folder / FOLDER))
-
-    fakes = run.stage("camstyle", {"stargan": gan.hash, "style": config.style}, build)
-    return fakes.folder / FOLDER, fakes.hash, fakes.json("oracle.json")
-
-
-def target_views(config: HHLConfig, target: ReIDDataset, style_folder: Path | None) -> tuple[Sequence[Sample], int]:
-    """The target images that the triplet loss sees, style by style, and the number of views of each (0: the row has no target images)."""
-    if config.method.target_views == "none":
-        return (), 0
-    if style_folder is None:
-        return target.train, 1
-    views = camera_style_views(target.train, style_folder, target.num_cameras, config.method.include_own_style)
-    return views, len(views) // len(target.train)
 
 
 def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int, device: torch.device,
@@ -105,49 +80,95 @@ def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample]
     """Trains the network on one row's batches, its backbone from `start` if given, and writes `model.pt`."""
     seed_everything(seed, deterministic=options.deterministic)
     batches = schedule(config, labelled, views, num_views, seed)
-    model = build_network(config.net, len(labelled.train_labels), triplet=len(batches.parts) > 1).to(device)
+    in_triplet = bool({"source", "target"} & set(batches.parts))
+    model = build_network(config.net, len(labelled.train_labels), triplet=in_triplet).to(device)
     if start is not None:
         model.base.load_state_dict(load_network(start.folder / "model.pt").base.state_dict())
-    optimizer = build_optimizer(config, model, triplet=len(batches.parts) > 1)
+    optimizer = build_optimizer(config, model, triplet=in_triplet)
     label = "re-ID" if config.recipe.pretrain_epochs == 0 or start else "pretraining"
-    loop = Loop(workspace, batches.total, {"model": model, "optimizer": optimizer}, label=label, save_every=batches.steps_per_epoch)
+    state = {"model": model, "optimizer": optimizer, **({"clusters": batches.clusters} if batches.clusters else {})}
+    loop = Loop(workspace, batches.total, state, label=label, save_every=batches.steps_per_epoch)
     model.to(memory_format=torch.channels_last).train()
-    run_steps(config, model, optimizer, loop, batches, device, options.workers)
+
+    def recluster(epoch: int) -> None:
+        if batches.clusters is not None:
+            batches.clusters.refresh(embed(model.eval(), views[:len(views) // num_views], config.test, device, options.workers), epoch)
+            model.train()
+
+    run_steps(config, model, optimizer, loop, batches, device, batches.load(loop.start, device, options.workers, at_epoch=recluster))
     if loop.main:
         save_checkpoint(workspace.folder / "model.pt", {"state_dict": model.state_dict(), "num_ids": len(labelled.train_labels),
                                                             "net": canonical(config.net)})
 
 
 def run_steps(config: HHLConfig, model: HHLNet, optimizer: torch.optim.Optimizer, loop: Loop, batches: Schedule, device: torch.device,
-              workers: int) -> None:
+              loaded: Iterator[dict[str, Tensor]]) -> None:
     """The training loop. Every part of the batch is forwarded on its own, in the released order, and moves the batch-norm statistics."""
-    rank, world = rank_and_world()
-    loaders = [part.loader(loop.start, loop.total, workers=workers, rank=rank, world=world, pin_memory=device.type == "cuda")
-               for part in batches.parts.values()]
-    for step, loaded in zip(loop, zip(*loaders)):
+    method = config.method
+    for step, images in zip(loop, loaded):
         set_learning_rate(optimizer, 0.1 ** (step // batches.steps_per_epoch // config.recipe.drop_epoch))
-        images = {name: batch.to(device, non_blocking=True, memory_format=torch.channels_last) for name, (batch, _) in zip(batches.parts, loaded)}
         labels = {name: part.labels(step, device) for name, part in batches.parts.items()}
+        logits, embeddings = forward_single(model, images) if config.recipe.single_pass else forward_parts(model, images)
+        loss, terms = torch.zeros((), device=device), {}
 
         # cross-entropy of the labelled images (Eq. 1)
-        logits = gather(model(images["classify"]))
-        loss_ce = F.cross_entropy(logits, labels["classify"])
+        if logits is not None:
+            terms["cross_entropy"] = F.cross_entropy(logits, labels["classify"])
+            terms["accuracy"] = (logits.argmax(1) == labels["classify"]).float().mean()
+            loss = loss + terms["cross_entropy"]
 
-        # one hardest search over source and target views together (L_T, L_D, L_C, L_CD: Eqs. 2-5)
-        in_triplet = [name for name in ("source", "target") if name in images]
-        loss_triplet, precision = torch.zeros((), device=device), torch.zeros((), device=device)
-        if in_triplet:
-            embeddings = torch.cat([gather(model(images[name], "triplet")) for name in in_triplet])
-            loss_triplet, precision = batch_hard_triplet(embeddings, torch.cat([labels[name] for name in in_triplet]),
-                                                         margin=config.method.margin, self_positive=config.method.self_positive)
+        # one search over source and target views together (L_T, L_D, L_C, L_CD: Eqs. 2-5), weighted as in Eq. 6
+        if embeddings is not None:
+            of_triplet = torch.cat([labels[name] for name in ("source", "target") if name in labels])
+            anchors = anchor_mask(method.target_anchors, len(of_triplet), batches.target_images(step), batches.num_views)
+            terms["triplet"], terms[SHARE[method.triplets]] = triplet_term(method, embeddings, of_triplet, anchors.to(device))
+            loss = loss + method.beta * terms["triplet"]
 
-        loss = loss_ce + config.method.beta * loss_triplet   # Eq. 6
         optimizer.zero_grad()
         loss.backward()
         average_gradients(model.parameters())
         optimizer.step()
-        accuracy = (logits.argmax(1) == labels["classify"]).float().mean()
-        loop.log(step, cross_entropy=loss_ce, triplet=loss_triplet, triplet_precision=precision, accuracy=accuracy)
+        if "target" in batches.parts:
+            terms["repeated_people"] = float(batches.repeated_people(step))
+        loop.log(step, **terms)
+
+
+def forward_parts(model: HHLNet, images: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """Logits of `classify` and embeddings of `source` and `target` `(N, D)`, each part forwarded on its own."""
+    logits = gather(model(images["classify"])) if "classify" in images else None
+    embeddings = [gather(model(images[name], "triplet")) for name in ("source", "target") if name in images]
+    return logits, torch.cat(embeddings) if embeddings else None
+
+
+def forward_single(model: HHLNet, images: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """The same from one pass over the whole batch, which then shares its batch-norm statistics."""
+    parts = [len(batch) for batch in images.values()]
+    if model.triplet is None:
+        return forward_parts(model, images)
+    logits, embeddings = (output.split(parts) for output in model(torch.cat(list(images.values())), "both"))
+    of_triplet = [gather(rows) for name, rows in zip(images, embeddings) if name != "classify"]
+    return gather(logits[0]) if "classify" in images else None, torch.cat(of_triplet) if of_triplet else None
+
+
+def anchor_mask(target_anchors: str, n: int, target_images: int, num_views: int) -> Tensor:
+    """Which of the `n` rows (source, then the target's images, then their fakes style by style) act as anchors."""
+    first_target = n - target_images * num_views
+    anchors = torch.ones(n, dtype=torch.bool)
+    if target_anchors != "all":
+        anchors[first_target + (target_images if target_anchors == "real" else 0):] = False
+    return anchors
+
+
+SHARE = {"hard": "triplet_precision", "all": "triplet_active", "all_nonzero": "triplet_active"}
+
+
+def triplet_term(method: MethodConfig, embeddings: Tensor, labels: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """The triplet loss that the row asks for, and the share of right anchors (batch hard) or of active triplets (batch all)."""
+    if method.triplets == "hard":
+        return batch_hard_triplet(embeddings, labels, margin=method.margin, self_positive=method.self_positive, anchors=anchors,
+                                  hinge=method.hinge, reduction=method.reduction)
+    mean_of_all, mean_of_active, active = batch_all_triplet(embeddings, labels, margin=method.margin)
+    return (mean_of_all if method.triplets == "all" else mean_of_active), active
 
 
 def build_optimizer(config: HHLConfig, model: nn.Module, *, triplet: bool) -> torch.optim.SGD:

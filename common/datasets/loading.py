@@ -50,19 +50,24 @@ class SampleImages(Dataset):
 
     The key is a `Draw` (training: rng from seed, stream, step and slot) or an int (evaluation: rng from seed, stream and index).
     `stream` names the random stream, so that two loaders of one run do not draw alike. `cache` decodes all images at once and keeps
-    them in memory; a transform must not change its image in place. Raises `InputError` for a broken image.
+    them in memory; a transform must not change its image in place. `period`: slots that are equal modulo it draw alike (several views of
+    one image, a batch holding all first views, then all second ones, ...). Raises `InputError` for a broken image.
     """
 
-    def __init__(self, samples: Sequence[Sample | str | Path], transform: Transform, *, seed: int = 0, stream: str = "", cache: bool = False):
+    def __init__(self, samples: Sequence[Sample | str | Path], transform: Transform, *, seed: int = 0, stream: str = "", cache: bool = False,
+                 period: int | None = None):
         self.paths = [s.path if isinstance(s, Sample) else Path(s) for s in samples]
-        self.transform, self.seed, self.stream = transform, seed, stream
+        self.transform, self.seed, self.stream, self.period = transform, seed, stream, period
         self.decoded = [read_image(path) for path in self.paths] if cache else None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, key: int | Draw) -> tuple[Tensor, int]:
-        index, place = (key.index, f"{key.step}/{key.slot}") if isinstance(key, Draw) else (key, f"image {key}")
+        if isinstance(key, Draw):
+            index, place = key.index, f"{key.step}/{key.slot % self.period if self.period else key.slot}"
+        else:
+            index, place = key, f"image {key}"
         image = self.decoded[index] if self.decoded else read_image(self.paths[index])
         return self.transform(image, random.Random(f"{self.seed}/{self.stream}/{place}")), index
 

@@ -6,7 +6,6 @@ Released counterpart: `Solver.test` of `stargan4reid`: `<stem>_fake_<k>.jpg`, k 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,19 +39,24 @@ def translate(generator: Generator, target: ReIDDataset, config: StarGANConfig, 
         for real, index in ordered_loader(images, batch, workers=workers) if todo else ():
             for camera in range(target.num_cameras):
                 style_of = camera_one_hot(torch.full((len(real),), camera), target.num_cameras).to(device)
-                _save(generator(real.to(device), style_of), [todo[i] for i in index], folder, camera, style)
+                fakes = to_uint8(generator(real.to(device), style_of), truncate=style.truncate)
+                for pixels, i in zip(fakes, index):
+                    save_fake(pixels, todo[i], folder, camera, style.quality)
             bar.update(len(real))
-    workspace.write_json("manifest.json", {
-        "generator": "StarGAN", "checkpoint": checkpoint_hash, "source": target.manifest, "code_version": code_version(),
-        "images": len(target.train) * target.num_cameras,
-    })
+    workspace.write_json("manifest.json", manifest("StarGAN", checkpoint_hash, target))
 
 
-def _save(fakes: Tensor, samples: Sequence[Sample], folder: Path, camera: int, style: StyleConfig) -> None:
-    for pixels, sample in zip(to_uint8(fakes, truncate=style.truncate), samples):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=style.quality)
-        write_atomic(fake_path(folder, sample.path.stem, camera + 1), buffer.getvalue())
+def manifest(generator: str, checkpoint: str, target: ReIDDataset) -> dict:
+    """What a camera-style folder says of itself."""
+    return {"generator": generator, "checkpoint": checkpoint, "source": target.manifest, "code_version": code_version(),
+            "images": len(target.train) * target.num_cameras}
+
+
+def save_fake(pixels: np.ndarray, sample: Sample, folder: Path, camera: int, quality: int) -> None:
+    """Writes `<stem>_fake_<camera + 1>.jpg`; `pixels` uint8 `(H, W, 3)`, `camera` 0-based."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    write_atomic(fake_path(folder, sample.path.stem, camera + 1), buffer.getvalue())
 
 
 def to_uint8(images: Tensor, *, truncate: bool) -> np.ndarray:

@@ -69,7 +69,7 @@ def test_the_triplet_output_does_not_see_the_dropout(formulas):
 def test_outputs_that_do_not_exist():
     model = HHLNet(build_backbone("thin"), 5, triplet_dim=0)
     for output in ("triplet", "fc128"):
-        with pytest.raises(ValueError, match=f"output '{output}': expected logits, pool5, or triplet"):
+        with pytest.raises(ValueError, match=f"output '{output}': expected logits, pool5, pooled, or triplet"):
             model(torch.zeros(2, 3, 64, 32), output)
 
 

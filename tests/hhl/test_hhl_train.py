@@ -23,8 +23,9 @@ from hhl.stargan.translate import FOLDER, to_uint8
 from hhl.train import build_network, build_optimizer, set_learning_rate, train
 from reports.collect import collect, read_results
 
-TINY = ("--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch 16 --recipe.ids 3 --recipe.images-per-id 2 "
-        "--recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 --stargan.blocks 1 --stargan.d-channels 4 "
+TINY = ("--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 --recipe.batch 16 --recipe.ids 3 "
+        "--recipe.images-per-id 2 --recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 --stargan.blocks 1 "
+        "--stargan.d-channels 4 "
         "--net.embed-dim 16 --net.triplet-dim 8 --threads 1").split()
 ROWS = [f"hhl/table2/{row}" for row in ("baseline_source", "L_CD", "baseline_target")]
 
@@ -68,9 +69,9 @@ def finished(data_root, tmp_path_factory) -> Path:
 
 def test_three_rows_give_records_pictures_and_a_camera_style_folder(finished):
     hhl = record(finished)
-    assert set(hhl.scores) == {"last", "last+adabn"} and set(hhl.stages) == {"stargan", "camstyle", "pretrain", "reid", "scores"}
-    assert set(record(finished, "baseline_source").stages) == {"pretrain", "reid", "scores"}
-    assert {Path(p).name for p in hhl.pictures} == {"curves.png", "ranked_lists.png", "camera_styles.png"}
+    assert set(hhl.scores) == {"last", "last+adabn"} and set(hhl.stages) == {"stargan", "camstyle", "pretrain", "reid", "scores", "analysis"}
+    assert set(record(finished, "baseline_source").stages) == {"pretrain", "reid", "scores", "analysis"}
+    assert {Path(p).name for p in hhl.pictures} == {"curves.png", "ranked_lists.png", "camera_styles.png", "feature_spaces.png"}
     assert all((finished / p).stat().st_size > 1000 for p in hhl.pictures)
     (folder,) = finished.rglob(FOLDER)
     assert len(list(folder.glob("*_fake_?.jpg"))) == 6 * hhl.data["target"]["train"]
@@ -96,7 +97,7 @@ def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
 def test_an_authors_style_folder_is_taken_as_it_is(finished, data_root, tmp_path):
     (folder,) = finished.rglob(FOLDER)
     assert run_hhl(data_root, tmp_path, "--style.folder", str(folder)) == 0
-    assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {"pretrain", "reid", "scores"}
+    assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {"pretrain", "reid", "scores", "analysis"}
 
     copy = tmp_path / "copy"   # the same images elsewhere are the same stage; other images under the same path are another
     shutil.copytree(folder, copy)

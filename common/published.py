@@ -68,7 +68,7 @@ def published(paper: str, folder: Path = FOLDER) -> dict[tuple[str, str, str], P
     data = published_file(paper, folder)
     rows: dict[tuple[str, str, str], Published] = {}
     for table in data.get("table", ()):
-        for row in _rows({**data["defaults"], **table}, f"{paper}.toml, {table['where']}"):
+        for row in _rows({**data["defaults"], **table}, f"{paper}.toml, {table.get('where', 'a table')}"):
             identity = (row.key, row.source, row.target)
             if identity in rows or not KEY.fullmatch(row.key) or not row.key.startswith(f"{paper}/"):
                 raise InputError(f"{paper}.toml: {row.key} on {row.source}->{row.target}: expected a key of {paper}/, once; repeated or malformed")
@@ -91,10 +91,21 @@ def published_source(paper: str, folder: Path = FOLDER) -> Source:
 def published_file(paper: str, folder: Path = FOLDER) -> dict[str, Any]:
     """The whole file, with what it says about agreement (`same`, `rising`, `gain`, `known`); empty if there is none."""
     path = folder / f"{paper}.toml"
-    return tomllib.loads(path.read_text()) if path.is_file() else {}
+    return read_toml(path) if path.is_file() else {}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises `InputError` with the place of a slip."""
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML: {error}") from None
 
 
 def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
+    absent = {"where", "how", "error", "columns", "rows", *CHOICES} - set(table)
+    if absent or not {"pair", "pairs"} & set(table):
+        raise InputError(f"{origin}: expected {', '.join(sorted(absent)) or 'pair or pairs'} in the table or in [defaults]")
     for name, choices in CHOICES.items():
         if table[name] not in choices:
             raise InputError(f"{origin}: {name} {table[name]!r}: expected one of {', '.join(choices)}")

@@ -11,9 +11,8 @@ A claim compares two sides, each a key or a signed sum of keys (`["hhl/table2/L_
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -21,14 +20,9 @@ from typing import Any
 from scipy.stats import t
 
 from common.errors import InputError
-from common.published import published
+from common.published import published, read_toml
 from common.records import METRICS, Record
 from reports.experiments import REPORTS, built_papers, experiments
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 RELATIONS = ("greater", "less", "equivalent", "best_among")
 ORIGINS = ("paper", "blog", "ours")
@@ -104,7 +98,7 @@ class Difference:
 
 def all_claims(reports: Path = REPORTS) -> list[Claim]:
     """`claims.toml` in its order; `both_ways` gives a second claim with source and target exchanged. Raises `InputError` for a malformed one."""
-    sections = tomllib.loads((reports / "claims.toml").read_text())
+    sections = read_toml(reports / "claims.toml")
     return [claim for paper, section in sections.items() for entry in section["claim"] for claim in _expand(paper, section, entry)]
 
 
@@ -116,6 +110,9 @@ def read_claims(reports: Path = REPORTS) -> list[Claim]:
 def _expand(paper: str, section: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[Claim]:
     entry = {"metric": "R-1", "pair": section["pair"], "measured_on": section["measured_on"], **entry}
     both_ways = entry.pop("both_ways", False)
+    unknown, absent = set(entry) - {f.name for f in fields(Claim)}, {"text", "left", "right"} - set(entry)
+    if unknown or absent:
+        raise InputError(f"claims.toml: {entry.get('text')!r}: {', '.join(sorted(unknown | absent))}: {'no such field' if unknown else 'missing'}")
     entry.update({side: entry[side] if isinstance(entry[side], str) else tuple(entry[side]) for side in ("left", "right")})
     entry.update({name: (entry[name],) * 2 if isinstance(entry[name], str) else tuple(entry[name]) for name in PAIRED if name in entry})
     claim = Claim(paper, **entry)

@@ -180,7 +180,6 @@ def test_views_of_a_target_batch_come_in_the_released_order(target, golden):
     read = SampleImages(views, lambda image, rng: torch.tensor(np.asarray(image)[0, 0, 0] // 10))
     (levels, indices), = planned_loader(read, lambda step: flat, 0, 1)
     assert levels.tolist() == indices.tolist() == flat.tolist()   # the images on disk are the ones meant
-    assert np.tile(np.arange(3), 4).tolist() == golden("hhl_data")["target_label_groups"].tolist()
 
 
 def test_views_keep_the_person_and_take_the_camera_of_their_style(target):

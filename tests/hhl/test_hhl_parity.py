@@ -20,10 +20,9 @@ from torch.utils.data import Dataset
 from common.backbones import Backbone, build_backbone
 from common.cli import override
 from common.datasets.base import ReIDDataset, Sample
-from common.evaluation.ranking import evaluate, evaluate_distances
 from common.runs import Workspace
 from common.training import Loop
-from hhl import batches, data
+from hhl import batches
 from hhl.batches import Part, Schedule
 from hhl.config import PRESETS, HHLConfig
 from hhl.experiments import EXPERIMENTS
@@ -63,7 +62,7 @@ def run_loop(tmp_path):
     return run
 
 
-# ---------------------------------------------------------------- 1. names and settings
+# ---------------------------------------------------------------- names and settings
 
 @pytest.mark.parametrize("triplet_dim", [128, 0])
 def test_names_and_shapes_at_full_size(triplet_dim, golden):
@@ -94,7 +93,7 @@ def test_the_released_preset_is_what_the_released_commands_do_by_default(golden)
     assert gan.width == gan.height / 2 and gan.lambda_idt == 0 and not gan.residual and gan.lr_decay == "quirk" and recipe.batch_scale == 1
 
 
-# ---------------------------------------------------------------- 4. learning rates, read off the running loop
+# ---------------------------------------------------------------- learning rates, read off the running loop
 
 @pytest.mark.parametrize("command", ["hhl", "baseline"])
 def test_learning_rate_of_every_parameter_over_the_epochs(command, run_loop, golden, monkeypatch):
@@ -120,7 +119,7 @@ def test_learning_rate_of_every_parameter_over_the_epochs(command, run_loop, gol
     assert {name for name in names.values() if rates[0][name] == 0} == (EMBEDDING if triplet else set())
 
 
-# ---------------------------------------------------------------- 5. training steps
+# ---------------------------------------------------------------- training steps
 
 @pytest.fixture
 def released_step(formulas) -> Schedule:
@@ -166,6 +165,18 @@ def test_one_and_three_released_training_steps(released_step, run_loop, formulas
     assert all(torch.equal(model.state_dict()[name], value) for name, value in frozen.items()) and len(frozen) == 6
 
 
+def test_two_released_baseline_steps(released_step, run_loop, formulas, golden):
+    """`Trainer.train` with the optimiser of `baseline.py`: cross-entropy alone, FC-1024 at 0.1, one pass a step."""
+    expected = golden("hhl_parity")
+    model = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=0)
+    formulas.fill(model)
+    model.drop = formulas.HalfDrop()
+    optimizer = build_optimizer(RELEASED, model.double(), triplet=False)
+    terms = run_loop(RELEASED, model, optimizer, Schedule({"classify": released_step.parts["classify"]}, 2, 2))
+    np.testing.assert_allclose([[line["cross_entropy"], line["accuracy"]] for line in terms], expected["baseline_losses"], rtol=1e-6)
+    np.testing.assert_allclose(formulas.fingerprint(model.state_dict()), expected["baseline_after"], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("num_ids, cameras, published_start", [(702, 6, 6.74), (751, 8, 6.81)])
 def test_loss_before_the_first_update(num_ids, cameras, published_start):
     """ln(#ID) + 0.5 * 0.37: batch norm fixes the scale of FC-128 at its random start, and with it the triplet loss at about 0.37.
@@ -182,62 +193,7 @@ def test_loss_before_the_first_update(num_ids, cameras, published_start):
     assert (cross_entropy + 0.5 * triplet).item() == pytest.approx(published_start, abs=0.02)
 
 
-# ---------------------------------------------------------------- 8, 9. sampling and pseudo-labels
-
-def check_identity_pass(indices: np.ndarray, pids: np.ndarray) -> None:
-    """What the released `RandomIdentitySampler` promises of a pass in which all identities fit into batches."""
-    rows, counts = indices.reshape(-1, 8), np.bincount(pids)
-    assert (pids[rows] == pids[rows[:, :1]]).all()                                        # 8 images of one identity side by side
-    assert sorted(pids[rows[:, 0]]) == list(range(len(counts)))                           # every identity once
-    distinct = {pids[row[0]]: len(set(row)) for row in rows}
-    assert all(distinct[pid] == 8 if count >= 8 else distinct[pid] <= count for pid, count in enumerate(counts))   # else with replacement
-    repeated = [pid for pid, count in enumerate(counts) if count < 8 and distinct[pid] < count]
-    assert repeated                                                                       # all 8 drawn: some image may be left out
-
-
-@pytest.fixture
-def pids() -> np.ndarray:
-    """20 identities with 5 to 15 images."""
-    return np.repeat(np.arange(20), 5 + 7 * np.arange(20) % 11)
-
-
-def test_identity_passes_and_the_released_sampler_follow_the_same_rules(pids, golden):
-    """The sequences differ: the released one is the next in line of two global generators, ours a function of seed, pass and position."""
-    passes = data.identity_passes(pids, ids_per_batch=4, seed=0, stream="source")
-    ours = [np.concatenate([passes.batch(number, position) for position in range(5)]) for number in range(2)]
-    for first, second in (ours, golden("hhl_parity")["sampler_sequence"]):
-        check_identity_pass(first, pids)
-        check_identity_pass(second, pids)
-        assert pids[first].tolist() != pids[second].tolist()                              # a new order in each pass
-
-
-def test_identity_passes_give_the_released_sequence_from_the_released_draws(pids, golden, monkeypatch):
-    """`np.random.seed(3)`, and the two permutations that torch gave the released sampler: index for index the same."""
-    class ReleasedDraws:
-        legacy = np.random.RandomState(3)
-
-        def permutation(self, n: int) -> np.ndarray:
-            return order[number]
-
-        def choice(self, *args, **kwargs) -> np.ndarray:
-            return self.legacy.choice(*args, **kwargs)
-
-    order = golden("hhl_parity")["sampler_order"]
-    draws = ReleasedDraws()
-    monkeypatch.setattr(data, "step_generator", lambda *place: draws)
-    passes = data.identity_passes(pids, ids_per_batch=4, seed=0, stream="source")
-    for number, expected in enumerate(golden("hhl_parity")["sampler_sequence"]):
-        assert np.concatenate([passes.batch(number, position) for position in range(5)]).tolist() == expected.tolist()
-
-
-def test_pseudo_labels_are_those_of_the_released_draws(golden):
-    """Three accesses of one image in three views, with 0, 0.25 and the last number before 1 in place of `torch.rand(1)`."""
-    labels, span = golden("hhl_parity")["pseudo_labels"], data.PSEUDO_LABELS
-    assert (labels == labels[:, :1]).all()                                                # shared by the views
-    assert labels[:, 0].tolist() == [span[int(u * len(span))] for u in (0.0, 0.25, 1 - 2**-24)] == [span[0], 3500, span[-1]]
-
-
-# ---------------------------------------------------------------- 13. the rows: sizes and order of the passes
+# ---------------------------------------------------------------- the rows: sizes and order of the passes, pseudo-labels
 
 CAMERAS = {6: "Market-1501", 8: "DukeMTMC-reID"}
 
@@ -305,42 +261,3 @@ def test_pseudo_labels_of_a_step(cameras, schedule_of):
     again = set(labels[0]) & set(labels[1])   # 16 of 20 images are in each batch
     assert len(again) >= 12 and sum(labels[0][image] == labels[1][image] for image in again) <= 1
     assert schedule.parts["source"].labels(0, torch.device("cpu")).max() < 10
-
-
-# ---------------------------------------------------------------- 10. evaluation
-
-def test_scores_of_random_features_equal_the_released_ones(formulas, golden):
-    """Float32 features, 200 gallery images: junk, distractors, 37 same-camera pairs, one query without a match."""
-    arrays = golden("hhl_parity")
-    i, g = np.arange(30), np.arange(200)
-    query_pids, gallery_pids = np.where(i == 29, 77, 1 + i % 9), g * 7 % 12 - 1
-    trial = arrays["evaluation_trial"].item()   # the first gallery in which no right and wrong image are within 1e-5
-    query, gallery = (F.normalize(formulas.scattered(name, n, 24)) for name, n in (("query features", 30), (f"gallery features {trial}", 200)))
-    result = evaluate(query, query_pids, i * 5 % 6, gallery, gallery_pids, g * g // 3 % 6, ranks=range(1, 21))
-    np.testing.assert_allclose(result.ap, arrays["evaluation_ap"], atol=1e-9)
-    np.testing.assert_allclose(list(result.cmc.values()), arrays["evaluation_cmc"], atol=1e-9)
-    assert result.mAP == pytest.approx(arrays["evaluation_map"].item(), abs=1e-9) and result.num_valid_queries == 29
-
-
-TIES = {"hit=miss": ([1, 1, 2], [1, 0, 0]), "miss=hit, then hit": ([1, 1, 2], [0, 1, 1]), "hit=hit after miss": ([1, 2, 2], [0, 1, 1]),
-        "all equal": ([1, 1, 1, 1], [1, 0, 0, 0])}
-
-
-def one_threshold_ap(distances: list[float], hits: list[int]) -> float:
-    """Trapezoids over the points of the precision-recall curve, equal distances being one point, from (recall 0, precision 1)."""
-    distances, hits, area, before = np.array(distances), np.array(hits), 0.0, (0.0, 1.0)
-    for threshold in np.unique(distances):
-        found = hits[distances <= threshold]
-        point = (found.sum() / hits.sum(), found.mean())
-        area, before = area + (point[0] - before[0]) * (point[1] + before[1]) / 2, point
-    return area
-
-
-@pytest.mark.parametrize("name, ours", [("hit=miss", 1 / 4), ("miss=hit, then hit", 5 / 12), ("hit=hit after miss", 5 / 12), ("all equal", 1 / 8)])
-def test_ties_are_where_we_leave_the_released_evaluator(name, ours, golden):
-    """The released AP takes equal distances as one threshold; ours puts the wrong images first, so that constant features score low."""
-    distances, hits = TIES[name]
-    arrays = golden("hhl_parity")
-    assert one_threshold_ap(distances, hits) == pytest.approx(arrays["tie_ap"][arrays["tie_names"].tolist().index(name)])
-    result = evaluate_distances(np.array([distances], float), [1], [0], np.where(hits, 1, 2), np.ones(len(hits), int))
-    assert result.mAP == pytest.approx(ours)

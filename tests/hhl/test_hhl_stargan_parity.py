@@ -38,6 +38,15 @@ def test_names_and_shapes_at_full_size(cameras, golden):
 
 # ---------------------------------------------------------------- the training loop
 
+@pytest.mark.parametrize("case", range(4))
+def test_training_images_under_the_released_draws(case, formulas, golden):
+    """`get_loader(mode="train")`: flip, 288x144, crop of 256x128, -1..1; the draw of the flip and the crop's corner are given."""
+    flip, top, left = golden("hhl_parity")["gan_draws"][case]
+    draws = SimpleNamespace(random=lambda: flip, randint=lambda low, high: {32: int(top), 16: int(left)}[high])   # 288 - 256 rows, 144 - 128 columns
+    photo = Image.fromarray(((formulas.scatter("0007_c3s2_000012_01.jpg", 120, 50, 3) + 1) * 127.5).astype(np.uint8))
+    image = train.GanTransform(256, 128)(photo, draws)
+    np.testing.assert_allclose(image.flatten()[::499], golden("hhl_parity")["gan_images"][case], atol=0.01)   # a grey level is 0.008
+
 @pytest.fixture
 def run_stargan(formulas, monkeypatch, tmp_path):
     """Runs `train_stargan` in float64 on the golden arrays' inputs; gives the loss terms, the weights and the learning rates afterwards.

@@ -180,7 +180,7 @@ PRESETS: dict[str, HHLConfig] = {
     # pretrained on the source instead of ImageNet, a residual StarGAN, batches halved, a shorter schedule, learning rate of the backbone x 10
     "demo": HHLConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        recipe=RecipeConfig(epochs=7, pretrain_epochs=5, drop_epoch=5, batch_scale=0.5, base_lr=0.1, embed_lr=0.1, baseline_embed_lr=0.1),
+        recipe=RecipeConfig(epochs=5, pretrain_epochs=5, drop_epoch=4, batch_scale=0.5, base_lr=0.1, embed_lr=0.1, baseline_embed_lr=0.1),
         stargan=StarGANConfig(height=64, width=32, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=16, d_layers=4,
                               iterations=1100, lr=2e-4, n_critic=3, lr_decay="true_linear", lambda_idt=10.0),
     ),

@@ -1,4 +1,4 @@
-"""`python -m reports sweep | collect | status | readme`: run what is missing, take in the records, show them."""
+"""`python -m reports sweep | collect | status | build | readme`: run what is missing, take in the records, show them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import exit_code
+from reports.build import build
 from reports.collect import collect
 from reports.readme import update_readmes
 from reports.status import status
@@ -30,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
     gather.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="the --out folder of a run (hhl/runs, say)")
     gather.add_argument("--replace", action="store_true", help="drop older records of the same key, pair, seed and preset")
     commands.add_parser("status", help="what has been run, key by key")
-    commands.add_parser("readme", help="rewrite the tables of the READMEs from the records")
+    commands.add_parser("build", help="figures, reports/index.html and the tables of the READMEs from the records")
+    commands.add_parser("readme", help="the tables of the READMEs alone")
     return top
 
 
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(collect(arguments.folders, replace=arguments.replace)))
         elif arguments.command == "status":
             print(status())
+        elif arguments.command == "build":
+            print("\n".join(f"wrote reports/{name}" for name in build()) or "nothing has changed")
         else:
             update_readmes()
 

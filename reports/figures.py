@@ -56,19 +56,19 @@ def figure_data(spec: Mapping[str, Any], reports: Path = REPORTS) -> dict[str, A
 
 def _panel(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     series = [{"label": label, "points": points} for label, points in _series(spec, side, records) if points]
-    metric = " and ".join(spec.get("metrics", ["R-1"]))
-    panel = {"title": _panel_title(spec, side, metric), "x": {"cmc": "rank"}.get(spec["kind"], spec.get("x", "")), "y": metric,
-             "rows": _bar_rows(spec), "series": series}
+    panel = {"title": "Published" if side == "published" else "Measured here", "subtitle": _subtitle(spec, side),
+             "x": "rank" if spec["kind"] == "cmc" else spec.get("x", ""), "rows": _bar_rows(spec), "series": series,
+             "absent": "not printed" if side == "published" else "not run"}
     return panel if series else {**panel, "note": _note(spec, side)}
 
 
-def _panel_title(spec: Mapping[str, Any], side: str, metric: str) -> str:
-    unit = {"cmc": "matching rate, %", "measures": "distance"}.get(spec["kind"], f"{metric}, %")
+def _subtitle(spec: Mapping[str, Any], side: str) -> str:
+    metric = {"cmc": "matching rate, %", "measures": "distance"}.get(spec["kind"], f"{' and '.join(spec.get('metrics', ['R-1']))}, %")
     pairs = {planned_pairs(paper)[0] for paper in papers_of(spec)}
     if len(pairs) > 1:
-        return f"{side.capitalize()}{' on synthetic domains' if side == 'measured' else ''}: {unit}"
+        return f"{'synthetic domains' if side == 'measured' else 'each on its main pair'} · {metric}"
     pair = pairs.pop()
-    return f"{side.capitalize()}, {pair_text(*(stands_for(*pair) if side == 'published' else pair))}: {unit}"
+    return f"{pair_text(*(stands_for(*pair) if side == 'published' else pair))} · {metric}"
 
 
 def _note(spec: Mapping[str, Any], side: str) -> str:

@@ -28,7 +28,7 @@ def result_markdown(table: Table) -> str:
     body = [_cells(table, row) for row in table.rows]
     caption = f"**{table.title}**, measured on {table.source} → {table.target}" if table.source != table.target else \
         f"**{table.title}**, measured on {table.source}"
-    stands = f", published on {pair_text(*table.stands_for)}" if table.synthetic and any(row.published for row in table.rows) else ""
+    stands = f", published on {pair_text(*table.stands_for)}" if table.synthetic and table.printed else ""
     return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}"
 
 
@@ -45,9 +45,15 @@ def published_text(theirs: Published | None, columns: Sequence[str]) -> str:
     """The printed numbers; in parentheses where nobody has checked them, `-` where there are none."""
     if theirs is None or not any(column in theirs.values for column in columns):
         return "-"
-    text = " / ".join(f"{theirs.values[column]:g}" if theirs.unit != "%" else f"{theirs.values[column]:.1f}" if column in theirs.values else "-"
-                      for column in columns)
+    text = " / ".join(published_number(theirs, column) for column in columns)
     return f"({text})" if theirs.status == "unverified" else text
+
+
+def published_number(theirs: Published | None, column: str) -> str:
+    """With the digits that percentages are printed with, or as it is in another unit; `-` where there is none."""
+    if theirs is None or column not in theirs.values:
+        return "-"
+    return f"{theirs.values[column]:.1f}" if theirs.unit == "%" else f"{theirs.values[column]:g}"
 
 
 def joined(values: Any) -> str:

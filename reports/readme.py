@@ -1,30 +1,33 @@
-"""Writes what the records say between the marks of the READMEs: the claim table of the first page, the result tables of the papers."""
+"""Writes what records and code say between the marks of the READMEs: claims and a figure on the first page, results and switches of a paper."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import mean
 
 from common.errors import InputError
 from common.files import write_atomic
-from common.published import published_for
-from common.records import PAPERS, ROOT, Record
-from reports.claims import Claim, claimed, measured, read_claims
+from common.records import PAPERS, ROOT
+from reports.claims import Claim, claimed, measured, read_claims, verdict
 from reports.collect import read_results
-from reports.experiments import REPORTS, experiments
+from reports.experiments import REPORTS, built_papers, switches
+from reports.figures import figure_data, figure_specs, papers_of
+from reports.markdown import markdown, result_markdown, switches_markdown
+from reports.rows import TITLES, tables
 
 BEGIN, END = "<!-- claims: python -m reports readme -->", "<!-- end of claims -->"
 RESULTS_BEGIN, RESULTS_END = "<!-- results: python -m reports readme -->", "<!-- end of results -->"
-TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
+SWITCHES_BEGIN, SWITCHES_END = "<!-- switches: python -m reports readme -->", "<!-- end of switches -->"
 
 
 def update_readmes(root: Path = ROOT, reports: Path = REPORTS) -> None:
-    """The claim table of README.md, and the result table of each paper's README that has marks for one."""
+    """The claim table of README.md; results and switches in each paper's README that has marks for them."""
     write_between(root / "README.md", BEGIN, END, claim_table(reports))
     for paper in PAPERS:
         path = root / paper / "README.md"
         if RESULTS_BEGIN in path.read_text():
-            write_between(path, RESULTS_BEGIN, RESULTS_END, result_table(paper, reports))
+            write_between(path, RESULTS_BEGIN, RESULTS_END, result_text(paper, reports))
+        if SWITCHES_BEGIN in path.read_text() and paper in built_papers():
+            write_between(path, SWITCHES_BEGIN, SWITCHES_END, switches_markdown(switches(paper), "config.py"))
 
 
 def write_between(path: Path, begin: str, end: str, text: str) -> None:
@@ -38,41 +41,26 @@ def write_between(path: Path, begin: str, end: str, text: str) -> None:
 
 
 def claim_table(reports: Path = REPORTS) -> str:
-    """Markdown: claim | published on the real pair | measured on the synthetic one | difference | verdict."""
-    lines = ["| paper | claim (rank-1, %) | published | measured here | difference, 95 % interval | verdict |", "|---|---|---|---|---|---|"]
-    for claim in read_claims(reports):
-        lines.append("| " + " | ".join([f"[{TITLES[claim.paper]}]({claim.paper}/)", claim.text, *_cells(claim, reports)]) + " |")
-    return "\n".join(lines)
+    """Markdown: the headline claims; published on the real pair, measured on the synthetic one, difference, verdict."""
+    head = ["paper", "claim (rank-1, %)", "published", "measured here", "difference, 95 % interval", "verdict"]
+    return markdown(head, [[f"[{TITLES[claim.paper]}]({claim.paper}/)", claim.text, *_cells(claim, reports)] for claim in read_claims(reports)])
 
 
 def _cells(claim: Claim, reports: Path) -> list[str]:
     left, right = ("?" if value is None else f"{value:.1f}" for value in claimed(claim))
-    ours = measured(claim, read_results(claim.paper, reports))
+    ours = measured(claim, [record for paper in claim.papers for record in read_results(paper, reports)])
     if ours is None:
         return [f"{left} v {right}", "not run", "not run", "not run"]
     interval = "" if ours.half_width is None else f" ± {ours.half_width:.1f}"
     seeds = f"{ours.n} seed{'s' * (ours.n > 1)}"
-    return [f"{left} v {right}", f"{ours.left:.1f} v {ours.right:.1f}", f"{ours.mean:+.1f}{interval} ({seeds})", f"**{ours.verdict(claim.margin)}**"]
+    return [f"{left} v {right}", f"{ours.left:.1f} v {ours.right:.1f}", f"{ours.mean:+.1f}{interval} ({seeds})", f"**{verdict(claim, ours)}**"]
 
 
-def result_table(paper: str, reports: Path = REPORTS) -> str:
-    """Markdown: a row an experiment with records of the demo: the paper's rank-1 / mAP, ours and ours with AdaBN (mean over seeds), in percent."""
-    groups: dict[tuple, list[Record]] = {}
-    for record in read_results(paper, reports):
-        if record.preset == "demo":
-            groups.setdefault((record.source, record.target, record.key), []).append(record)
-    lines = ["| pair | row | published R-1 / mAP | measured | measured + AdaBN | seeds |", "|---|---|---|---|---|---|"]
-    order = list(experiments(paper))
-    for (source, target, key), records in sorted(groups.items(), key=lambda item: (item[0][:2], order.index(item[0][2]))):
-        theirs = published_for(paper, key, source, target)
-        title = experiments(paper)[key]["title"]
-        cells = [f"{theirs.values['R-1']:.1f} / {theirs.values['mAP']:.1f}" if theirs and "mAP" in theirs.values else "-",
-                 *(_mean_score(records, score) for score in ("last", "last+adabn"))]
-        lines.append(f"| {source} → {target} | {title} | {' | '.join(cells)} | {len(records)} |")
-    return "\n".join(lines if groups else ["not run"])
-
-
-def _mean_score(records: list[Record], score: str) -> str:
-    if not all(score in record.scores for record in records):
-        return "-"
-    return " / ".join(f"{100 * mean(record.scores[score][name] for record in records):.1f}" for name in ("R-1", "mAP"))
+def result_text(paper: str, reports: Path = REPORTS) -> str:
+    """Markdown: the tables of a paper that have records, and its figures that have; "not run" if there are none."""
+    specs = [spec for spec in figure_specs(reports) if papers_of(spec) == [paper]]
+    curves = {pattern.split("/")[1] for spec in specs if spec["kind"] in ("curve", "heatmap") for pattern in spec.get("keys", ())}
+    parts = [result_markdown(table) for table in tables(paper, reports) if table.measured and table.name not in curves]
+    drawn = {spec["name"]: spec["title"] for spec in specs if spec["kind"] != "bars" and figure_data(spec, reports)["panels"][-1]["series"]}
+    parts += [f"![{title}](../reports/figures/{name}.svg)" for name, title in drawn.items()]
+    return "\n\n".join(parts) or "not run"

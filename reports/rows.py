@@ -51,9 +51,10 @@ class Row:
     stale: bool                   # the configuration has changed since
 
     def value(self, column: str, suffix: str = "") -> Value | None:
-        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name."""
+        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name (`_l2` where the paper names none)."""
         name = self.score + suffix
-        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else r.measures.get(column) for r in self.records]
+        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else r.measures.get(column, r.measures.get(f"{column}_l2"))
+                 for r in self.records]
         return value_of([number for number in found if number is not None])
 
 
@@ -98,6 +99,10 @@ class Table:
         return self.preset != "demo" and not self.synthetic
 
     @property
+    def printed(self) -> bool:
+        return any(row.published for row in self.rows)
+
+    @property
     def measured(self) -> bool:
         return any(row.records for row in self.rows)
 
@@ -120,8 +125,9 @@ def stands_for(source: str, target: str) -> tuple[str, str]:
 
 def pair_text(source: str, target: str) -> str:
     """`Duke → Market`; one name where source and target are the same dataset."""
-    first, second = (NAMES.get(name, name.replace("synthetic-", "synthetic ").title() if name in STANDS_FOR else name) for name in (source, target))
-    return first if source == target else f"{first} → {second}"
+    first, second = (NAMES.get(STANDS_FOR.get(name, name), name) for name in (source, target))
+    drawn = "synthetic " if source in STANDS_FOR else ""
+    return drawn + (first if source == target else f"{first} → {second}")
 
 
 @lru_cache
@@ -136,12 +142,20 @@ def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
     entries = entries_of(paper)
     records = read_results(paper, reports)
     found = []
-    for name in dict.fromkeys(key.split("/")[1] for key in entries):
+    for name in sorted(dict.fromkeys(key.split("/")[1] for key in entries), key=_order):
         keys = [key for key in entries if key.split("/")[1] == name]
         for source, target, preset in _places(paper, keys, entries, records):
-            rows = tuple(row_of(paper, key, entries[key], source, target, preset, records) for key in keys)
-            found.append(Table(paper, name, source, target, preset, _without_strangers(rows)))
+            rows = [row_of(paper, key, entries[key], source, target, preset, records) for key in keys]
+            if (source, target) != planned_pairs(paper)[0] and any(row.published for row in rows):
+                rows = [row for row in rows if row.published or row.records]   # what neither side has run on this pair
+            found.append(Table(paper, name, source, target, preset, tuple(rows)))
     return found
+
+
+def _order(name: str) -> tuple[int, int]:
+    """Tables by number, then figures by number, then the rest as it stands."""
+    number = re.fullmatch(r"(table|fig)(\d+)", name)
+    return (0 if number[1] == "table" else 1, int(number[2])) if number else (2, 0)
 
 
 def entries_of(paper: str) -> dict[str, dict]:
@@ -164,13 +178,6 @@ def _places(paper: str, keys: Sequence[str], entries: dict[str, dict], records: 
         wanted = [pair for pair in planned_pairs(paper) if pair in ran] or list(planned_pairs(paper)[:1])
     yield from ((source, target, "demo") for source, target in dict.fromkeys(wanted))
     yield from dict.fromkeys((r.source, r.target, r.preset) for r in records if r.key in runs and r.preset != "demo")
-
-
-def _without_strangers(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-    """On a pair for which the paper prints some rows, those without a number of either kind say nothing."""
-    if not any(row.published for row in rows):
-        return rows
-    return tuple(row for row in rows if row.published or row.records)
 
 
 def row_of(paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]) -> Row:

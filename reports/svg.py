@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT = 380, 250
-LEFT, RIGHT, TOP, BOTTOM = 38, 12, 46, 40
+WIDTH, HEIGHT = 380, 266
+LEFT, RIGHT, TOP, BOTTOM = 38, 20, 62, 40
+CELL = 34   # height of a heat map's cell
+GAP = 28   # between two panels in a file
 STYLE = """
 .plot { --ink: #22262b; --soft: #6b7280; --line: #e3e6ea; --a: #0b6e6e; --b: #b45309; --c: #6b7280; --d: #7c3aed; --paper: #fff;
   font: 11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; font-variant-numeric: tabular-nums; }
@@ -17,6 +19,7 @@ STYLE = """
 }
 .plot text { fill: var(--soft); }
 .plot .title { fill: var(--ink); font-weight: 600; font-size: 12px; }
+.plot .small { font-size: 9px; }
 .plot .strong { fill: var(--ink); }
 .plot .grid { stroke: var(--line); }
 .plot .s0 { --s: var(--a); } .plot .s1 { --s: var(--b); } .plot .s2 { --s: var(--c); } .plot .s3 { --s: var(--d); }
@@ -24,7 +27,7 @@ STYLE = """
 .plot .s2 path.curve { stroke-dasharray: 5 3; }
 .plot .band { fill: var(--s); opacity: .16; }
 .plot .dot, .plot .bar { fill: var(--s); }
-.plot .bar.thin { opacity: .45; }
+.plot .thin { opacity: .45; }
 .plot .whisker { stroke: var(--ink); stroke-width: 1; }
 .plot .cell { fill: var(--a); }
 """
@@ -32,8 +35,8 @@ STYLE = """
 
 def standalone(panels: Sequence[str], sizes: Sequence[tuple[int, int]], label: str) -> str:
     """One SVG file of panels side by side, with its own style sheet and background."""
-    width, height = sum(w for w, _ in sizes), max(h for _, h in sizes)
-    places = [sum(w for w, _ in sizes[:number]) for number in range(len(sizes))]
+    width, height = sum(w + GAP for w, _ in sizes) - GAP, max(h for _, h in sizes)
+    places = [sum(w + GAP for w, _ in sizes[:number]) for number in range(len(sizes))]
     inner = "\n".join(panel.replace("<svg ", f'<svg x="{x}" y="0" ', 1) for panel, x in zip(panels, places))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 0 {width + 24} {height}" width="{width + 24}" height="{height}" class="plot" '
             f'role="img" aria-label="{escape(label)}">\n<style>{STYLE}</style>\n'
@@ -41,25 +44,28 @@ def standalone(panels: Sequence[str], sizes: Sequence[tuple[int, int]], label: s
 
 
 def panel_size(kind: str, panel: Mapping[str, Any]) -> tuple[int, int]:
-    """Width and height; bars grow with their rows."""
-    if kind == "bars" and panel["series"]:
-        return WIDTH, TOP + len(panel["rows"]) * (24 + 8 * (len(panel["series"]) - 1) + 6) + 8
-    return WIDTH, HEIGHT
+    """Width and height; bars and heat maps grow with their rows."""
+    if not panel["series"]:
+        return WIDTH, 92
+    if kind == "bars":
+        return WIDTH, _bars_top(panel) + len(panel["rows"]) * _row_height(panel)
+    rows = len({point["x2"] for point in panel["series"][0]["points"]}) if kind == "heatmap" else 0
+    return WIDTH, TOP + rows * CELL + BOTTOM if rows else HEIGHT
 
 
 def draw_panel(kind: str, panel: Mapping[str, Any]) -> str:
-    """One panel: `title`, `series` of `label` and `points` (x, y, and spread and n where measured), axis `x` and `y`; empty: its `note`."""
+    """One panel: `title`, `subtitle`, `series` of `label` and `points` (x, y; where measured spread and n), the axis `x`; if empty, its `note`."""
     width, height = panel_size(kind, panel)
-    parts = [_text(0, 14, panel["title"], "title")]
+    parts = [_text(0, 12, panel["title"], "title"), _text(0, 28, panel["subtitle"])]
     if not panel["series"]:
-        parts += [_text(0, 44 + 16 * number, line) for number, line in enumerate(_wrap(panel["note"], 56))]
+        parts += [_text(0, 52 + 16 * number, line) for number, line in enumerate(_wrap(panel["note"], 56))]
     elif kind == "bars":
         parts += _bars(panel)
     elif kind == "heatmap":
         parts += _heatmap(panel)
     else:
         parts += _curves(panel)
-    name = escape(f"{panel['title']}: {panel['y']}")
+    name = escape(f"{panel['title']}: {panel['subtitle']}")
     return f'<svg class="plot" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{name}">\n' \
            + "\n".join(parts) + "\n</svg>"
 
@@ -88,7 +94,7 @@ def _curves(panel: Mapping[str, Any]) -> list[str]:
 
     parts = _axes(panel, y_ticks, sorted(set(xs)), place)
     for number, series in enumerate(panel["series"]):
-        parts += [f'<g class="s{number % 4}">', *_curve(series, place, panel["y"]), "</g>"]
+        parts += [f'<g class="s{number % 4}">', *_curve(series, place), "</g>"]
     return parts + _legend(panel["series"])
 
 
@@ -103,7 +109,7 @@ def _axes(panel: Mapping[str, Any], y_ticks: Sequence[float], xs: Sequence[float
     return [*parts, _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, panel["x"], anchor="middle")]
 
 
-def _curve(series: Mapping[str, Any], place: Any, unit: str) -> list[str]:
+def _curve(series: Mapping[str, Any], place: Any) -> list[str]:
     points = sorted(series["points"], key=lambda point: point["x"])
     parts = []
     if any(point.get("spread") for point in points):
@@ -126,36 +132,42 @@ def _bars(panel: Mapping[str, Any]) -> list[str]:
     high = max(point["y"] + (point.get("spread") or 0) for point in points)
     low = min(0.0, min(point["y"] for point in points))
     scale = (WIDTH - 80) / ((high - low) or 1)
-    parts, y = [], TOP
+    parts, y = [], _bars_top(panel)
     for name in panel["rows"]:
-        parts.append(_text(0, y + 4, name, "strong"))
-        y += 9
+        parts.append(_text(0, y + 8, name, "strong"))
         for number, series in enumerate(panel["series"]):
             found = [point for point in series["points"] if point["x"] == name]
-            parts += [piece for point in found for piece in _bar(point, series, y, scale, low, number)]
-            if not found and number == 0:
-                parts.append(_text(0, y + 9, "–"))
-            y += 11 if number == 0 else 8
-        y += 10
-    return parts + _legend(panel["series"] if len(panel["series"]) > 1 else [])
+            parts += [piece for point in found for piece in _bar(point, series, y + 13 + 11 * number, scale, low, number)]
+        if not any(point["x"] == name for point in points):
+            parts.append(_text(0, y + 22, panel["absent"]))
+        y += _row_height(panel)
+    return parts + _legend(panel["series"], thin=True)
+
+
+def _bars_top(panel: Mapping[str, Any]) -> int:
+    return TOP - (0 if len(panel["series"]) > 1 else 20)
+
+
+def _row_height(panel: Mapping[str, Any]) -> int:
+    return 34 + 10 * (len(panel["series"]) - 1)
 
 
 def _bar(point: Mapping[str, Any], series: Mapping[str, Any], y: float, scale: float, low: float, number: int) -> list[str]:
-    zero, end, height = -low * scale, (point["y"] - low) * scale, 9 if number == 0 else 5
-    parts = [f'<g class="s0"><rect class="bar{" thin" if number else ""}" x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" '
-             f'height="{height}" rx="1"><title>{escape(_said(series, point))}</title></rect></g>']
+    zero, end, height, thin = -low * scale, (point["y"] - low) * scale, 9 if number == 0 else 6, " thin" if number else ""
+    parts = [f'<g class="s0"><rect class="bar{thin}" x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" height="{height}" rx="1">'
+             f'<title>{escape(_said(series, point))}</title></rect></g>']
     spread = point.get("spread") or 0
     if spread:
         middle = y + height / 2
         parts.append(f'<line class="whisker" x1="{end - spread * scale:.1f}" x2="{end + spread * scale:.1f}" y1="{middle}" y2="{middle}"/>')
-    return [*parts, _text(end + spread * scale + 5, y + (9 if number == 0 else 6), _number(point["y"]), "strong" if number == 0 else "")]
+    return [*parts, _text(end + spread * scale + 5, y + height - (0 if number == 0 else -1), _number(point["y"]), "small" if number else "strong")]
 
 
 def _heatmap(panel: Mapping[str, Any]) -> list[str]:
     points = panel["series"][0]["points"]
     columns, rows = (list(dict.fromkeys(point[axis] for point in points)) for axis in ("x", "x2"))
     low, high = min(point["y"] for point in points), max(point["y"] for point in points)
-    width, height = (WIDTH - 60) / len(columns), min(34, (HEIGHT - TOP - BOTTOM) / len(rows))
+    width, height = (WIDTH - 60) / len(columns), CELL
     parts = [_text(60 + (i + 0.5) * width, TOP - 6, f"{name}", anchor="middle") for i, name in enumerate(columns)]
     parts += [_text(54, TOP + (j + 0.5) * height + 4, f"{name}", anchor="end") for j, name in enumerate(rows)]
     for point in points:
@@ -169,14 +181,16 @@ def _heatmap(panel: Mapping[str, Any]) -> list[str]:
 
 # ---------------------------------------------------------------- words
 
-def _legend(series: Sequence[Mapping[str, Any]]) -> list[str]:
-    if len(series) < 2 and not any(entry["label"] for entry in series):
+def _legend(series: Sequence[Mapping[str, Any]], *, thin: bool = False) -> list[str]:
+    """A square and a name for each of several series; `thin`: of bars, whose further series are paler."""
+    if len(series) < 2:
         return []
     parts, x = [], 0.0
     for number, entry in enumerate(series):
-        parts.append(f'<g class="s{number % 4}"><rect class="dot" x="{x:.0f}" y="23" width="9" height="9" rx="2"/></g>')
-        parts.append(_text(x + 13, 31, entry["label"]))
-        x += 26 + 5.9 * len(entry["label"])
+        group, pale = (0, " thin" if number else "") if thin else (number % 4, "")
+        parts.append(f'<g class="s{group}"><rect class="dot{pale}" x="{x:.0f}" y="39" width="9" height="9" rx="2"/></g>')
+        parts.append(_text(x + 13, 47, entry["label"] or "as trained"))
+        x += 28 + 5.9 * len(entry["label"] or "as trained")
     return parts
 
 

@@ -1,0 +1,37 @@
+"""Figures, page and README tables from published numbers and records: `python -m reports build`. Two builds of the same files are equal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.files import write_atomic
+from common.records import ROOT
+from reports.experiments import REPORTS
+from reports.figures import figure_data, figure_specs
+from reports.page import page
+from reports.readme import update_readmes
+from reports.svg import draw_panel, panel_size, standalone
+
+
+def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
+    """Writes what has changed and returns its names; old figures that no entry of `figures.toml` has are removed."""
+    files = {reports / "figures" / name: text for name, text in figure_files(reports)}
+    for path in set((reports / "figures").glob("*.*")) - set(files):
+        path.unlink()
+    files[reports / "index.html"] = page(reports)
+    changed = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
+    for path in changed:
+        write_atomic(path, files[path])
+    update_readmes(root, reports)
+    return [path.relative_to(reports).as_posix() for path in changed]
+
+
+def figure_files(reports: Path = REPORTS) -> Iterator[tuple[str, str]]:
+    """Name and content of every figure: its data as JSON, and its drawing."""
+    for spec in figure_specs(reports):
+        data = figure_data(spec, reports)
+        panels = [draw_panel(data["kind"], panel) for panel in data["panels"]]
+        yield f"{data['name']}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        yield f"{data['name']}.svg", standalone(panels, [panel_size(data["kind"], panel) for panel in data["panels"]], data["title"])

@@ -1,0 +1,183 @@
+"""The static page `reports/index.html`: what the template shows, gathered from claims, tables, figures and records."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from common.published import Published, published, published_file
+from common.records import PAPERS, Record
+from reports.claims import Claim, Difference, all_claims, claimed, measured, verdict
+from reports.collect import read_results
+from reports.experiments import REPORTS, built_papers
+from reports.figures import figure_data, figure_specs, keys_of, papers_of
+from reports.markdown import difference_text, number_text, published_number
+from reports.rows import TITLES, Row, Table, entries_of, pair_text, planned_pairs, tables
+from reports.svg import STYLE, draw_panel
+
+RANK_COLUMNS = ("R-1", "R-5", "R-10", "R-20", "mAP")
+VERDICTS = {"holds": "claims hold", "undecided": "undecided", "reversed": "reversed", "not run": "not run"}
+
+
+def page(reports: Path = REPORTS) -> str:
+    """The whole page as HTML; it depends on the committed files alone, so that two builds are equal."""
+    loader = jinja2.FileSystemLoader(REPORTS / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    records = {paper: read_results(paper, reports) for paper in PAPERS}
+    claims = [claim_view(claim, records) for claim in all_claims(reports)]
+    figures = [figure_view(spec, claims, reports) for spec in figure_specs(reports)]
+    context = {
+        "plot_style": Markup(STYLE), "claims": claims, "titles": TITLES, "verdicts": VERDICTS,
+        "counts": Counter(claim["verdict"] for claim in claims), "records": sum(len(found) for found in records.values()),
+        "overview": next(figure for figure in figures if figure["name"] == "overview"),
+        "questions": [figure for figure in figures if figure["question"]],
+        "papers": [paper_view(paper, claims, figures, records[paper], reports) for paper in PAPERS],
+        "across": [claim for claim in claims if claim["paper"] not in PAPERS],
+    }
+    return environment.get_template("index.html.j2").render(context)
+
+
+# ---------------------------------------------------------------- claims
+
+def claim_view(claim: Claim, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    """One line of a claim table."""
+    found = measured(claim, [record for paper in claim.papers for record in records.get(paper, ())])
+    said = verdict(claim, found)
+    source, target = claim.measured_on.split("->")
+    return {"paper": claim.paper, "text": claim.text, "where": claim.where, "origin": claim.origin, "headline": claim.headline,
+            "against": claim.against, "keys": claim.keys, "pair": pair_text(*claim.pair.split("->")), "published": versus(claimed(claim), claim),
+            "measured": versus((found.left, found.right), claim) if found else "", "difference": difference_view(claim, found),
+            "verdict": said.split(" (")[0], "said": said, "anchor": anchor(_runs_as(claim.keys[0]), source, target, "demo"),
+            "link": published_file(claim.paper).get("link", "")}
+
+
+def versus(sides: tuple[float | None, float | None], claim: Claim) -> str:
+    """`62.2 v 44.6`; a question mark for a side that is not printed, nothing if neither is."""
+    if sides == (None, None):
+        return ""
+    return " v ".join("?" if side is None else f"{side:.1f}" if claim.unit == "points" else f"{side:.3g}" for side in sides)
+
+
+def difference_view(claim: Claim, found: Difference | None) -> str:
+    if found is None:
+        return ""
+    form = ".1f" if claim.unit == "points" else ".3g"
+    interval = "" if found.half_width is None else f" ± {found.half_width:{form}}"
+    return f"{found.mean:+{form}}{interval} ({found.n} seed{'s' * (found.n > 1)})"
+
+
+def _runs_as(key: str) -> str:
+    entry = entries_of(key.split("/")[0]).get(key, {})
+    return entry.get("alias_of") or key
+
+
+# ---------------------------------------------------------------- tables and figures
+
+def table_view(table: Table, columns: Sequence[str] = ()) -> dict[str, Any]:
+    """A table with its caption; `columns`: more than rank-1 and mAP."""
+    columns = columns or table.columns
+    return {"title": table.title, "pair": pair_text(table.source, table.target), "preset": table.preset, "columns": columns,
+            "stands_for": pair_text(*table.stands_for) if table.synthetic else "", "printed": table.printed, "measured": table.measured,
+            "adapted": table.adapted, "comparable": table.comparable, "needs": needs(table),
+            "rows": [row_view(table, row, columns) for row in table.rows]}
+
+
+def row_view(table: Table, row: Row, columns: Sequence[str]) -> dict[str, Any]:
+    theirs = row.published
+    return {"title": row.title, "key": row.key, "published": [published_number(theirs, column) for column in columns],
+            "status": theirs.status if theirs else "", "source": source_text(theirs) if theirs else "", "stale": row.stale, "seeds": len(row.records),
+            "measured": [number_text(row.value(column)) for column in columns] if row.records else [],
+            "adapted": [number_text(row.value(column, "+adabn")) for column in columns] if row.records else [],
+            "difference": difference_text(row), "anchor": anchor(row.runs_as, table.source, table.target, table.preset)}
+
+
+def source_text(theirs: Published) -> str:
+    """Where a number stands and how it was read."""
+    error = f", ± {theirs.error:g}" if theirs.error else ""
+    ap = f"; mAP by the {theirs.ap} rule" if "mAP" in theirs.values and theirs.ap != "unknown" else ""
+    return f"{theirs.where}; {theirs.how}{error}{ap}; {theirs.status}"
+
+
+def needs(table: Table) -> str:
+    """What it takes to measure a table that is not measured."""
+    if table.paper not in built_papers():
+        return f"{TITLES[table.paper]} is not built yet"
+    if table.synthetic and (table.source, table.target) in planned_pairs(table.paper):
+        return f"python -m reports sweep --paper {table.paper} --table {table.name} --pairs '{table.source}->{table.target}'"
+    return f"cd {table.paper} && python train.py --preset released --source {table.source} --target {table.target} --data-root DIR"
+
+
+def figure_view(spec: Mapping[str, Any], claims: Sequence[dict], reports: Path) -> dict[str, Any]:
+    """A figure's panels as SVG, with the verdicts of our own claims about its rows."""
+    data, keys = figure_data(spec, reports), set(keys_of(spec))
+    ours = [claim for claim in claims if claim["origin"] == "ours" and set(claim["keys"]) <= keys] if "question" in spec else []
+    return {"name": spec["name"], "title": spec["title"], "question": spec.get("question", ""), "papers": papers_of(spec), "kind": spec["kind"],
+            "tables": {key.split("/")[1] for key in keys}, "panels": [Markup(draw_panel(data["kind"], panel)) for panel in data["panels"]],
+            "claims": ours}
+
+
+def paper_view(paper: str, claims: Sequence[dict], figures: Sequence[dict], records: Sequence[Record], reports: Path) -> dict[str, Any]:
+    """A paper's section: claims, tables, figures, pictures, what others measured, where it contradicts itself, its records."""
+    own = [figure for figure in figures if figure["papers"] == [paper] and not figure["question"]]
+    drawn = {name for figure in own if figure["kind"] in ("curve", "heatmap") for name in figure["tables"]}
+    first = planned_pairs(paper)[0]
+    found = tables(paper, reports)
+    shown = [table for table in found if table.name not in drawn and (table.measured or (table.printed and (table.source, table.target) == first))]
+    about = published_file(paper)
+    return {"name": paper, "title": TITLES[paper], "cited": about.get("title", ""), "link": about.get("link", ""), "built": paper in built_papers(),
+            "claims": [claim for claim in claims if claim["paper"] == paper], "figures": own,
+            "tables": [table_view(table) for table in shown],
+            "ranks": [table_view(table, RANK_COLUMNS) for table in shown if table.columns == ("R-1", "mAP")],
+            "more": [table_view(table) for table in found if table not in shown], "others": others(paper), "known": about.get("known", []),
+            "pictures": pictures(paper, reports), "records": record_groups(paper, records)}
+
+
+def others(paper: str) -> list[dict[str, Any]]:
+    """Printed numbers that we do not measure: other methods, reprints, what is out of scope; a table for each place where they stand."""
+    groups: dict[tuple, list[Published]] = {}
+    for row in published(paper).values():
+        if row.kind != "ours":
+            groups.setdefault((row.where, row.source, row.target, tuple(row.values) if row.unit != "%" else ()), []).append(row)
+    views = []
+    for (where, source, target, _), rows in groups.items():
+        columns = list(dict.fromkeys(column for row in rows for column in row.values))
+        views.append({"where": where, "pair": pair_text(source, target), "columns": columns, "rows": [_other(row, columns) for row in rows]})
+    return views
+
+
+def _other(row: Published, columns: Sequence[str]) -> dict[str, Any]:
+    return {"title": row.key.split("/", 2)[2].replace("_", " "), "status": row.status, "source": source_text(row), "kind": row.kind.replace("_", " "),
+            "cells": [published_number(row, column) for column in columns]}
+
+
+# ---------------------------------------------------------------- pictures and records
+
+def pictures(paper: str, reports: Path) -> list[dict[str, str]]:
+    """The picture sheets that `collect` has kept: of people that a program has drawn."""
+    return [{"path": path.relative_to(reports).as_posix(), "title": path.stem.replace("_", " ").capitalize(),
+             "of": path.parent.parent.name.replace("+", "/", 2)} for path in sorted((reports / "pictures").glob(f"{paper}+*/*/*.png"))]
+
+
+def record_groups(paper: str, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The records by experiment, pair and preset, each with its line in `results/<paper>.jsonl`."""
+    groups: dict[tuple, list[dict]] = {}
+    for line, record in enumerate(records, start=1):
+        scores = [{"name": name, "values": [f"{100 * score[metric]:.1f}" for metric in (*RANK_COLUMNS, "mAP_step")]}
+                  for name, score in record.scores.items()]
+        groups.setdefault((record.key, record.source, record.target, record.preset), []).append(
+            {"seed": record.seed, "scores": scores, "measures": {name: f"{value:.4g}" for name, value in record.measures.items()},
+             "config": record.config_hash, "code": record.code_version, "minutes": f"{record.seconds / 60:.1f}", "created": record.created[:10],
+             "line": line, "file": f"results/{paper}.jsonl"})
+    return [{"anchor": anchor(*group), "key": group[0], "pair": pair_text(*group[1:3]), "preset": group[3],
+             "records": sorted(found, key=lambda entry: (entry["seed"], entry["line"]))} for group, found in groups.items()]
+
+
+def anchor(key: str, source: str, target: str, preset: str) -> str:
+    """The name of a group of records on the page."""
+    return "r-" + re.sub(r"[^A-Za-z0-9_.-]", "-", f"{key}-{source}-{target}-{preset}")

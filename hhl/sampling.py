@@ -9,6 +9,7 @@ No released code for the last two; the paper gives k = n_t and no more.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -63,7 +64,8 @@ def k_means(features: np.ndarray, clusters: int, rng: np.random.Generator, itera
     """The cluster `(N,)`, int64, of each row of `(N, D)`, started from rows drawn by `rng`; every cluster has a member."""
     rows = np.asarray(features, np.float64)
     start = rows[rng.choice(len(rows), clusters, replace=False)]
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")   # an empty cluster is filled below
         centres, assignment = kmeans2(rows, start, iter=iterations, minit="matrix", missing="warn")
     assignment = assignment.astype(np.int64)
     for empty in np.setdiff1d(np.arange(clusters), assignment):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import cli
+from common import cli, training
 from common.datasets.synthetic import load_synthetic
 from common.errors import InputError
 from common.records import ROOT, read_record
@@ -117,10 +117,26 @@ def test_collect_takes_records_once(finished, tmp_path):
 
 @pytest.mark.parametrize("stage", ["StarGAN", "re-ID"])
 def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage):
-    from common import training
+    # the re-ID stage saves after an epoch
+    step = {"StarGAN": 3, "re-ID": record(finished).data["source"]["train"] // 16 + 1}[stage]
+    killed_then_resumed(data_root, tmp_path, monkeypatch, stage, step)
+    assert record(tmp_path).scores == record(finished).scores
+    assert weights(finished) == weights(tmp_path)
 
-    step = {"StarGAN": 3, "re-ID": record(finished).data["source"]["train"] // 16 + 1}[stage]   # the re-ID stage saves after an epoch
 
+def test_clusters_of_the_middle_of_an_epoch_survive_a_kill(finished, data_root, tmp_path, monkeypatch):
+    """Ctrl-C saves in mid-epoch: the clusters that were made as the epoch began are part of what is saved."""
+    (folder,) = finished.rglob(FOLDER)
+    flags = ("--style.folder", str(folder), "--recipe.sampling", "cluster")
+    assert run_hhl(data_root, tmp_path / "whole", *flags) == 0
+    monkeypatch.setattr(training.Loop, "__iter__", interrupted_after(3, training.Loop.__iter__))
+    assert run_hhl(data_root, tmp_path / "broken", *flags) == 130
+    monkeypatch.undo()
+    assert run_hhl(data_root, tmp_path / "broken", *flags, "--resume") == 0
+    assert weights(tmp_path / "whole") == weights(tmp_path / "broken") != weights(finished)
+
+
+def killed_then_resumed(data_root: Path, out: Path, monkeypatch, stage: str, step: int) -> None:
     def dying(self, at, **terms):
         if self.label == stage and at == step:
             raise SystemError("killed")
@@ -129,14 +145,26 @@ def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, mo
     original = training.Loop.log
     monkeypatch.setattr(training.Loop, "log", dying)
     with pytest.raises(SystemError):
-        run_hhl(data_root, tmp_path)
+        run_hhl(data_root, out)
     monkeypatch.setattr(training.Loop, "log", original)
-    assert run_hhl(data_root, tmp_path) == 2   # neither --resume nor --fresh: nothing is overwritten
-    assert run_hhl(data_root, tmp_path, "--resume") == 0
-    assert record(tmp_path).scores == record(finished).scores
-    weights = [torch.load(next(out.glob(f"stages/reid-{record(out).stages['reid']['hash']}/model.pt")), weights_only=True)["state_dict"]
-               for out in (finished, tmp_path)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert run_hhl(data_root, out) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_hhl(data_root, out, "--resume") == 0
+
+
+def interrupted_after(steps: int, original):
+    """A loop that gets a Ctrl-C in the middle of a step of the re-ID stage."""
+    def loop(self):
+        for step in original(self):
+            if self.label == "re-ID" and step == steps:
+                self._interrupted = True
+            yield step
+
+    return loop
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    path = next(out.glob(f"stages/reid-{record(out).stages['reid']['hash']}/model.pt"))
+    return {name: tensor.numpy().tobytes() for name, tensor in torch.load(path, weights_only=True)["state_dict"].items()}
 
 
 def test_workers_change_nothing(finished, data_root, tmp_path):

@@ -191,10 +191,11 @@ _BLOG = ARNConfig()
 
 PRESETS: dict[str, ARNConfig] = {
     # blog's modules and losses, small enough for 2 CPU cores; deviations: a thin ResNet trained on the source instead of ImageNet, E_I frozen
-    # (1e-7 does not move it), the other learning rates x 10, few epochs
+    # (1e-7 does not move it), the other learning rates x 10, few epochs, and gamma by the width, because random codes' cos^2 is 1 / width
     "demo": ARNConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
         latent=LatentConfig(width=128, kernel="auto"),
+        w=Weights(diff=1500 * 128 / 2048),
         pretrain=PretrainConfig(epochs=10, drop_epoch=7, lr=0.1),
         lr=RateConfig(ei=0.0, latent=0.01, cls=0.02),
         recipe=RecipeConfig(epochs=5, warmup_epochs=1),

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from arn.config import ARNConfig, NetConfig
 from common.datasets import ReIDDataset, Sample
-from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, SampleImages, epoch_plan, normalise, planned_loader
+from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD, EpochPlan, EvalTransform, SampleImages, epoch_plan, normalise, planned_loader
 from common.errors import InputError
 
 CACHED_IMAGES = 12_000   # a set up to this size is decoded once and kept in memory
@@ -116,17 +116,24 @@ class Schedule:
     steps_per_epoch: int
 
 
+def plans(config: ARNConfig, labels: np.ndarray, num_target: int, seed: int) -> tuple[EpochPlan | IdentityPlan, EpochPlan]:
+    """Which source and which target images come at which step. Raises `InputError` if a batch cannot be filled."""
+    recipe = config.recipe
+    target = epoch_plan(num_target, recipe.batch, seed=seed, stream="target")
+    source = epoch_plan(len(labels), recipe.batch, seed=seed, stream="source")
+    if recipe.sampler == "pk":
+        return identity_plan(labels, ids=recipe.ids, batch=recipe.batch, seed=seed, stream="identities"), target
+    return source, target
+
+
 def schedule(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], target: ReIDDataset, seed: int) -> Schedule:
     """The joint training's batches: `recipe.batch` source images with labels, as many target images without."""
-    recipe, (samples, labels) = config.recipe, source
-    uniform = epoch_plan(len(samples), recipe.batch, seed=seed, stream="source")
-    plan = uniform
-    if recipe.sampler == "pk":
-        plan = identity_plan(labels, ids=recipe.ids, batch=recipe.batch, seed=seed, stream="identities")
+    samples, labels = source
+    source_plan, target_plan = plans(config, labels, len(target.train), seed)
     return Schedule(
-        source=Part(train_images(config, samples, "source", seed), plan, labels),
-        target=Part(train_images(config, target.train, "target", seed), epoch_plan(len(target.train), recipe.batch, seed=seed, stream="target")),
-        steps_per_epoch=uniform.steps_per_epoch,
+        source=Part(train_images(config, samples, "source", seed), source_plan, labels),
+        target=Part(train_images(config, target.train, "target", seed), target_plan),
+        steps_per_epoch=len(samples) // config.recipe.batch,
     )
 
 

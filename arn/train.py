@@ -18,7 +18,7 @@ from torch import Tensor
 
 from arn import pictures
 from arn.config import ARNConfig
-from arn.data import Schedule, labelled_samples, schedule
+from arn.data import Schedule, labelled_samples, plans, schedule
 from arn.evaluate import architecture, load_network, score
 from arn.experiments import ARN
 from arn.losses import contrastive_loss, difference_loss, mean_cosine, mmd_loss, reconstruction_loss
@@ -43,7 +43,7 @@ def train(config: ARNConfig, run: Run, options: Options) -> Record:
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
     labelled = labelled_samples(source, config.recipe.source_split)
-    check(config, len(np.unique(labelled[1])))
+    check(config, labelled[1], target)
 
     start = source_supervised(config, source, labelled, run, device, options)
     uses = {name: getattr(config, name) for name in ("net", "latent", "dec", "w", "cls", "ctr", "rec", "diff", "lr", "recipe")}
@@ -58,9 +58,10 @@ def train(config: ARNConfig, run: Run, options: Options) -> Record:
                       measures=measures)
 
 
-def check(config: ARNConfig, num_ids: int) -> None:
-    """What should stop a run now, not after its first stage: weights that cannot be had, a conv6 that cannot be placed."""
-    model = build_network(config, num_ids)
+def check(config: ARNConfig, labels: np.ndarray, target: ReIDDataset) -> None:
+    """What should stop a run now, not after its first stage: a batch that cannot be filled, a conv6 that cannot be placed, absent weights."""
+    plans(config, labels, len(target.train), seed=0)
+    model = build_network(config, int(labels.max()) + 1)
     if config.recipe.init:
         load_weights(model, config.recipe.init, classifier=False)
     if config.w.diff >= 100 and not (config.diff.row_norm and config.diff.reduction == "mean"):

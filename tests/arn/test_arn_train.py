@@ -1,0 +1,235 @@
+"""ARN end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad input."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from arn import evaluate
+from arn.config import PRESETS
+from arn.experiments import ARN
+from arn.train import learning_rates, train
+from common import cli
+from common.datasets.synthetic import load_synthetic
+from common.records import ROOT, read_record
+
+TINY = ("--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 2 --recipe.batch 8 --recipe.ids 2 --latent.width 8 --threads 1").split()
+ROWS = [f"arn/{row}" for row in ("ablation/baseline", "ablation/rec", "ablation/full")]
+RELEASED = "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 --recipe.epochs 1".split()
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """Market-1501 and DukeMTMC-reID layouts of a few drawn people each."""
+    root = tmp_path_factory.mktemp("data")
+    for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
+        drawn = load_synthetic(name, root / "drawn", train_ids=6, test_ids=4).root
+        for split in ("bounding_box_train", "bounding_box_test", "query"):
+            (root / folder / split).mkdir(parents=True)
+            for path in (drawn / split).glob("*.jpg"):
+                pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
+                market = folder.startswith("Market")
+                if market or pid != "-1":
+                    shutil.copyfile(path, root / folder / split / (path.name if market else f"{pid}_c{camera}_f{sequence}{frame}.jpg"))
+    return root
+
+
+def command(data_root: Path, out: Path, *flags: str, rows=("arn/ablation/full",)) -> list[str]:
+    return ["--source", "dukemtmc", "--target", "market1501", "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+
+
+def run_arn(*args, **options) -> int:
+    return cli.main(ARN, train, command(*args, **options))
+
+
+def record(out: Path, row: str = "ablation/full"):
+    (path,) = (out / "runs" / f"arn/{row}".replace("/", "+")).rglob("record.json")
+    return read_record(path.read_text())
+
+
+def weights(out: Path, row: str = "ablation/full") -> dict:
+    return torch.load(out / "stages" / f"joint-{record(out, row).stages['joint']['hash']}" / "model.pt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="session")
+def finished(data_root, tmp_path_factory) -> Path:
+    """One unbroken run of three rows, shared by the tests."""
+    out = tmp_path_factory.mktemp("runs")
+    assert run_arn(data_root, out, rows=ROWS) == 0
+    return out
+
+
+def test_rows_share_the_stage_of_ei_and_leave_records_and_pictures(finished):
+    records = {row: record(finished, row[4:]) for row in ROWS}
+    full, rec, baseline = (records[f"arn/ablation/{row}"] for row in ("full", "rec", "baseline"))
+    assert all(set(r.stages) == {"pretrain", "joint", "scores"} for r in records.values())
+    assert len({r.stages["pretrain"]["hash"] for r in records.values()}) == 1 and rec.stages["pretrain"]["reused"]
+    assert set(full.scores) == {"last", "last+adabn", "raw", "X", "sum"} and set(rec.scores) == {"last", "last+adabn", "raw", "X"}
+    assert baseline.scores["last"] == baseline.scores["X"] == full.scores["X"]   # E_I is frozen in the demo: direct transfer
+    assert full.scores["last"] != full.scores["X"]
+    assert {"rec_relative_error", "mean_abs_cosine", "source_accuracy"} <= set(full.measures) and "mean_abs_cosine" not in rec.measures
+    assert {Path(p).name for p in full.pictures} == {"curves.png", "codes.png", "ranked_lists.png"}
+    assert all((finished / p).stat().st_size > 1000 for p in full.pictures)
+
+
+def test_curves_hold_every_term(finished):
+    terms = {path.split("/")[1].split("-")[0]: set().union(*(json.loads(line) for line in (finished / path).read_text().splitlines()))
+             for path in record(finished).curves}
+    assert {"cross_entropy", "source_accuracy"} <= terms["pretrain"]
+    assert {"cls", "ctr", "rec", "diff", "total", "cosine_source", "cosine_target", "source_accuracy"} <= terms["joint"]
+
+
+def test_a_row_without_labels_leaves_the_classifier_untrained_and_ei_fixed(finished):
+    base = torch.load(next(finished.glob("stages/pretrain-*/base.pt")), weights_only=True)["state_dict"]
+    after = weights(finished, "ablation/rec")
+    assert all(torch.equal(value, after[f"encoder_base.{name}"]) for name, value in base.items())   # weights and statistics
+    assert not torch.equal(after["encoder_c.conv6.weight"], weights(finished, "ablation/baseline")["encoder_c.conv6.weight"])
+
+
+def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
+    model = finished / "stages" / f"joint-{record(finished).stages['joint']['hash']}" / "model.pt"
+    for flags, score in ([], "last"), (["--adabn"], "last+adabn"), (["--raw"], "raw"), (["--feature", "X"], "X"), (["--feature", "sum"], "sum"):
+        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+        assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished).scores[score], abs=1e-6)
+    alone = finished / "stages" / f"joint-{record(finished, 'ablation/rec').stages['joint']['hash']}" / "model.pt"
+    assert evaluate.main(["--checkpoint", str(alone), "--target", "market1501", "--data-root", str(data_root), "--feature", "sum"]) == 2
+
+
+@pytest.mark.parametrize("stage", ["E_I", "ARN"])
+def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage):
+    from common import training
+
+    flags = ["--pretrain.epochs", "2"] if stage == "E_I" else []   # both stages save after an epoch
+    if stage == "E_I":
+        assert run_arn(data_root, tmp_path / "whole", *flags, "--recipe.epochs", "1") == 0
+        flags += ["--recipe.epochs", "1"]
+    whole = tmp_path / "whole" if flags else finished
+    step = record(finished).data["source"]["train"] // {"E_I": 16, "ARN": 8}[stage] + 1
+
+    def dying(self, at, **terms):
+        if self.label == stage and at == step:
+            raise SystemError("killed")
+        original(self, at, **terms)
+
+    original = training.Loop.log
+    monkeypatch.setattr(training.Loop, "log", dying)
+    with pytest.raises(SystemError):
+        run_arn(data_root, tmp_path, *flags)
+    monkeypatch.setattr(training.Loop, "log", original)
+    assert run_arn(data_root, tmp_path, *flags) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_arn(data_root, tmp_path, *flags, "--resume") == 0
+    assert record(tmp_path).scores == record(whole).scores
+    assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
+
+
+def test_workers_change_nothing(finished, data_root, tmp_path):
+    assert run_arn(data_root, tmp_path, "--workers", "1") == 0
+    assert record(tmp_path).scores == record(finished).scores
+
+
+def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path):
+    """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each process draws its own mask."""
+    flags = ("--recipe.epochs 1 --latent.dropout 0 --cls.dropout 0 --pretrain.dropout 0 --lr.ei 0.001 --w.mmd 0.1 --w.diff 1 --recipe.batch 24 "
+             "--pretrain.batch 48").split() + ["--no-recipe.ei-bn-eval"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583", "train.py"]
+    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "arn", env=environment, check=True, capture_output=True)
+    assert run_arn(data_root, tmp_path / "one", *flags, "--net.bn-splits", "2") == 0
+    one, both = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        assert torch.allclose(one[name].float(), both[name].float(), rtol=1e-3, atol=1e-4), name
+    assert len(list((tmp_path / "two").rglob("record.json"))) == 1
+
+
+def test_the_released_preset_and_a_start_from_a_checkpoint(data_root, tmp_path):
+    assert run_arn(data_root, tmp_path, *RELEASED) == 0
+    first = record(tmp_path)
+    assert set(first.stages) == {"pretrain", "joint", "scores"} and first.config["w"]["mmd"] == 0.1
+    lines = next(tmp_path.glob("stages/joint-*/curves.jsonl")).read_text()
+    assert '"mmd"' in lines and '"diff"' in lines
+    checkpoint = next(tmp_path.glob("stages/joint-*/model.pt"))
+    assert run_arn(data_root, tmp_path / "from", *RELEASED, "--recipe.init", str(checkpoint)) == 0
+    assert set(record(tmp_path / "from").stages) == {"joint", "scores"}
+    assert run_arn(data_root, tmp_path / "from", *RELEASED, "--recipe.epochs", "0", "--recipe.init", str(checkpoint)) == 0
+    before, after = torch.load(checkpoint, weights_only=True)["state_dict"], weights(tmp_path / "from")
+    assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"classifier"}
+
+
+def test_stages_depend_on_their_own_fields_only(finished, data_root, tmp_path):
+    shutil.copytree(finished / "stages", tmp_path / "stages")
+    assert run_arn(data_root, tmp_path, "--test.feature", "X") == 0
+    ranked = record(tmp_path)
+    assert ranked.stages["joint"]["reused"] and not ranked.stages["scores"]["reused"] and ranked.scores["last"] == record(finished).scores["X"]
+    assert run_arn(data_root, tmp_path, "--ctr.margin", "1.5", "--recipe.epochs", "1") == 0
+    other = record(tmp_path)
+    assert other.stages["pretrain"]["reused"] and not other.stages["joint"]["reused"]
+
+
+# ---------------------------------------------------------------- settings
+
+def test_the_four_readings_of_the_first_epochs():
+    blog = PRESETS["blog"]
+    rates = {"ei": 1e-7, "latent": 1e-3, "cls": 2e-3}
+    for warmup, resting in (("source_ce", ()), ("none", ()), ("literal_ei", ("latent", "cls")), ("freeze_ei", ("ei",))):
+        config = cli.override(blog, {"recipe.warmup": warmup, "recipe.warmup_epochs": 3})
+        assert learning_rates(config, 2) == {name: 0.0 if name in resting else rate for name, rate in rates.items()}
+        assert learning_rates(config, 3) == rates
+    dropped = cli.override(blog, {"recipe.drop_epoch": 10})
+    assert learning_rates(dropped, 9) == rates and learning_rates(dropped, 20)["cls"] == pytest.approx(2e-5)
+
+
+def test_the_literal_reading_moves_only_ei(data_root, tmp_path):
+    flags = ["--recipe.warmup", "literal_ei", "--recipe.warmup-epochs", "1", "--lr.ei", "0.001"]
+    assert run_arn(data_root, tmp_path / "start", *flags, "--recipe.epochs", "0") == 0
+    assert run_arn(data_root, tmp_path / "end", *flags, "--recipe.epochs", "1") == 0
+    before, after = weights(tmp_path / "start"), weights(tmp_path / "end")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    moved = {name.split(".")[0] for name in changed if "running" not in name and "num_batches" not in name}
+    assert moved == {"encoder_base"} and "pretrain" not in record(tmp_path / "end").stages
+
+
+def test_blogs_weights_on_released_forms_are_warned_of(data_root, tmp_path, caplog):
+    assert run_arn(data_root, tmp_path, "--diff.reduction", "sum", "--recipe.epochs", "0") == 0
+    assert any("--w.diff" in message and "drowns" in message for message in caplog.messages)
+
+
+def test_every_experiment_is_a_configuration_of_every_preset():
+    for preset in ARN.presets.values():
+        for experiment in ARN.experiments:
+            cli.override(preset, experiment.overrides)
+
+
+# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing overwritten
+
+@pytest.mark.parametrize("flags, words", [
+    (["--source", "market"], "unknown dataset 'market'"),
+    (["--data-root", "no-such-folder"], "no-such-folder"),
+    (["--net.width", "0"], "--net.width 0: expected 1 or more"),
+    (["--latent.kernel", "7"], "conv6 cannot be placed: X is 8x4 (each side / 8, rounded up), conv6 is 7x7"),
+    (["--net.arch", "released", "--net.height", "60"], "multiples of 8 pixels"),
+    (["--recipe.batch", "9"], "expected a multiple of --recipe.ids 2"),
+    (["--recipe.ids", "500", "--recipe.batch", "500"], "identities"),
+    (["--recipe.batch", "100000"], "do not fill one batch"),
+    (["--net.backbone", "resnet49"], "expected one of"),
+    (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
+    (["--recipe.init", "no-such-checkpoint.pth.tar"], "no such file"),
+    (["--w.diff", "-1"], "--w.diff -1.0: expected 0 or more"),
+    (["--latent.dropout", "1"], "--latent.dropout"),
+])
+def test_bad_input(data_root, tmp_path, capsys, flags, words):
+    assert run_arn(data_root, tmp_path, *flags) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    assert words in line and not list(tmp_path.rglob("record.json"))
+    assert not (tmp_path / "stages").exists()   # said before anything was trained
+
+
+def test_unreadable_checkpoints(tmp_path, data_root, capsys):
+    (tmp_path / "model.pt").write_bytes(b"nothing")
+    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
+    assert "model.pt" in capsys.readouterr().err

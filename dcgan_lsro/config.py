@@ -101,7 +101,7 @@ class PoolConfig:
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class EvalConfig:
     """Which test features are scored besides the paper's one 224 x 224 view."""
 
     dense256: bool = True   # the released script's view: the uncropped size, 2 x 2 locations, and the mirror image
@@ -120,7 +120,7 @@ class LSROConfig:
     method: MethodConfig = field(default_factory=MethodConfig)
     dcgan: DCGANConfig = field(default_factory=DCGANConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
-    test: TestConfig = field(default_factory=TestConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
         net, recipe, method, pool = self.net, self.recipe, self.method, self.pool
@@ -169,7 +169,7 @@ PRESETS: dict[str, LSROConfig] = {
         method=MethodConfig(pseudo="released"),
         dcgan=DCGANConfig(shuffle=False),
         pool=PoolConfig(range="stretch", format="jpeg"),
-        test=TestConfig(cut=2000),
+        eval=EvalConfig(cut=2000),
     ),
     # the paper to the letter, order of ReLU and batch norm included
     "paper": dataclasses.replace(

@@ -31,7 +31,7 @@ from common.evaluation.protocols import evaluate_single_shot, multi_query
 from common.evaluation.ranking import evaluate
 from common.runs import Workspace
 from common.training import pick_device
-from dcgan_lsro.config import NetConfig, TestConfig
+from dcgan_lsro.config import EvalConfig, NetConfig
 from dcgan_lsro.model import ReIDNet, build_network, load_weights
 
 BATCH = 128
@@ -39,7 +39,7 @@ VIEWS = {"last": "paper", "last+dense256": "dense256"}   # score -> view
 GT_BBOX = "gt_bbox"   # Market-1501's hand-drawn boxes
 
 
-def score(model: ReIDNet, target: ReIDDataset, test: TestConfig, device: torch.device, workspace: Workspace, workers: int = 0) -> None:
+def score(model: ReIDNet, target: ReIDDataset, config: EvalConfig, device: torch.device, workspace: Workspace, workers: int = 0) -> None:
     """Writes `scores.json` and the features of `last` into the workspace.
 
     `last`: the paper's single view. `last+dense256`: the released script's. `last+mq_mean`, `last+mq_max`: multi-query with the paper's
@@ -48,20 +48,20 @@ def score(model: ReIDNet, target: ReIDDataset, test: TestConfig, device: torch.d
     refuse_generated(target)
     scores = {}
     for name, view in VIEWS.items():
-        if view == "paper" or test.dense256:
+        if view == "paper" or config.dense256:
             query, gallery = (embed(model, samples, device, workers, view=view) for samples in (target.query, target.gallery))
-            scores[name] = rank(target, query, gallery, test)
+            scores[name] = rank(target, query, gallery, config)
             if view == "paper":
                 paper = query, gallery
     for name, samples, rows in zip(("query", "gallery"), (target.query, target.gallery), paper):
         save_features(workspace.folder / f"{name}.npz", rows, [s.pid for s in samples], [s.camid for s in samples],
                       [s.path.name for s in samples], normalised=True, model="DCGAN+LSRO pool5")
-    boxes = multi_query_boxes(target) if test.multi_query else []
+    boxes = multi_query_boxes(target) if config.multi_query else []
     if boxes:
         rows = embed(model, boxes, device, workers)
         for pooling in ("mean", "max"):
             pooled = multi_query(*_ids(target.query), rows, *_ids(boxes), pooling=pooling)
-            scores[f"last+mq_{pooling}"] = rank(target, pooled, paper[1], test)
+            scores[f"last+mq_{pooling}"] = rank(target, pooled, paper[1], config)
     workspace.write_json("scores.json", scores)
 
 
@@ -107,12 +107,12 @@ def multi_query_boxes(target: ReIDDataset) -> list[Sample]:
     return [s for s in boxes if (s.pid, s.camid) in wanted and s.pid > DISTRACTOR]
 
 
-def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, test: TestConfig, **options) -> dict[str, float]:
+def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, config: EvalConfig, **options) -> dict[str, float]:
     """Scores of a ranking; CUHK03's classic protocol draws one gallery image a person, again and again."""
     query_ids, gallery_ids = _ids(target.query), _ids(target.gallery)
-    if target.name == "cuhk03" and test.cuhk03_protocol == "classic":
+    if target.name == "cuhk03" and config.cuhk03_protocol == "classic":
         return evaluate_single_shot(query, *query_ids, gallery, *gallery_ids, repeats=20).scores()
-    return evaluate(query, *query_ids, gallery, *gallery_ids, cut=test.cut, **options).scores()
+    return evaluate(query, *query_ids, gallery, *gallery_ids, cut=config.cut, **options).scores()
 
 
 def _ids(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
@@ -155,8 +155,8 @@ def run(options: Evaluate) -> None:
             raise InputError(f"{target.root}: multi-query needs the folder {GT_BBOX}, found none: use --multi-query none")
         rows = embed(model, boxes, device, options.workers, view=options.view)
         query = multi_query(*_ids(target.query), rows, *_ids(boxes), pooling=options.multi_query)
-    test = TestConfig(cut=options.cut, cuhk03_protocol="767/700")
-    print(json.dumps(rank(target, query, gallery, test, rerank=options.rerank or None), indent=1))
+    config = EvalConfig(cut=options.cut, cuhk03_protocol="767/700")
+    print(json.dumps(rank(target, query, gallery, config, rerank=options.rerank or None), indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -50,8 +50,8 @@ def train(config: LSROConfig, run: Run, options: Options) -> Record:
     unlabelled, uses, measures = unlabelled_images(config, dataset, run, device, options)
     uses |= {"net": config.net, "recipe": config.recipe, "method": config.method, "dataset": dataset.manifest, "seed": run.seed}
     network = run.stage("reid", uses, lambda work: train_reid(config, dataset, unlabelled, run.seed, device, work, options), collective=True)
-    scored = run.stage("scores", {"reid": network.hash, "target": dataset.manifest, "test": config.test},
-                       lambda work: score(load_network(network.folder / "model.pt").to(device), dataset, config.test, device, work, options.workers))
+    scored = run.stage("scores", {"reid": network.hash, "target": dataset.manifest, "eval": config.eval},
+                       lambda work: score(load_network(network.folder / "model.pt").to(device), dataset, config.eval, device, work, options.workers))
     if rank_and_world()[0] == 0:
         pictures.draw(run, dataset, unlabelled)
     measures |= last_parts(network.folder / "curves.jsonl")
@@ -61,7 +61,7 @@ def train(config: LSROConfig, run: Run, options: Options) -> Record:
 
 def load(config: LSROConfig, name: str, root: Path | None) -> ReIDDataset:
     """A dataset; CUHK03 by the protocol and split of the configuration."""
-    split = {"protocol": config.test.cuhk03_protocol, "split": config.test.cuhk03_split} if name == "cuhk03" else {}
+    split = {"protocol": config.eval.cuhk03_protocol, "split": config.eval.cuhk03_split} if name == "cuhk03" else {}
     return load_dataset(name, root, **split)
 
 

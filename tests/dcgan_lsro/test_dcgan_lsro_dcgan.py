@@ -1,5 +1,7 @@
 """The DCGAN against arrays computed with the authors' two TensorFlow codes, and what a step and a pool must be."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -153,8 +155,6 @@ def test_without_shuffle_the_same_batches_come_in_every_epoch():
 
 
 def test_the_gan_sees_the_whole_image_mirrored_half_the_time():
-    import random
-
     image = Image.fromarray(np.arange(64 * 32 * 3, dtype=np.uint32).reshape(64, 32, 3).astype(np.uint8))
     plain = GanTransform(64, 32, flip=False)(image, random.Random(0))
     assert plain[:, 0, 0].tolist() == pytest.approx([-1.0, 1 / 127.5 - 1, 2 / 127.5 - 1])   # x / 127.5 - 1

@@ -52,7 +52,7 @@ class MethodConfig:
     """What a row of Tables 1 to 5 does with the unlabelled images."""
 
     loss: Literal["none", "lsro", "all_in_one", "pseudo"] = "lsro"   # Eq. 7; its rivals of Sec. 4.2; none: the baseline
-    amount: float = 24_000 / MARKET_IMAGES   # unlabelled images for each real one; 24,000 on Market-1501 is the paper's best
+    amount: float = 24_000 / MARKET_IMAGES   # unlabelled images for each real one; 24,000 on Market-1501 is the paper's best; released scripts: 6,000
     images: Literal["gan", "people"] = "gan"   # generated ones, or real people of another dataset without their labels (Table 4)
     step_matched: bool = False   # a control of ours: the baseline with as many steps as a run with `amount` has
     eps: float = 0.0   # label smoothing (LSR) of the real images; the paper leaves it out

@@ -27,7 +27,7 @@ from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
 from common.datasets.synthetic import DOMAINS
 from common.errors import InputError
 from common.evaluation.features import save_features
-from common.evaluation.protocols import evaluate_single_shot, multi_query
+from common.evaluation.protocols import POOLINGS, evaluate_single_shot, multi_query
 from common.evaluation.ranking import evaluate
 from common.runs import Workspace
 from common.training import pick_device
@@ -35,7 +35,6 @@ from dcgan_lsro.config import EvalConfig, NetConfig
 from dcgan_lsro.model import ReIDNet, build_network, load_weights
 
 BATCH = 128
-VIEWS = {"last": "paper", "last+dense256": "dense256"}   # score -> view
 GT_BBOX = "gt_bbox"   # Market-1501's hand-drawn boxes
 
 
@@ -46,22 +45,22 @@ def score(model: ReIDNet, target: ReIDDataset, config: EvalConfig, device: torch
     view (the released evaluator prints the two rank-1 values in each other's place).
     """
     refuse_generated(target)
-    scores = {}
-    for name, view in VIEWS.items():
-        if view == "paper" or config.dense256:
-            query, gallery = (embed(model, samples, device, workers, view=view) for samples in (target.query, target.gallery))
-            scores[name] = rank(target, query, gallery, config)
-            if view == "paper":
-                paper = query, gallery
-    for name, samples, rows in zip(("query", "gallery"), (target.query, target.gallery), paper):
-        save_features(workspace.folder / f"{name}.npz", rows, [s.pid for s in samples], [s.camid for s in samples],
+    splits = {"query": target.query, "gallery": target.gallery}
+    rows = {name: embed(model, samples, device, workers) for name, samples in splits.items()}
+    for name, samples in splits.items():
+        save_features(workspace.folder / f"{name}.npz", rows[name], [s.pid for s in samples], [s.camid for s in samples],
                       [s.path.name for s in samples], normalised=True, model="DCGAN+LSRO pool5")
+    scores = {"last": rank(target, rows["query"], rows["gallery"], config)}
+    if config.dense256:
+        dense = (embed(model, samples, device, workers, view="dense256") for samples in splits.values())
+        scores["last+dense256"] = rank(target, *dense, config)
     boxes = multi_query_boxes(target) if config.multi_query else []
     if boxes:
-        rows = embed(model, boxes, device, workers)
-        for pooling in ("mean", "max"):
-            pooled = multi_query(*_ids(target.query), rows, *_ids(boxes), pooling=pooling)
-            scores[f"last+mq_{pooling}"] = rank(target, pooled, paper[1], config)
+        of_path = {s.path: row for name, samples in splits.items() for s, row in zip(samples, rows[name])}
+        features = np.stack([of_path[s.path] for s in boxes]) if boxes[0].path in of_path else embed(model, boxes, device, workers)
+        for pooling in POOLINGS:
+            pooled = multi_query(*_ids(target.query), features, *_ids(boxes), pooling=pooling)
+            scores[f"last+mq_{pooling}"] = rank(target, pooled, rows["gallery"], config)
     workspace.write_json("scores.json", scores)
 
 

@@ -61,12 +61,13 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
         num_features = resnet.fc.in_features
         backbone = Backbone(OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc")), num_features)
     if weights != "none":
-        state = _imagenet_v1(name) if weights == "imagenet" else read_state_dict(weights)
+        state = imagenet_v1(name) if weights == "imagenet" else read_state_dict(weights)
         load_strictly(backbone, {key: value for key, value in state.items() if not key.startswith("fc.")}, weights)
     return backbone
 
 
-def _imagenet_v1(name: str) -> dict[str, Tensor]:
+def imagenet_v1(name: str) -> dict[str, Tensor]:
+    """torchvision's IMAGENET1K_V1 weights of a network, fetched into torch's cache if absent. Raises `InputError` if they cannot be had."""
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     target = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:

@@ -125,6 +125,11 @@ class Run:
         self.stages[name] = stage
         return stage
 
+    def finished(self, name: str, depends_on: Mapping[str, Any]) -> Path | None:
+        """The folder of a stage with these dependencies if an earlier row or run has left it; nothing is built, nothing goes into the record."""
+        folder = self.out / "stages" / f"{name}-{digest({'stage': name, **depends_on})}"
+        return folder if (folder / "stage.json").is_file() else None
+
     def _build(self, name: str, final: Path, depends_on: Mapping[str, Any], build: Callable[[Workspace], None]) -> None:
         partial = final.with_name(final.name + ".partial")
         if (partial / "kept").is_file() and not (self.resume or self.fresh):

@@ -184,6 +184,15 @@ def test_an_alias_is_run_once_with_its_origin(tmp_path):
     assert list(records(tmp_path)) == ["toy/table1/full"]
 
 
+def test_a_finished_stage_of_another_row_is_found(tmp_path):
+    run = Run("toy", Experiment("toy/t/a", ""), "demo", {}, "a", "b", 0, tmp_path)
+    assert run.finished("net", {"beta": 1}) is None
+    stage = run.stage("net", {"beta": 1}, lambda work: None)
+    other = Run("toy", Experiment("toy/t/b", ""), "demo", {}, "a", "b", 0, tmp_path)
+    assert other.finished("net", {"beta": 1}) == stage.folder and other.finished("net", {"beta": 2}) is None
+    assert other.stages == {}
+
+
 def test_other_fields_and_seeds_give_other_stages(tmp_path):
     for flags in ([], ["--beta", "0.7"], ["--seed", "1"]):
         assert run_toy(tmp_path, "--experiment", "toy/table1/full", *flags) == 0

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from arn.config import ARNConfig, DecoderConfig, LatentConfig, NetConfig
 from arn.data import eval_transform
-from arn.model import ARNNet, build_network
+from arn.model import ARNNet, Codes, build_network
 from common.backbones import adabn, extract_features, global_pool
 from common.checkpoints import load_checkpoint
 from common.cli import exit_code
@@ -69,23 +69,27 @@ def unit(rows: Sequence[dict[str, np.ndarray]], name: str) -> list[np.ndarray]:
 def embed(config: ARNConfig, model: ARNNet, samples: Sequence[Sample], device: torch.device, workers: int = 0) -> dict[str, np.ndarray]:
     """Of each image, in one pass and not normalised: `e_c` and `X` `(N, D)`, and, where there is E_T, `sum` = e_c + e_p and `cosine` `(N, 1)`.
 
-    `energy` and `error` `(N, 1)`: the squared norm of what D_C should rebuild, and how much of it is wrong.
+    `energy` and `error` `(N, 1)`: the squared norm of what D_C should rebuild, and how much of it is wrong. `total` `(1, P)`: the sum over
+    images of what it should rebuild.
     """
     images = SampleImages(samples, eval_transform(config.net))
     widths: dict[str, int] = {}
+    total = torch.zeros(1)
 
     def columns(batch: Tensor) -> Tensor:
-        parts = describe(model, batch)
+        nonlocal total
+        codes, _ = model(batch)
+        total = total + codes.original.flatten(1).sum(dim=0, keepdim=True).cpu()
+        parts = describe(codes)
         widths.update({name: part.shape[1] for name, part in parts.items()})
         return torch.cat(list(parts.values()), dim=1)
 
     rows = extract_features(columns, ordered_loader(images, BATCH, workers=workers), device, normalise=False)
-    return dict(zip(widths, (part.numpy() for part in rows.split(list(widths.values()), dim=1))))
+    return dict(zip(widths, (part.numpy() for part in rows.split(list(widths.values()), dim=1)))) | {"total": total.numpy()}
 
 
-def describe(model: ARNNet, images: Tensor) -> dict[str, Tensor]:
-    """The columns of `embed` for a batch of target images `(B, 3, H, W)`."""
-    codes, _ = model(images)
+def describe(codes: Codes) -> dict[str, Tensor]:
+    """The columns of `embed` for a batch of target images."""
     error = (codes.rebuilt - codes.original).square().sum(dim=(1, 2, 3))
     parts = {"e_c": codes.common, "X": global_pool(codes.feature_map),
              "energy": codes.original.square().sum(dim=(1, 2, 3))[:, None], "error": error[:, None]}
@@ -95,9 +99,13 @@ def describe(model: ARNNet, images: Tensor) -> dict[str, Tensor]:
 
 
 def code_measures(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-    """`rec_relative_error`: share of the squared norm that D_C gets wrong. `mean_abs_cosine`: |cos(e_c, e_p)| of the target's test images."""
-    totals = {name: np.concatenate([part[name] for part in rows]).astype(float) for name in ("energy", "error", "cosine") if name in rows[0]}
-    measures = {"rec_relative_error": float(totals["error"].sum() / max(totals["energy"].sum(), 1e-12))}
+    """On the target's test images: `rec_relative_error`, the share of the squared norm that D_C gets wrong, beside `mean_map_relative_error`, what
+    the images' mean map would (D_C has learned something where it is below); `mean_abs_cosine`, the mean |cos(e_c, e_p)|.
+    """
+    totals = {name: np.concatenate([part[name] for part in rows]).astype(float) for name in ("energy", "error", "cosine", "total") if name in rows[0]}
+    energy = max(totals["energy"].sum(), 1e-12)
+    measures = {"rec_relative_error": float(totals["error"].sum() / energy),
+                "mean_map_relative_error": float(1 - np.square(totals["total"].sum(axis=0)).sum() / (len(totals["energy"]) * energy))}
     if "cosine" in totals:
         measures["mean_abs_cosine"] = float(np.abs(totals["cosine"]).mean())
     return measures

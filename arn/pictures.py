@@ -25,7 +25,7 @@ from common.runs import Run, read_curves
 
 PANELS = {
     "E_I: cross-entropy": ("cross_entropy",), "L_class": ("cls",), "L_ctrs": ("ctr",), "L_rec": ("rec",), "L_diff": ("diff",), "L_MMD": ("mmd",),
-    "mean |cos(e_c, e_p)|": ("cosine_source", "cosine_target"), "accuracy on the source": ("source_accuracy",),
+    "mean |cos(e_c, e_p)|": ("cosine_source", "cosine_target"), "accuracy on the source": ("ei_accuracy", "source_accuracy"),
 }
 
 
@@ -71,21 +71,23 @@ def what_codes_hold(model: ARNNet, config: ARNConfig, target: ReIDDataset, path:
     images = torch.stack([eval_transform(config.net)(picture) for picture in pictures]).to(device)
     x = model.encoder_base(images)
     common = model.encoder_c(x)
-    columns = {"image": pictures, "to rebuild": shown(images if model.paints_image else x, config)}
+    original = images if model.paints_image else x
+    columns = {"image": pictures, "to rebuild": shown(original, original, config)}
     codes = {"from e_c": common}
     if model.encoder_t is not None:
         private = model.encoder_t(x)
         codes = {"from both": common + private, "e_c alone": common, "e_p alone": private}
     for name, code in codes.items():
-        columns[name] = shown(model.decoder_base(code), config)
+        columns[name] = shown(model.decoder_base(code), original, config)
     image_grid(list(zip(*columns.values())), path, column_titles=list(columns), cell_height=96)
 
 
-def shown(maps: Tensor, config: ARNConfig) -> list[np.ndarray]:
-    """`(B, C, h, w)` as `uint8` pictures `(h, w, 3)`: images as they are, maps by their mean over channels, each from its least to its most."""
+def shown(maps: Tensor, original: Tensor, config: ARNConfig) -> list[np.ndarray]:
+    """`(B, C, h, w)` as `uint8` pictures `(h, w, 3)`: images as they are, maps by their mean over channels, in the colours of their `original`."""
     if maps.shape[1] == 3:
         mean, std = (torch.tensor(values, device=maps.device).view(3, 1, 1) for values in STATISTICS[config.net.normalise])
         pixels = (maps * std + mean).clamp(0, 1).permute(0, 2, 3, 1)
         return [np.uint8(255 * picture.cpu().numpy()) for picture in pixels]
-    means = maps.mean(dim=1).cpu().numpy()
-    return [np.uint8(255 * plt.get_cmap("viridis")((m - m.min()) / max(float(np.ptp(m)), 1e-12))[..., :3]) for m in means]
+    means, scales = (values.mean(dim=1).cpu().numpy() for values in (maps, original))
+    colours = plt.get_cmap("viridis")
+    return [np.uint8(255 * colours((m - s.min()) / max(float(np.ptp(s)), 1e-12))[..., :3]) for m, s in zip(means, scales)]

@@ -51,6 +51,6 @@ def pretrain(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], see
         average_gradients(model.parameters())
         optimizer.step()
         schedule.step()
-        loop.log(step, cross_entropy=loss, source_accuracy=(logits.argmax(1) == classes).float().mean())
+        loop.log(step, cross_entropy=loss, ei_accuracy=(logits.argmax(1) == classes).float().mean())
     if loop.main:
         save_checkpoint(workspace.folder / "base.pt", {"state_dict": backbone.state_dict()})

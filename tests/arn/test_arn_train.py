@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,15 +74,25 @@ def test_rows_share_the_stage_of_ei_and_leave_records_and_pictures(finished):
     assert set(full.scores) == {"last", "last+adabn", "raw", "X", "sum"} and set(rec.scores) == {"last", "last+adabn", "raw", "X"}
     assert baseline.scores["last"] == baseline.scores["X"] == full.scores["X"]   # E_I is frozen in the demo: direct transfer
     assert full.scores["last"] != full.scores["X"]
-    assert {"rec_relative_error", "mean_abs_cosine", "source_accuracy"} <= set(full.measures) and "mean_abs_cosine" not in rec.measures
+    assert {"rec_relative_error", "mean_map_relative_error", "mean_abs_cosine", "source_accuracy"} == set(full.measures)
+    assert "mean_abs_cosine" not in rec.measures
     assert {Path(p).name for p in full.pictures} == {"curves.png", "codes.png", "ranked_lists.png"}
     assert all((finished / p).stat().st_size > 1000 for p in full.pictures)
+
+
+def test_measures_by_hand():
+    """Three maps, (0, 1), (1, 2) and (1, 1) say, of which D_C gets half the squared norm wrong."""
+    query = {"energy": [[1.0], [5.0]], "error": [[0.5], [2.5]], "cosine": [[-1.0], [0.5]], "total": [[1.0, 3.0]]}
+    gallery = {"energy": [[2.0]], "error": [[1.0]], "cosine": [[0.0]], "total": [[1.0, 1.0]]}
+    rows = [{name: np.array(values) for name, values in part.items()} for part in (query, gallery)]
+    assert evaluate.code_measures(rows) == pytest.approx({"rec_relative_error": 0.5, "mean_map_relative_error": 1 - (4 + 16) / 3 / 8,
+                                                          "mean_abs_cosine": 0.5})
 
 
 def test_curves_hold_every_term(finished):
     terms = {path.split("/")[1].split("-")[0]: set().union(*(json.loads(line) for line in (finished / path).read_text().splitlines()))
              for path in record(finished).curves}
-    assert {"cross_entropy", "source_accuracy"} <= terms["pretrain"]
+    assert {"cross_entropy", "ei_accuracy"} <= terms["pretrain"]
     assert {"cls", "ctr", "rec", "diff", "total", "cosine_source", "cosine_target", "source_accuracy"} <= terms["joint"]
 
 
@@ -136,7 +147,7 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
 def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path):
     """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each process draws its own mask."""
     flags = ("--recipe.epochs 1 --latent.dropout 0 --cls.dropout 0 --pretrain.dropout 0 --lr.ei 0.001 --w.mmd 0.1 --w.diff 1 --recipe.batch 24 "
-             "--pretrain.batch 48").split() + ["--no-recipe.ei-bn-eval"]
+             "--pretrain.batch 48").split() + ["--recipe.no-ei-bn-eval"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583", "train.py"]
     subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "arn", env=environment, check=True, capture_output=True)

@@ -49,9 +49,12 @@ def keys_of(spec: Mapping[str, Any]) -> list[str]:
 def figure_data(spec: Mapping[str, Any], reports: Path = REPORTS) -> dict[str, Any]:
     """What is drawn: panels of series of points, rounded; a panel without series has a note in their place."""
     records = {paper: read_results(paper, reports) for paper in papers_of(spec)}
-    sides = SIDES if "question" not in spec else SIDES[1:]
-    return {"name": spec["name"], "title": spec["title"], "kind": "bars" if spec["kind"] == "measures" else "curve" if spec["kind"] == "cmc"
-            else spec["kind"], "panels": [_panel(spec, side, records) for side in sides]}
+    panels = [_panel(spec, side, records) for side in (SIDES if "question" not in spec else SIDES[1:])]
+    kind = {"measures": "bars", "cmc": "curve"}.get(spec["kind"], spec["kind"])
+    if kind == "curve":   # one scale of x for both panels, each its own of y
+        xs = [point["x"] for panel in panels for series in panel["series"] for point in series["points"]]
+        panels = [{**panel, "x_range": [min(xs), max(xs)]} for panel in panels] if xs else panels
+    return {"name": spec["name"], "title": spec["title"], "kind": kind, "panels": panels}
 
 
 def _panel(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:

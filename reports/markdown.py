@@ -23,17 +23,18 @@ def _safe(text: str) -> str:
 def result_markdown(table: Table) -> str:
     """A caption and the table: published, measured, measured with AdaBN, number of seeds; on the paper's own data also the difference."""
     columns = " / ".join(table.columns)
-    head = ["row", f"published {columns}", "measured", *(["measured + AdaBN"] if table.adapted else []),
-            *(["difference"] if table.comparable else []), "seeds"]
+    head = ["row", f"published {columns}", "measured"] if table.printed else ["row", f"measured {columns}"]
+    head += [*(["measured + AdaBN"] if table.adapted else []), *(["difference"] if table.comparable else []), "seeds"]
     body = [_cells(table, row) for row in table.rows]
     caption = f"**{table.title}**, measured on {table.source} → {table.target}" if table.source != table.target else \
         f"**{table.title}**, measured on {table.source}"
     stands = f", published on {pair_text(*table.stands_for)}" if table.synthetic and table.printed else ""
-    return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}"
+    idle = f"\n\nNot run: {'; '.join(table.idle)}." if table.idle else ""
+    return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}{idle}"
 
 
 def _cells(table: Table, row: Row) -> list[str]:
-    cells = [row.title, published_text(row.published, table.columns), joined(row.value(column) for column in table.columns)]
+    cells = [row.title, *([published_text(row.published, table.columns)] if table.printed else []), joined(row.value(c) for c in table.columns)]
     if table.adapted:
         cells.append(joined(row.value(column, "+adabn") for column in table.columns))
     if table.comparable:

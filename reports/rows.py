@@ -68,6 +68,7 @@ class Table:
     target: str
     preset: str
     rows: tuple[Row, ...]
+    idle: tuple[str, ...] = ()   # titles of our own rows (no paper prints them) that have not been run
 
     @property
     def title(self) -> str:
@@ -104,7 +105,8 @@ class Table:
 
     @property
     def measured(self) -> bool:
-        return any(row.records for row in self.rows)
+        """Whether a row has records; in a table of our own one that is not another table's as well."""
+        return any(row.records and (self.printed or row.runs_as == row.key) for row in self.rows)
 
     @property
     def adapted(self) -> bool:
@@ -146,10 +148,17 @@ def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
         keys = [key for key in entries if key.split("/")[1] == name]
         for source, target, preset in _places(paper, keys, entries, records):
             rows = [row_of(paper, key, entries[key], source, target, preset, records) for key in keys]
-            if (source, target) != planned_pairs(paper)[0] and any(row.published for row in rows):
-                rows = [row for row in rows if row.published or row.records]   # what neither side has run on this pair
-            found.append(Table(paper, name, source, target, preset, tuple(rows)))
+            found.append(_table(paper, name, source, target, preset, rows))
     return found
+
+
+def _table(paper: str, name: str, source: str, target: str, preset: str, rows: Sequence[Row]) -> Table:
+    """Without the rows that neither side has run, but for those of a printed table on the main pair."""
+    if (source, target) == planned_pairs(paper)[0] and any(row.published for row in rows):
+        return Table(paper, name, source, target, preset, tuple(rows))
+    kept = tuple(row for row in rows if row.published or row.records)
+    idle = () if any(row.published for row in rows) else tuple(row.title for row in rows if row not in kept)
+    return Table(paper, name, source, target, preset, kept, idle)
 
 
 def _order(name: str) -> tuple[int, int]:

@@ -83,9 +83,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def _curves(panel: Mapping[str, Any]) -> list[str]:
     points = [point for series in panel["series"] for point in series["points"]]
-    xs = [point["x"] for point in points]
+    xs = [*panel["x_range"], *(point["x"] for point in points)]
     reach = [point["y"] + sign * (point.get("spread") or 0) for point in points for sign in (-1, 1)]
-    y_ticks, x_low, x_high = ticks(min(reach), max(reach)), min(xs), max(xs)
+    y_ticks, (x_low, x_high) = ticks(min(reach), max(reach)), panel["x_range"]
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / ((x_high - x_low) or 1)
@@ -104,8 +104,12 @@ def _axes(panel: Mapping[str, Any], y_ticks: Sequence[float], xs: Sequence[float
         _, y = place(xs[0], tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(LEFT - 6, y + 4, f"{tick:g}", anchor="end"))
-    every = math.ceil(len(xs) / 11)
-    parts += [_text(place(x, y_ticks[0])[0], HEIGHT - BOTTOM + 15, f"{x:g}", anchor="middle") for x in xs[::every]]
+    taken = -math.inf
+    for x in xs:   # no label on top of another
+        across, words = place(x, y_ticks[0])[0], f"{x:g}"
+        if across - taken > 3.5 * len(words) + 9:
+            parts.append(_text(across, HEIGHT - BOTTOM + 15, words, anchor="middle"))
+            taken = across + 3.5 * len(words)
     return [*parts, _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, panel["x"], anchor="middle")]
 
 

@@ -57,8 +57,11 @@ class TrainTransform:
 
 
 def unlabelled_count(method: MethodConfig, real: int) -> int:
-    """How many unlabelled images a row has beside `real` labelled ones."""
-    return 0 if method.loss == "none" else round(method.amount * real)
+    """How many unlabelled images a row has beside `real` labelled ones. `InputError` if a row that needs some would have none."""
+    count = 0 if method.loss == "none" else round(method.amount * real)
+    if count == 0 and method.loss != "none":
+        raise InputError(f"--method.amount {method.amount}: less than one unlabelled image for {real} real ones: raise it, or use --method.loss none")
+    return count
 
 
 def first_images(folder: Path, count: int) -> list[Sample]:

@@ -45,5 +45,6 @@ def _not_run(key: str, runs_as: str, cells: Sequence[Cell]) -> str:
     """Planned, or not; or printed only for datasets that no synthetic domain stands in for."""
     if any(cell.key == runs_as for cell in cells):
         return "not run"
-    needed = {name for row in published(key.split("/")[0]).values() if row.key == key for name in (row.source, row.target)} - set(STANDS_FOR.values())
+    places = [{row.source, row.target} - set(STANDS_FOR.values()) for row in published(key.split("/")[0]).values() if row.key == key]
+    needed = min(places, key=len, default=set())
     return f"not run, not planned{': needs ' + ', '.join(sorted(needed)) if needed else ''}"

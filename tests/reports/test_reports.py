@@ -1,4 +1,4 @@
-"""Records in, tables out: collecting, status, claims with their intervals, published files, the READMEs' tables."""
+"""Records in, tables out: collecting, status, the READMEs' tables."""
 
 import dataclasses
 import json
@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.published import published, published_for
 from common.records import METRICS, PAPERS, ROOT, Record
 from reports.__main__ import main
-from reports.claims import Claim, claimed, difference, measured, read_claims
+from reports.claims import read_claims
 from reports.collect import collect, read_results
-from reports.experiments import built_papers, experiments
-from reports.readme import BEGIN, END, claim_table, result_table, write_between
+from reports.readme import BEGIN, END, claim_table, result_text, write_between
 from reports.status import status
 
 
@@ -117,8 +115,9 @@ def test_status_counts_seeds_and_says_not_run(tmp_path):
         put(tmp_path / "runs" / str(seed), record(seed=seed))
     collect([tmp_path / "runs"], tmp_path)
     lines = {line.split()[0]: line for line in status(tmp_path).splitlines()}
-    assert "synthetic-duke -> synthetic-market [demo]: 3 seeds" in lines["hhl/table2/L_CD"]
-    assert lines["hhl/table2/L_D"].endswith("not run")
+    assert "synthetic-duke -> synthetic-market [demo, earlier]: 3 seeds" in lines["hhl/table2/L_CD"]
+    assert lines["hhl/table2/L_D"].endswith("not run") and lines["hhl/fig5/beta=1.1"].endswith("not run, not planned")
+    assert "3 records, 0 of " in lines["hhl:"] and lines["hhl:"].endswith("the rest: python -m reports sweep --paper hhl")
     assert "(as hhl/table2/L_CD)" in lines["hhl/table3/L_CD"]
 
 
@@ -128,72 +127,24 @@ def test_the_commands_answer(capsys, tmp_path):
     assert capsys.readouterr().err.startswith("error: ")
 
 
-# ---------------------------------------------------------------- claims
-
-CLAIM = Claim("hhl", "left beats right", "hhl/table2/L_CD", "hhl/table2/baseline_source", "R-1", "dukemtmc->market1501",
-              "synthetic-duke->synthetic-market", 0.0)
-
-
-def test_the_interval_is_the_sample_t_interval():
-    # gaps 10, 20, 30: sample standard deviation 10, t(0.975, 2) = 4.302653
-    result = difference([10.0, 20.0, 30.0], [0.0, 0.0, 0.0])
-    assert result.mean == 20 and result.half_width == pytest.approx(4.302653 * 10 / 3**0.5, rel=1e-6)
-
-
-@pytest.mark.parametrize("gaps, margin, verdict", [
-    ([10, 11, 12], 0, "holds"), ([-10, -11, -12], 0, "reversed"), ([10, -10, 3], 0, "undecided"), ([10, 11, 12], 15, "undecided"),
-    ([10], 0, "undecided (one seed)"),
-])
-def test_verdicts(gaps, margin, verdict):
-    assert difference(gaps, [0] * len(gaps)).verdict(margin) == verdict
-
-
-def test_claims_pair_by_seed():
-    records = [record(seed=s, r1=0.5 + s / 10) for s in range(3)] + [record("hhl/table2/baseline_source", seed=s, r1=0.4) for s in (0, 2, 7)]
-    result = measured(CLAIM, records)
-    assert result.n == 2 and result.mean == pytest.approx(20)
-    assert measured(CLAIM, records[:3]) is None
-    assert claimed(CLAIM) == (62.2, 44.6)
-
-
-# ---------------------------------------------------------------- published files
-
-@pytest.mark.parametrize("paper", PAPERS)
-def test_published_numbers_are_in_range_and_their_keys_exist(paper):
-    rows = published(paper)
-    assert rows
-    for row in rows.values():
-        assert row.key.startswith(f"{paper}/") and all(0 < value <= 100 for value in row.values.values())
-        curve = [row.values[f"R-{k}"] for k in (1, 5, 10, 20) if f"R-{k}" in row.values]
-        assert curve == sorted(curve), row.key
-        if paper in built_papers() and row.kind == "ours":
-            assert row.key in experiments(paper), row.key
-
-
-def test_a_synthetic_pair_stands_for_the_papers():
-    assert published_for("hhl", "hhl/table2/L_CD", "synthetic-duke", "synthetic-market").values["mAP"] == 31.4
-    assert published_for("hhl", "hhl/table2/L_CD", "market1501", "dukemtmc").values["mAP"] == 27.2
-    assert published_for("hhl", "hhl/table2/none", "market1501", "dukemtmc") is None
-
-
 # ---------------------------------------------------------------- README
 
 def test_the_tables_say_not_run_until_something_is(tmp_path):
-    (tmp_path / "claims.toml").write_text((ROOT / "reports" / "claims.toml").read_text())
+    for name in ("claims.toml", "figures.toml"):
+        (tmp_path / name).write_text((ROOT / "reports" / name).read_text())
     assert claim_table(tmp_path).count("not run") == 3 * len(read_claims(tmp_path))
-    assert result_table("hhl", tmp_path) == "not run"
+    assert result_text("hhl", tmp_path) == "not run"
     for seed in range(2):
         put(tmp_path / "runs" / f"{seed}l", record(seed=seed, r1=0.5 + seed / 100))
         put(tmp_path / "runs" / f"{seed}r", record("hhl/table2/baseline_source", seed=seed, r1=0.3))
     collect([tmp_path / "runs"], tmp_path)
     row = next(line for line in claim_table(tmp_path).splitlines() if "HHL beats" in line)
     assert "62.2 v 44.6" in row and "50.5 v 30.0" in row and "+20.5 ± 6.4 (2 seeds)" in row and "**holds**" in row
-    assert "| HHL, L_CD | 62.2 / 31.4 | 50.5 / 30.0 | 50.5 / 30.0 | 2 |" in result_table("hhl", tmp_path)
-
-
-def test_the_committed_readmes_are_what_the_records_give(tmp_path):
-    for path, table in ((ROOT / "README.md", claim_table()), (ROOT / "hhl" / "README.md", result_table("hhl"))):
-        assert f"-->\n{table}\n<!-- end of" in path.read_text(), f"{path.name} is stale: run python -m reports readme"
+    text = result_text("hhl", tmp_path)
+    assert "**Table 2**, measured on synthetic-duke → synthetic-market, published on Duke → Market:\n\n| row | published R-1 / mAP |" in text
+    assert "| HHL, L_CD | 62.2 / 31.4 | 50.5 ± 0.7 / 30.0 ± 0.0 | 50.5 ± 0.7 / 30.0 ± 0.0 | 2 |" in text
+    assert "| + domain connectedness, L_D | 49.8 / 23.8 | not run | not run | - |" in text
+    assert "(../reports/figures/hhl-fig5.svg)" in text and "Table 3" not in text
 
 
 def test_marks_are_needed(tmp_path):

@@ -1,0 +1,137 @@
+"""The page and the READMEs: what they say of made-up records, that their links resolve, that the committed ones are what the records give."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from common.records import METRICS, PAPERS, ROOT, Record
+from reports.experiments import REPORTS, built_papers, switches
+from reports.markdown import switches_markdown
+from reports.page import anchor, page
+from reports.readme import BEGIN, RESULTS_BEGIN, SWITCHES_BEGIN, claim_table, result_text
+
+VOID = {"meta", "link", "img", "br", "rect", "line", "circle", "path"}
+
+
+class Page(HTMLParser):
+    """Checks that tags close, and keeps ids, links and sources."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.ids, self.links, self.loads, self.words = [], [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if tag == "a" else []
+        self.loads += [found[name] for name in ("src", "srcset", "data") if name in found] + ([found["href"]] if tag == "link" else [])
+        assert tag != "img" or found.get("alt")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        assert tag in VOID
+
+    def handle_data(self, text):
+        self.words += text.split()
+
+
+def record(key, r1, seed, **changes) -> Record:
+    score = dict(zip(METRICS, (r1, 0.9, 0.95, 0.99, 0.3, 0.31)))
+    return dataclasses.replace(
+        Record("hhl", key, "demo", "synthetic-duke", "synthetic-market", seed, {}, "c", {}, {"last": score, "last+adabn": score},
+               {"fake_l1": 25.0}, {}, "last epoch", "v", {}, {}, 90.0, [], [], "2026-01-01"), **changes)
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    """A page on which HHL's headline claim is reversed."""
+    folder = tmp_path_factory.mktemp("reports")
+    for name in ("claims.toml", "figures.toml"):
+        (folder / name).write_text((REPORTS / name).read_text())
+    (folder / "results").mkdir()
+    rows = [record("hhl/table2/baseline_source", 0.6 + seed / 100, seed) for seed in range(3)]
+    rows += [record("hhl/table2/L_CD", 0.4 + seed / 100, seed) for seed in range(3)]
+    (folder / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in rows))
+    return page(folder)
+
+
+def test_a_claim_that_fails_is_shown_as_failing(made_up):
+    failing = made_up.split("Claims that fail here")[1].split("<h2")[0]
+    assert "HHL beats direct transfer" in failing and '<span class="v v-reversed">reversed</span>' in failing
+    assert "41.0 v 61.0" in failing and "-20.0" in failing and "62.2 v 44.6" in failing
+
+
+def test_measured_numbers_link_to_their_records_and_published_ones_to_their_source(made_up):
+    name = anchor("hhl/table2/L_CD", "synthetic-duke", "synthetic-market", "demo")
+    assert f'<a href="#{name}">41.0<span class="spread"> ± 1.0</span></a>' in made_up
+    records = made_up.split(f'<h4 id="{name}">')[1].split("<h4")[0]
+    assert records.count("results/hhl.jsonl#L") == 3 and "line 4" in records and "fake_l1 25" in records and "40.0" in records
+    assert re.search(r'<a href="http[^"]*" title="Table 2; text; mAP by the trapezoid rule; verified">62.2</a>', made_up)
+    assert '<tr class="unverified"><td class="name">' in made_up   # greyed where nobody has checked
+
+
+def test_what_is_not_run_says_what_it_needs(made_up):
+    assert "it needs <code>python -m reports sweep --paper hhl --table table2 --pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>" in made_up
+    assert "--source cuhk03 --target market1501 --data-root DIR</code>" in made_up
+
+
+def test_the_page_is_whole_and_asks_for_nothing_outside():
+    text = (REPORTS / "index.html").read_text()
+    found = Page(text)
+    assert len(set(found.ids)) == len(found.ids)
+    for link in found.links:
+        if link.startswith("#"):
+            assert link[1:] in found.ids, link
+        elif not link.startswith("http"):
+            assert (REPORTS / link.split("#")[0]).exists(), link
+    assert all(not source.startswith(("http", "//")) for source in found.loads)
+    assert all(source.startswith("data:") or (REPORTS / source).is_file() for source in found.loads)
+    style = text.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style and "@import" not in style and "prefers-color-scheme: dark" in style
+
+
+def test_the_committed_page_is_what_the_records_give():
+    assert (REPORTS / "index.html").read_text() == page(), "reports/index.html is stale: run python -m reports build"
+
+
+def test_the_committed_readmes_are_what_records_and_code_give():
+    assert f"{BEGIN}\n{claim_table()}\n<!-- end" in (ROOT / "README.md").read_text(), "README.md is stale: run python -m reports readme"
+    for paper in PAPERS:
+        text = (ROOT / paper / "README.md").read_text()
+        if RESULTS_BEGIN in text:
+            assert f"{RESULTS_BEGIN}\n{result_text(paper)}\n<!-- end" in text, f"{paper}/README.md is stale: run python -m reports readme"
+        if SWITCHES_BEGIN in text and paper in built_papers():
+            ledger = switches_markdown(switches(paper), "config.py")
+            assert f"{SWITCHES_BEGIN}\n{ledger}\n<!-- end" in text, f"{paper}/README.md is stale: run python -m reports readme"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_shows_it_without_complaint_or_sideways_scrolling(browser, width, dark):
+    browser.complaints.clear()
+    browser.open(REPORTS / "index.html", width=width, dark=dark)
+    browser.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true })")
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    paper = [int(part) for part in re.findall(r"\d+", browser.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]]
+    assert (sum(paper) < 150) == dark
+    assert browser.complaints == []
+
+
+def test_a_measured_number_opens_its_record(browser):
+    browser.open(REPORTS / "index.html", width=1280)
+    link = "document.querySelector('td.n a[href^=\"#r-\"]')"
+    if browser.evaluate(f"{link} === null"):
+        pytest.skip("no record yet")
+    assert browser.evaluate(f"document.getElementById({link}.hash.slice(1)).closest('details').open") is False
+    browser.evaluate(f"{link}.click()")
+    browser.evaluate("reveal()")
+    assert browser.evaluate(f"document.getElementById({link}.hash.slice(1)).closest('details').open") is True

@@ -89,11 +89,11 @@ def _problems(item: Item, issues: Mapping[str, str]) -> Iterator[str]:
         yield f"{item.name}: planned in {item.planned}, but {issues[item.planned]} is built: name its keys, fields or functions"
     yield from (f"{item.name}: no experiment {key}" for key in item.keys if not _has_key(key))
     yield from (f"{item.name}: no switch {field}" for field in item.fields if not _has_field(field))
-    yield from (f"{item.name}: no function {function}" for function in item.functions if not has_definition(function))
+    yield from (f"{item.name}: no function {function}" for function in item.functions if not _has_function(function))
 
 
 def _has_key(key: str) -> bool:
-    """Keys of papers without a command line are taken on trust: they are what its experiments shall be called."""
+    """Names in papers without a command line are taken on trust: they are what its experiments, switches and functions shall be called."""
     paper = key.split("/")[0]
     if paper == "leaderboard":
         return any(key == row.key for row in published(paper).values())
@@ -104,6 +104,11 @@ def _has_field(field: str) -> bool:
     module, _, name = field.partition(": ")
     paper = module.removesuffix(".config")
     return paper in PAPERS and (paper not in built_papers() or name in {entry["name"] for entry in switches(paper)})
+
+
+def _has_function(dotted: str) -> bool:
+    paper = dotted.split(".")[0]
+    return has_definition(dotted) or (paper in PAPERS and paper not in built_papers())
 
 
 @lru_cache

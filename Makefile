@@ -8,7 +8,7 @@ VENV   := .venv/bin/python
 help:
 	@echo "make hhl      set up and run HHL's demo (no download of data, no GPU, about five minutes)"
 	@echo "make test     set up and run the tests"
-	@echo "make reports  what has been run; the claim table of README.md from the records"
+	@echo "make reports  what has been run; the page reports/index.html and the tables of the READMEs from the records"
 	@echo "make data     draw the two synthetic domains"
 	@echo "make lint     ruff"
 
@@ -27,7 +27,7 @@ test: .venv/installed
 
 reports: .venv/installed
 	$(VENV) -m reports status
-	$(VENV) -m reports readme
+	$(VENV) -m reports build
 
 data: .venv/installed
 	$(VENV) -m common.datasets make synthetic-duke

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from common.checkpoints import load_strictly, read_state_dict
+from common.datasets.base import Sample
+from common.datasets.loading import SampleImages, epoch_plan, planned_loader
 from common.errors import InputError
 
 BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -118,6 +120,13 @@ def adabn(model: nn.Module, images: Iterable, device: torch.device) -> nn.Module
     for batch, *_ in images:
         adapted(batch.to(device, non_blocking=True, memory_format=torch.channels_last))
     return adapted.eval()
+
+
+def adabn_on(model: nn.Module, samples: Sequence[Sample], transform: Callable, device: torch.device, *, batch: int = 128,
+             workers: int = 0) -> nn.Module:
+    """`adabn` over shuffled batches of samples (a target's training images), each through `transform` (the test images' one)."""
+    plan = epoch_plan(len(samples), min(batch, len(samples)), seed=0, stream="adabn")
+    return adabn(model, planned_loader(SampleImages(samples, transform), plan, 0, plan.steps_per_epoch, workers=workers), device)
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):

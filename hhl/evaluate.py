@@ -16,13 +16,13 @@ import numpy as np
 import torch
 import tyro
 
-from common.backbones import adabn, extract_features
+from common.backbones import adabn_on, extract_features
 from common.checkpoints import load_checkpoint
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
-from common.datasets.loading import EvalTransform, SampleImages, epoch_plan, ordered_loader, planned_loader
+from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
 from common.evaluation.features import save_features
-from common.evaluation.ranking import evaluate
+from common.evaluation.ranking import evaluate_dataset
 from common.runs import Workspace
 from common.training import pick_device
 from hhl.config import NetConfig, TestConfig
@@ -38,8 +38,8 @@ def score(model: HHLNet, target: ReIDDataset, test: TestConfig, device: torch.de
         save_features(workspace.folder / f"{name}.npz", rows, [s.pid for s in samples], [s.camid for s in samples],
                       [s.path.name for s in samples], normalised=test.normalise, model="HHL pool5")
     adapted = adapt(model, target.train, test, device, workers)
-    scores = {"last": rank(target, *features),
-              "last+adabn": rank(target, *(embed(adapted, samples, test, device, workers) for samples in (target.query, target.gallery)))}
+    again = [embed(adapted, samples, test, device, workers) for samples in (target.query, target.gallery)]
+    scores = {"last": evaluate_dataset(target, *features).scores(), "last+adabn": evaluate_dataset(target, *again).scores()}
     workspace.write_json("scores.json", scores)
 
 
@@ -53,15 +53,7 @@ def embed(model: HHLNet, samples: Sequence[Sample | Path], test: TestConfig, dev
 
 def adapt(model: HHLNet, train: Sequence[Sample], test: TestConfig, device: torch.device, workers: int = 0) -> HHLNet:
     """AdaBN: the statistics of every batch norm re-estimated on the target's training images, without labels."""
-    plan = epoch_plan(len(train), min(BATCH, len(train)), seed=0, stream="adabn")
-    images = SampleImages(train, EvalTransform(*model.image_size, test.interpolation))
-    return adabn(model, planned_loader(images, plan, 0, plan.steps_per_epoch, workers=workers), device)
-
-
-def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, **options) -> dict[str, float]:
-    ids = ([getattr(s, name) for s in samples] for samples in (target.query, target.gallery) for name in ("pid", "camid"))
-    query_pids, query_camids, gallery_pids, gallery_camids = map(np.asarray, ids)
-    return evaluate(query, query_pids, query_camids, gallery, gallery_pids, gallery_camids, **options).scores()
+    return adabn_on(model, train, EvalTransform(*model.image_size, test.interpolation), device, batch=BATCH, workers=workers)
 
 
 def load_network(path: Path) -> HHLNet:
@@ -95,7 +87,7 @@ def run(options: Evaluate) -> None:
     if options.adabn:
         model = adapt(model, target.train, options.test, device, options.workers)
     features = [embed(model, samples, options.test, device, options.workers, flip=options.flip) for samples in (target.query, target.gallery)]
-    print(json.dumps(rank(target, *features, rerank=options.rerank or None), indent=1))
+    print(json.dumps(evaluate_dataset(target, *features, rerank=options.rerank or None).scores(), indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.datasets.base import DISTRACTOR, JUNK
+from common.datasets.base import DISTRACTOR, JUNK, ReIDDataset
 from common.errors import InputError
 from common.evaluation.distances import RankingScores, as_features, row_blocks, to_numpy
 from common.evaluation.rerank import RerankedDistances, RerankOptions
@@ -77,6 +77,13 @@ def evaluate(
     else:
         distances = RankingScores(queries, gallery, metric)
     return evaluate_distances(distances, query_pids, query_camids, gallery_pids, gallery_camids, ranks=ranks, no_match=no_match, cut=cut)
+
+
+def evaluate_dataset(dataset: ReIDDataset, query_features, gallery_features, **options) -> RankingResult:
+    """`evaluate` for the features of a dataset's query and gallery, in their order, with the same options."""
+    ids = ([getattr(sample, name) for sample in samples] for samples in (dataset.query, dataset.gallery) for name in ("pid", "camid"))
+    query_pids, query_camids, gallery_pids, gallery_camids = map(np.asarray, ids)
+    return evaluate(query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids, **options)
 
 
 def evaluate_distances(

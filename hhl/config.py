@@ -156,7 +156,7 @@ def _check_terms(config: HHLConfig) -> None:
     method, recipe = config.method, config.recipe
     in_triplet = method.source_triplet or method.target_views != "none"
     if not method.classification and not in_triplet:
-        raise InputError("--method.classification False: nothing is left to train with; keep a triplet term (--method.source-triplet True, say)")
+        raise InputError("--method.no-classification: nothing is left to train with; keep a triplet term (--method.source-triplet, say)")
     if in_triplet and not method.source_triplet and recipe.scaled(recipe.target_batch) < 2:
         raise InputError(f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: one target image a step has no negative without "
                          "source triplets; give at least 2")

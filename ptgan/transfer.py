@@ -1,0 +1,164 @@
+"""What the re-ID network of a row learns from: the source as it is, or transferred by a GAN that earlier rows may have trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.cli import Options
+from common.datasets import ReIDDataset, Sample
+from common.errors import InputError
+from common.records import digest
+from common.runs import Run, Workspace
+from ptgan.analysis import analyse
+from ptgan.config import MaskConfig, PTGANConfig
+from ptgan.masks import MaskSource, coverage, mask_path, mask_source, write_masks
+from ptgan.train_gan import load_generator, train_gan
+from ptgan.translate import FOLDER, translate, translated_samples
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of source and target, and what identifies them."""
+
+    source: MaskSource
+    target: MaskSource
+    key: Any
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """`samples` with the source's people; `hash` identifies them ("": the source itself); `measures` go into the record.
+
+    `reference`: the masks that the changes are measured in, None where there are none. `cyclegan`: the folder of the same row's
+    images without the identity loss, if an earlier row has made them.
+    """
+
+    samples: Sequence[Sample]
+    hash: str = ""
+    measures: dict[str, float] | None = None
+    reference: MaskSource | None = None
+    cyclegan: Path | None = None
+
+
+def transferred(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, device: torch.device, options: Options) -> Transferred:
+    """Trains the row's GAN, translates and measures, or finds the stages that another row has left."""
+    if config.translation.folder:
+        folders = [Path(config.translation.folder)]
+        identity = digest([(path.name, path.stat().st_size) for path in sorted(folders[0].glob("*.*"))])
+        return measured(config, source, target, run, folders, identity, reference_masks(config, source, None))
+    if config.translation.kind == "none":
+        return Transferred(source.train)
+    if config.translation.kind == "identity":
+        stage = run.stage("translation", translation_key(config, source, ""),
+                          lambda work: translate(None, source, config.gan, config.translation, work, device, checkpoint_hash="",
+                                                 workers=options.workers))
+        return measured(config, source, target, run, [stage.folder / FOLDER], stage.hash, reference_masks(config, source, None))
+
+    masks = row_masks(config, source, target, run, device)
+    stages = [by_gan(config, source, target, masks, camera, run, device, options) for camera in config.gan.target_cameras or (None,)]
+    folders, identity = [stage.folder / FOLDER for stage in stages], "+".join(stage.hash for stage in stages)
+    result = measured(config, source, target, run, folders, identity, reference_masks(config, source, masks))
+    return replace(result, cyclegan=cyclegan_folder(config, source, target, masks, run))
+
+
+def by_gan(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks: Masks, camera: int | None, run: Run, device: torch.device,
+           options: Options):
+    """The stages `gan` and `translation` towards the whole target, or towards one of its cameras (from 1)."""
+    images = target.train if camera is None else [sample for sample in target.train if sample.camid + 1 == camera]
+    if not images:
+        raise InputError(f"--gan.target-cameras {camera}: {target.name} has cameras 1 to {target.num_cameras} and no training image of this one")
+    suffix = "" if camera is None else f"-cam{camera}"
+    gan = run.stage(f"gan{suffix}", gan_key(config, source, target, masks, camera, run.seed),
+                    lambda work: train_gan(config.gan, config.masks.aug, source.train, images, (masks.source, masks.target), run.seed, device, work,
+                                           workers=options.workers), collective=True)
+
+    def build(work: Workspace) -> None:
+        generator = load_generator(config.gan, gan.folder / "generator.pt", device)
+        translate(generator, source, config.gan, config.translation, work, device, checkpoint_hash=gan.hash, workers=options.workers)
+
+    return run.stage(f"translation{suffix}", translation_key(config, source, gan.hash), build)
+
+
+def measured(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, folders: Sequence[Path], identity: str,
+             reference: MaskSource | None) -> Transferred:
+    """The samples in these folders and the stage `analysis` on them."""
+    samples = [sample for folder in folders for sample in translated_samples(source.train, folder)]
+    size = (config.gan.height, config.gan.width)
+    key = {"images": identity, "source": source.manifest, "target": target.manifest, "size": size, "masks": reference_key(config, source, reference)}
+    stage = run.stage("analysis", key, lambda work: analyse(source.train, samples, target.train, reference, size, work))
+    return Transferred(samples, identity, stage.json("measures.json"), reference)
+
+
+# ---------------------------------------------------------------- masks
+
+def row_masks(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, device: torch.device) -> Masks:
+    """The masks that the row trains with; without an identity loss, none. All that will be read are looked for before training begins."""
+    masks, folders = config.masks, {"source": config.masks.source_folder, "target": config.masks.target_folder}
+    if masks.kind == "torchvision":
+        key = {"model": masks.model, "classes": masks.classes, "source": source.manifest, "target": target.manifest}
+        stage = run.stage("masks", key, lambda work: write_masks(masks, (source, target), work, device))
+        folders = {"source": str(stage.folder / source.name), "target": str(stage.folder / target.name)}
+    if config.gan.lambda_id == 0:
+        nothing = mask_source(MaskConfig(kind="zeros"))
+        return Masks(nothing, nothing, None)
+    found = {name: mask_source(masks, folders[name]) for name in folders}
+    for name, dataset in (("source", source), ("target", target)):
+        coverage(found[name], dataset.train, dataset.name)
+    kind = masks.kind if masks.kind in ("gaussian", "ones", "zeros") else "files"
+    files = [file_key(masks, dataset.train, folders[name]) for name, dataset in (("source", source), ("target", target))] if kind == "files" else []
+    return Masks(found["source"], found["target"], {"kind": kind, "aug": masks.aug, "files": files})
+
+
+def file_key(masks: MaskConfig, samples: Sequence[Sample], folder: str) -> str:
+    """Names and sizes of the mask files; `InputError` for the first one that is missing."""
+    return digest([(path.name, path.stat().st_size) for path in (mask_path(sample, masks.kind, folder) for sample in samples)])
+
+
+def reference_masks(config: PTGANConfig, source: ReIDDataset, masks: Masks | None) -> MaskSource | None:
+    """Masks to measure changes in, the same for every row: the dataset's own, else those on disk or of the segmentation network, else none."""
+    first = source.train[0]
+    if first.mask is not None:
+        return mask_source(MaskConfig(kind="oracle"))
+    if masks is not None and masks.key is not None and masks.key["kind"] == "files":
+        return masks.source
+    try:
+        mask_path(first, "disk", config.masks.source_folder)
+    except InputError:
+        return None
+    return mask_source(MaskConfig(), config.masks.source_folder)
+
+
+def reference_key(config: PTGANConfig, source: ReIDDataset, reference: MaskSource | None) -> Any:
+    if reference is None or source.train[0].mask is not None:
+        return reference is not None
+    return {"kind": config.masks.kind, "model": config.masks.model, "classes": config.masks.classes, "folder": config.masks.source_folder}
+
+
+# ---------------------------------------------------------------- what the stages depend on
+
+def gan_key(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks: Masks, camera: int | None, seed: int) -> dict[str, Any]:
+    gan = replace(config.gan, target_cameras=())
+    if gan.lambda_id == 0:   # no mask and no form of the loss matters
+        gan = replace(gan, id_loss="mse", id_reduce="all")
+    return {"gan": gan, "masks": masks.key if gan.lambda_id > 0 else None, "source": source.manifest, "target": target.manifest, "camera": camera,
+            "seed": seed}
+
+
+def translation_key(config: PTGANConfig, source: ReIDDataset, gan_hash: str) -> dict[str, Any]:
+    gan, how = config.gan, config.translation
+    return {"gan": gan_hash, "stored": (how.size, how.quality), "size": (gan.height, gan.width), "io": gan.io, "source": source.manifest}
+
+
+def cyclegan_folder(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks: Masks, run: Run) -> Path | None:
+    """The images of this row without its identity loss, if they have been made: they stand beside its own in the picture."""
+    if config.gan.lambda_id == 0 or config.gan.target_cameras:
+        return None
+    plain = replace(config, gan=replace(config.gan, lambda_id=0.0))
+    gan = run.finished("gan", gan_key(plain, source, target, masks, None, run.seed))
+    made = run.finished("translation", translation_key(plain, source, gan.name.removeprefix("gan-"))) if gan else None
+    return made / FOLDER if made else None

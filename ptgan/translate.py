@@ -1,0 +1,119 @@
+"""Transfers the source's training images to the target's style, as a dataset in Market-1501's layout with a `manifest.json`.
+
+Released counterpart: `model.py` (`cyclegan.test`), which writes `AtoB_<name>` of 256x256; here name and size are the source file's.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from common.datasets import ReIDDataset, Sample
+from common.datasets.images import read_image
+from common.datasets.loading import EvalTransform, SampleImages, normalise, ordered_loader
+from common.errors import InputError
+from common.files import write_atomic
+from common.records import code_version
+from common.runs import Workspace
+from ptgan.config import GANConfig, TranslationConfig
+from ptgan.data import HALF, bytescale
+from ptgan.model import Generator
+
+FOLDER = "bounding_box_train"
+RELEASED_PREFIX = "AtoB_"
+BATCH = 16
+
+
+@torch.no_grad()
+def translate(generator: Generator | None, source: ReIDDataset, gan: GANConfig, config: TranslationConfig, workspace: Workspace,
+              device: torch.device, *, checkpoint_hash: str, workers: int = 0) -> None:
+    """Writes `bounding_box_train` and its manifest; images that are there already (after an interruption) are kept.
+
+    Without a generator the images only go through its size and format, the control `identity`.
+    """
+    folder = workspace.folder / FOLDER
+    refuse_equal_names(source.train)
+    todo = [sample for sample in source.train if not (folder / sample.path.name).is_file()]
+    workspace.kept.touch()
+    with tqdm(total=len(todo), desc="transfer", disable=None, leave=False) as bar:
+        images = SampleImages(todo, eval_transform(gan))
+        for real, index in ordered_loader(images, BATCH, workers=workers) if todo else ():
+            fakes = generator(real.to(device)) if generator is not None else real
+            for fake, i in zip(fakes.float().cpu(), index.tolist()):
+                save_image(to_uint8(fake, gan.io), todo[i], folder, config)
+            bar.update(len(real))
+    workspace.write_json("manifest.json", {"generator": "identity" if generator is None else "PTGAN" if gan.lambda_id > 0 else "CycleGAN",
+                                           "checkpoint": checkpoint_hash, "source": source.manifest, "code_version": code_version(),
+                                           "images": len(source.train)})
+
+
+def eval_transform(gan: GANConfig) -> Callable[[Image.Image, object], Tensor]:
+    """To the generator's size, no crop: RGB image -> `(3, height, width)` in -1..1."""
+    if gan.io == "plain":
+        return EvalTransform(gan.height, gan.width, "bilinear", HALF, HALF)
+    return StretchedTransform(gan.height, gan.width)
+
+
+class StretchedTransform:
+    """As the released `load_test_data`: scipy stretches the image to 0..255 before it resizes it."""
+
+    def __init__(self, height: int, width: int):
+        self.size = (width, height)
+
+    def __call__(self, image: Image.Image, rng: object = None) -> Tensor:
+        stretched = Image.fromarray(bytescale(np.asarray(image, np.float64)))
+        return normalise(stretched.resize(self.size, Image.Resampling.BILINEAR), HALF, HALF)
+
+
+def to_uint8(image: Tensor, io_mode: str = "plain") -> np.ndarray:
+    """`(3, H, W)` in -1..1 to uint8 `(H, W, 3)`, rounded; `scipy_bytescale` stretches it from its least to its largest value, as released."""
+    values = (image.numpy().transpose(1, 2, 0).astype(np.float64) + 1) / 2
+    if io_mode == "scipy_bytescale":
+        return bytescale(values)
+    return np.clip(values * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def save_image(pixels: np.ndarray, sample: Sample, folder: Path, config: TranslationConfig) -> None:
+    """Stores `pixels` under the sample's name, in its file's format and, unless `size` is the generator's, in its file's size."""
+    image = Image.fromarray(pixels)
+    if config.size == "file":
+        size = read_image(sample.path).size
+        image = image.resize(size, Image.Resampling.BICUBIC) if image.size != size else image
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[sample.path.suffix.lower()], quality=config.quality)
+    write_atomic(folder / sample.path.name, buffer.getvalue())
+
+
+def refuse_equal_names(samples: Sequence[Sample]) -> None:
+    """`InputError` if two images have one name, as PRID2011's do in its two folders: one transferred image would replace the other."""
+    name, count = Counter(sample.path.name for sample in samples).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{samples[0].path.parent.parent}: {count} training images are called {name}: "
+                         "a source needs a name of its own for each image")
+
+
+def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:
+    """The source's samples with their transferred images, `<name>` or `AtoB_<name>`. `InputError` with the first one that is missing."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder of transferred images, found none")
+    present = {path.name for path in folder.iterdir()}
+    samples, missing = [], []
+    for sample in source:
+        found = [name for name in (sample.path.name, RELEASED_PREFIX + sample.path.name) if name in present]
+        if found:
+            samples.append(replace(sample, path=folder / found[0], mask=None, origin="translated"))
+        else:
+            missing.append(sample.path.name)
+    if missing:
+        raise InputError(f"{folder}: expected a transferred image for each of {len(source)} training images, {len(missing)} are missing, "
+                         f"the first is {missing[0]}: transfer this training set again, or name the right folder")
+    return samples

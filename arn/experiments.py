@@ -33,6 +33,7 @@ QUESTIONS = {
     "decoder=relu": ("D_C that ends in a ReLU", {"dec.last": "relu"}),
     "decoder=bn_relu": ("D_C that ends in BN and ReLU", {"dec.last": "bn_relu"}),
     "rec=pixel": ("L_rec summed over channels, as the released code normalises it", {"rec.reduction": "pixel"}),
+    "rec_alone=pixel": ("L_rec, summed over channels", {**_NO_LABELS, **_NO_PRIVATE, "lr.ei": 0.0, "rec.reduction": "pixel"}),
     "warmup=none": ("no source-supervised stage: E_I as it starts", {"recipe.warmup": "none"}),
     "warmup=literal": ("first only E_I, at 1e-7, to the letter", {"recipe.warmup": "literal_ei", "lr.ei": 1e-7}),
     "sampler=uniform": ("uniform source batches", {"recipe.sampler": "uniform"}),

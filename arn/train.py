@@ -64,7 +64,7 @@ def check(config: ARNConfig, labels: np.ndarray, target: ReIDDataset) -> None:
     model = build_network(config, int(labels.max()) + 1)
     if config.recipe.init:
         load_weights(model, config.recipe.init, classifier=False)
-    if config.w.diff >= 100 and not (config.diff.row_norm and config.diff.reduction == "mean"):
+    if config.w.diff >= 10 and not (config.diff.row_norm and config.diff.reduction == "mean"):
         log.warning("--w.diff %g belongs to the mean over codes of length 1 (preset blog); with --diff.reduction %s%s it drowns every other term",
                     config.w.diff, config.diff.reduction, "" if config.diff.row_norm else " and --diff.no-row-norm")
 

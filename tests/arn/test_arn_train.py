@@ -174,8 +174,8 @@ def test_the_released_preset_and_a_start_from_a_checkpoint(data_root, tmp_path):
 
 def test_stages_depend_on_their_own_fields_only(finished, data_root, tmp_path):
     shutil.copytree(finished / "stages", tmp_path / "stages")
-    assert run_arn(data_root, tmp_path, "--test.feature", "X") == 0
-    ranked = record(tmp_path)
+    assert run_arn(data_root, tmp_path, "--test.feature", "X", rows=("arn/ablation/rec",)) == 0
+    ranked = record(tmp_path, "ablation/rec")
     assert ranked.stages["joint"]["reused"] and not ranked.stages["scores"]["reused"] and ranked.scores["last"] == record(finished).scores["X"]
     assert run_arn(data_root, tmp_path, "--ctr.margin", "1.5", "--recipe.epochs", "1") == 0
     other = record(tmp_path)
@@ -225,7 +225,7 @@ def test_every_experiment_is_a_configuration_of_every_preset():
     (["--latent.kernel", "7"], "conv6 cannot be placed: X is 8x4 (each side / 8, rounded up), conv6 is 7x7"),
     (["--net.arch", "released", "--net.height", "60"], "multiples of 8 pixels"),
     (["--recipe.batch", "9"], "expected a multiple of --recipe.ids 2"),
-    (["--recipe.ids", "500", "--recipe.batch", "500"], "identities"),
+    (["--recipe.ids", "10", "--recipe.batch", "10"], "--recipe.ids 10: the source has 6 identities"),
     (["--recipe.batch", "100000"], "do not fill one batch"),
     (["--net.backbone", "resnet49"], "expected one of"),
     (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),

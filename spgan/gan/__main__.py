@@ -1,0 +1,64 @@
+"""The TensorFlow process: `python -m spgan.gan JOB.json` trains or translates as a job of `spgan.process` says, and exits as that expects."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")   # before TensorFlow: its start-up notices
+
+import keras
+import tensorflow as tf
+
+from common.errors import InputError, RunError
+from common.files import write_atomic
+from common.runs import Workspace
+from spgan.config import GanConfig, TranslateConfig
+from spgan.gan.train import train_gan
+from spgan.gan.translate import translate
+
+
+def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | None:
+    """CPU threads and GPUs of this process; several GPUs share a batch that they divide."""
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    if device == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    count = len(tf.config.list_logical_devices("GPU"))
+    if device == "cuda" and count == 0:
+        raise InputError("--device cuda: TensorFlow sees no GPU; use --device cpu or auto, or install tensorflow[and-cuda]")
+    return tf.distribute.MirroredStrategy() if count > 1 and batch % count == 0 else None
+
+
+def run(job: dict) -> None:
+    config = GanConfig(**job["gan"])
+    strategy = devices(job["device"], job["threads"], config.batch)
+    if job["deterministic"]:
+        keras.utils.set_random_seed(job["seed"])
+        tf.config.experimental.enable_op_determinism()
+    if job["task"] == "train":
+        workspace = Workspace(Path(job["folder"]), job["resume"])
+        train_gan(config, job["source"], job["target"], job["seed"], workspace, threads=job["threads"], strategy=strategy)
+    else:
+        translate(config, TranslateConfig(**job["translate"]), Path(job["networks"]), job["role"], job["images"])
+
+
+def main(path: Path) -> int:
+    """0; 2 and 1 for an `InputError` and a `RunError`, whose text is then in `<job>.error`; 130 when stopped."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        run(json.loads(path.read_text()))
+    except (InputError, RunError) as error:
+        write_atomic(path.with_suffix(".error"), str(error))
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

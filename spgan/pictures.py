@@ -1,0 +1,79 @@
+"""The pictures of a run: its curves, translations as in the paper's Fig. 4, SiaNet's distances over training, and what a few queries retrieve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")   # before pyplot: no display is needed
+import matplotlib.pyplot as plt
+
+from common.cli import override
+from common.datasets import ReIDDataset, Sample
+from common.datasets.images import read_image
+from common.evaluation.features import load_features
+from common.evaluation.pictures import image_grid
+from common.evaluation.ranked_lists import ranked_lists
+from common.records import digest
+from common.runs import Run, read_curves
+from spgan.config import SPGANConfig
+from spgan.experiments import ROWS
+from spgan.translations import FOLDER, gan_uses, samples_in, translation_uses
+
+CURVES = {"re-ID": ("cross_entropy", "accuracy"), "generators": ("g_adv_target", "g_adv_source"),
+          "cycle, identity": ("cycle_source", "cycle_target", "identity_source", "identity_target"),
+          "discriminators": ("d_target", "d_source"), "contrastive": ("contrastive", "positive_s", "positive_t", "negative", "sianet")}
+DISTANCES = {"image and its translation (cosine)": ("sia_cos_source", "sia_cos_target"),
+             "two real images (distance)": ("sia_within_source", "sia_within_target", "sia_across")}
+SHOWN_ROWS = ("CycleGAN", "CycleGAN+L_ide", "SPGAN")   # the columns of Fig. 4
+
+
+def draw(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample]) -> None:
+    """Writes `curves.png`, `ranked_lists.png` and, for rows with translations, `translations.png` and `sianet.png`."""
+    lines = {name: read_curves(run.stages[name].folder / "curves.jsonl") for name in ("reid", "gan")
+             if name in run.stages and (run.stages[name].folder / "curves.jsonl").is_file()}
+    panels(CURVES, [line for part in lines.values() for line in part], run.picture("curves.png"))
+    if any("sia_across" in line for line in lines.get("gan", ())):
+        panels(DISTANCES, lines["gan"], run.picture("sianet.png"))
+    query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
+    ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
+    if fakes:
+        translations(run, config, source, target, fakes, run.picture("translations.png"))
+
+
+def panels(groups: dict[str, Sequence[str]], lines: Sequence[dict], path: Path) -> None:
+    """One panel a group of terms, over the logged steps."""
+    present = {title: [n for n in names if any(n in line for line in lines)] for title, names in groups.items()}
+    present = {title: names for title, names in present.items() if names}
+    figure, axes = plt.subplots(1, len(present), figsize=(3.6 * len(present), 2.8), squeeze=False, constrained_layout=True)
+    for axis, (title, names) in zip(axes[0], present.items()):
+        for name in names:
+            axis.plot(*zip(*[(line["step"], line[name]) for line in lines if name in line]), label=name.removeprefix("sia_"), linewidth=1.2)
+        axis.set(title=title, xlabel="step")
+        axis.legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def translations(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample], path: Path,
+                 people: int = 5) -> None:
+    """Source images (rows), their translations by the rows of Table 2 that this output folder holds, by this run, and a target image beside."""
+    columns = {"source": source.train, **other_rows(run, config, source, target), run.experiment.runs_as.split("/", 1)[1]: fakes}
+    chosen = [int(i * len(source.train) / people) for i in range(people)]
+    beside = [target.train[int((i + 0.5) * len(target.train) / people)] for i in range(people)]
+    rows = [[*(read_image(samples[i].path) for samples in columns.values()), read_image(other.path)] for i, other in zip(chosen, beside)]
+    image_grid(rows, path, column_titles=[*columns, "target"], row_titles=[f"camera {source.train[i].camid + 1}" for i in chosen])
+
+
+def other_rows(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset) -> dict[str, list[Sample]]:
+    """The translations of Fig. 4's other columns by the same seed, as far as they are on disk already."""
+    found = {}
+    for row in SHOWN_ROWS:
+        other = override(config, ROWS[row][1])
+        gan = digest({"stage": "gan", **gan_uses(other.gan, source, target, run.seed)})
+        folder = run.out / "stages" / f"translation-{digest({'stage': 'translation', **translation_uses(other, gan, source)})}"
+        if run.experiment.runs_as != f"spgan/table2/{row}" and (folder / "stage.json").is_file():
+            found[row] = samples_in(folder / FOLDER, source.train)
+    return found

@@ -1,0 +1,87 @@
+"""What the re-ID network is trained on, and the schedule of its learning rate."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as TF
+
+from common.datasets import ReIDDataset, Sample
+from common.datasets.loading import INTERPOLATION, normalise
+from spgan.config import RecipeConfig
+
+CAFFE_STEPS, CAFFE_DROP = 50_000, 20_000   # the released solvers
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Resize, random crop from 9/8 of the size (`crop="random"`), flip, colour jitter, erasing: RGB image to float32 `(3, height, width)`.
+
+    `colour_jitter` (ours, for the control) scales brightness, contrast and saturation by U(1 - s, 1 + s) and turns the hue by U(-s/4, s/4).
+    """
+
+    height: int
+    width: int
+    crop: str = "none"
+    interpolation: str = "bilinear"
+    colour_jitter: float = 0.0
+    erasing: float = 0.0
+
+    def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
+        scale = 9 / 8 if self.crop == "random" else 1
+        height, width = round(self.height * scale), round(self.width * scale)
+        if image.size != (width, height):
+            image = image.resize((width, height), INTERPOLATION[self.interpolation])
+        if self.crop == "random":
+            left, top = rng.randint(0, width - self.width), rng.randint(0, height - self.height)
+            image = image.crop((left, top, left + self.width, top + self.height))
+        if rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.colour_jitter > 0:
+            image = jitter_colours(image, self.colour_jitter, rng)
+        return erase(normalise(image), self.erasing, rng)
+
+
+def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
+    """Brightness, contrast, saturation and hue, in this order."""
+    for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
+        image = adjust(image, 1 + rng.uniform(-strength, strength))
+    return TF.adjust_hue(image, rng.uniform(-strength, strength) / 4)
+
+
+def erase(image: Tensor, probability: float, rng: random.Random) -> Tensor:
+    """Random erasing to the mean colour, in place: 2 to 40 % of the area, aspect U(0.3, 1 / 0.3), at most 100 attempts."""
+    if rng.random() >= probability:
+        return image
+    _, height, width = image.shape
+    for _ in range(100):
+        area, aspect = rng.uniform(0.02, 0.4) * height * width, rng.uniform(0.3, 1 / 0.3)
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            top, left = rng.randint(0, height - h), rng.randint(0, width - w)
+            image[:, top:top + h, left:left + w] = 0
+            return image
+    return image
+
+
+def training_set(images: str, source: ReIDDataset, target: ReIDDataset, translated: Sequence[Sample]) -> tuple[list[Sample], dict[int, int]]:
+    """The images of a row and the classes of their identities."""
+    labelled = target if images == "target" else source
+    samples = {"source": source.train, "target": target.train, "translated": translated, "both": [*source.train, *translated]}[images]
+    return list(samples), labelled.train_labels
+
+
+def total_steps(recipe: RecipeConfig, steps_per_epoch: int) -> int:
+    return CAFFE_STEPS if recipe.schedule == "caffe" else recipe.epochs * steps_per_epoch
+
+
+def rate_factor(recipe: RecipeConfig, step: int, steps_per_epoch: int) -> float:
+    """Of both learning rates at a 0-based step: x 0.1 after every drop (paper: one drop; caffe: two)."""
+    if recipe.schedule == "caffe":
+        return 0.1 ** (step // CAFFE_DROP)
+    return 0.1 if step // steps_per_epoch >= recipe.drop_epoch else 1.0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.files import write_atomic
 from common.records import ROOT
+from reports.consistency import check_published
 from reports.experiments import REPORTS
 from reports.figures import figure_data, figure_specs
 from reports.page import page
@@ -16,7 +17,11 @@ from reports.svg import draw_panel, panel_size, standalone
 
 
 def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
-    """Writes what has changed and returns its names; old figures that no entry of `figures.toml` has are removed."""
+    """Writes what has changed and returns its names; old figures that no entry of `figures.toml` has are removed.
+
+    Raises `InputError`, and writes nothing, if published numbers contradict each other in a way that their files do not list.
+    """
+    check_published()
     files = {reports / "figures" / name: text for name, text in figure_files(reports)}
     for path in set((reports / "figures").glob("*.*")) - set(files):
         path.unlink()

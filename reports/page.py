@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from PIL import Image
 
 from common.published import Published, published, published_file
 from common.records import PAPERS, Record
@@ -18,9 +22,15 @@ from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers
 from reports.figures import figure_data, figure_specs, keys_of, papers_of
 from reports.markdown import difference_text, number_text, published_number
-from reports.rows import TITLES, Row, Table, entries_of, pair_text, planned_pairs, tables
+from reports.rows import TITLES, Row, Table, entries_of, pair_text, planned_pairs, row_of, tables
 from reports.svg import STYLE, draw_panel
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MISSING = {"title": "", "alias_of": None, "score": "last", "config_hash": ""}   # a key that its paper does not list yet
 RANK_COLUMNS = ("R-1", "R-5", "R-10", "R-20", "mAP")
 VERDICTS = {"holds": "claims hold", "undecided": "undecided", "reversed": "reversed", "not run": "not run"}
 
@@ -35,12 +45,32 @@ def page(reports: Path = REPORTS) -> str:
     context = {
         "plot_style": Markup(STYLE), "claims": claims, "titles": TITLES, "verdicts": VERDICTS,
         "counts": Counter(claim["verdict"] for claim in claims), "records": sum(len(found) for found in records.values()),
-        "overview": next(figure for figure in figures if figure["name"] == "overview"),
+        "baselines": baselines(records), "overview": next(figure for figure in figures if figure["name"] == "overview"),
         "questions": [figure for figure in figures if figure["question"]],
         "papers": [paper_view(paper, claims, figures, records[paper], reports) for paper in PAPERS],
         "across": [claim for claim in claims if claim["paper"] not in PAPERS],
     }
     return environment.get_template("index.html.j2").render(context)
+
+
+def baselines(records: Mapping[str, Sequence[Record]]) -> list[dict[str, Any]]:
+    """The networks without adaptation of `baselines.toml`: head, batch norm, learning rate and epochs, and their scores on the main pair."""
+    views = []
+    for entry in tomllib.loads((REPORTS / "baselines.toml").read_text())["baseline"]:
+        paper = entry["key"].split("/")[0]
+        source, target = planned_pairs(paper)[0]
+        row = row_of(paper, entry["key"], entries_of(paper).get(entry["key"], MISSING), source, target, "demo", records[paper])
+        rate, epochs = (prod(_fields(row, entry["rate"])), sum(_fields(row, entry["epochs"]))) if row.records else (None, None)
+        views.append({"paper": paper, "title": TITLES[paper], "pair": pair_text(source, target), "head": entry["head"],
+                      "batch_norm": entry["batch_norm"], "rate": f"{rate:g}" if row.records else "", "epochs": f"{epochs:g}" if row.records else "",
+                      "measured": [number_text(row.value("R-1", suffix)) for suffix in ("", "+adabn")] if row.records else [],
+                      "anchor": anchor(row.runs_as, source, target, "demo")})
+    return views
+
+
+def _fields(row: Row, names: Sequence[str]) -> list[float]:
+    """Fields of the configuration that a row was measured with."""
+    return [reduce(lambda config, part: config[part], name.split("."), row.records[0].config) for name in names]
 
 
 # ---------------------------------------------------------------- claims
@@ -158,9 +188,9 @@ def _other(row: Published, columns: Sequence[str]) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- pictures and records
 
-def pictures(paper: str, reports: Path) -> list[dict[str, str]]:
+def pictures(paper: str, reports: Path) -> list[dict[str, Any]]:
     """The picture sheets that `collect` has kept: of people that a program has drawn."""
-    return [{"path": path.relative_to(reports).as_posix(), "title": path.stem.replace("_", " ").capitalize(),
+    return [{"path": path.relative_to(reports).as_posix(), "size": Image.open(path).size, "title": path.stem.replace("_", " ").capitalize(),
              "of": path.parent.parent.name.replace("+", "/", 2)} for path in sorted((reports / "pictures").glob(f"{paper}+*/*/*.png"))]
 
 

@@ -140,7 +140,7 @@ def test_cells():
     assert published_text(printed(), ("R-1", "mAP")) == "62.2 / 31.4" and published_text(None, ("R-1",)) == "-"
     assert published_text(printed(status="unverified"), ("R-1", "R-5")) == "(62.2 / -)"
     assert published_text(printed(unit="distance", values={"crop": 0.049}), ("crop",)) == "0.049"
-    assert number_text(Value(62.25, 1.04, 3)) == "62.2 ± 1.0" and number_text(Value(0.0485, None, 1)) == "0.048" and number_text(None) == "-"
+    assert number_text(Value(62.25, 1.04, 3)) == "62.2 ± 1.0" and number_text(Value(0.0484, None, 1)) == "0.048" and number_text(None) == "-"
     assert markdown(["a", "b"], [["x|y", "1"]], right=[1]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 |"
     assert values_text({"demo": 64, "released": 256, "paper": 256}) == "256; demo 64"
     assert values_text({"demo": None, "paper": None}) == "none" and values_text({"demo": True, "paper": 0.5}) == "yes; paper 0.5"

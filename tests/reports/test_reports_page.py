@@ -2,15 +2,21 @@
 
 import dataclasses
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
 
 from common.records import METRICS, PAPERS, ROOT, Record
-from reports.experiments import REPORTS, built_papers, switches
+from reports.experiments import REPORTS, built_papers, experiments, switches
 from reports.markdown import switches_markdown
 from reports.page import anchor, page
 from reports.readme import BEGIN, RESULTS_BEGIN, SWITCHES_BEGIN, claim_table, result_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 VOID = {"meta", "link", "img", "br", "rect", "line", "circle", "path"}
 
@@ -58,7 +64,8 @@ def made_up(tmp_path_factory):
     for name in ("claims.toml", "figures.toml"):
         (folder / name).write_text((REPORTS / name).read_text())
     (folder / "results").mkdir()
-    rows = [record("hhl/table2/baseline_source", 0.6 + seed / 100, seed) for seed in range(3)]
+    recipe = {"recipe": {"base_lr": 0.25, "pretrain_epochs": 5, "epochs": 7}}
+    rows = [record("hhl/table2/baseline_source", 0.6 + seed / 100, seed, config=recipe) for seed in range(3)]
     rows += [record("hhl/table2/L_CD", 0.4 + seed / 100, seed) for seed in range(3)]
     (folder / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in rows))
     return page(folder)
@@ -79,9 +86,22 @@ def test_measured_numbers_link_to_their_records_and_published_ones_to_their_sour
     assert '<tr class="unverified"><td class="name">' in made_up   # greyed where nobody has checked
 
 
+def test_the_baselines_show_what_they_were_trained_with(made_up):
+    row = made_up.split("The five baselines")[1].split('<a href="#hhl">')[1].split("</tr>")[0]
+    assert '61.0<span class="spread"> ± 1.0</span>' in row and '<td class="n">0.25</td><td class="n">12</td>' in row
+
+
 def test_what_is_not_run_says_what_it_needs(made_up):
     assert "it needs <code>python -m reports sweep --paper hhl --table table2 --pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>" in made_up
     assert "--source cuhk03 --target market1501 --data-root DIR</code>" in made_up
+
+
+def test_baselines_name_switches_that_exist():
+    for entry in tomllib.loads((REPORTS / "baselines.toml").read_text())["baseline"]:
+        paper = entry["key"].split("/")[0]
+        if paper in built_papers():
+            assert entry["key"] in experiments(paper)
+            assert {*entry["rate"], *entry["epochs"]} <= {switch["name"] for switch in switches(paper)}, entry["key"]
 
 
 def test_the_page_is_whole_and_asks_for_nothing_outside():

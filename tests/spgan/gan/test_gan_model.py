@@ -1,0 +1,103 @@
+"""Networks: the released counts, shapes and values; SiaNet's embedding; foreign checkpoints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common.errors import InputError
+from spgan.config import GanConfig
+from spgan.gan.model import build_networks, discriminator, dropout_factors, embed, generator, load_variables, metric_net, named_variables
+
+
+def fill(network, formulas) -> None:
+    for name, variable in named_variables(network).items():
+        variable.assign(formulas.weight(f"{network.name}/{name}", tuple(variable.shape)))
+
+
+@pytest.mark.parametrize("build, name, variables, parameters", [
+    (generator, "generator", 94, 11_388_675), (discriminator, "discriminator", 16, 2_766_529), (metric_net, "sianet", 12, 2_830_464)])
+def test_full_networks_have_the_released_variables(golden, build, name, variables, parameters):
+    network = build(name)
+    assert (len(network.trainable_variables), network.count_params()) == (variables, parameters)
+    assert golden("spgan_model")[f"count_{name}"].tolist() == [variables, parameters]
+    if name != "sianet":
+        assert network.output_shape[1:] == {"generator": (256, 256, 3), "discriminator": (32, 32, 1)}[name]
+
+
+def test_kernels_start_as_slims(formulas):
+    network = generator("g", 32, 32, channels=8, blocks=1)
+    for name, variable in named_variables(network).items():
+        values = variable.numpy()
+        if name.endswith("kernel"):
+            height, width, a, b = values.shape
+            limit = (6 / ((a + b) * height * width)) ** 0.5
+            assert 0.9 * limit < np.abs(values).max() <= limit
+        elif name.endswith("scale"):
+            assert abs(values.mean() - 1) < 0.03 and values.std() < 0.05
+        else:
+            assert not values.any()
+
+
+@pytest.mark.parametrize("role, output, build, channels, image, tolerance", [
+    ("g_s2t", "generator", generator, 64, ("image g", 1, 64, 32, 3), 1e-4),
+    ("g_t2s", "generator_8", generator, 8, ("image g2", 2, 36, 52, 3), 1e-4),
+    ("d_source", "discriminator", discriminator, 64, ("image d", 1, 64, 32, 3), 1e-5),
+    ("d_target", "discriminator_8", discriminator, 8, ("image d2", 2, 35, 50, 3), 1e-5),
+])
+def test_outputs_equal_the_released_networks(formulas, golden, role, output, build, channels, image, tolerance):
+    arrays = golden("spgan_model")
+    network = build(role, *image[2:4], channels=channels)
+    fill(network, formulas)
+    found = network(formulas.scatter(*image).astype(np.float32)).numpy()
+    assert found.shape == tuple(arrays[f"{output}_shape"])
+    expected = arrays[output] if arrays[output].ndim > 1 else arrays[output]
+    found = found if arrays[output].ndim > 1 else found.ravel()[::7]
+    assert np.abs(found - expected).max() < tolerance * max(1, np.abs(expected).max())
+
+
+def test_sianet_equals_the_released_one(formulas, golden):
+    arrays, network = golden("spgan_model"), metric_net("sianet")
+    fill(network, formulas)
+    image, none = formulas.scatter("image m", 1, 256, 256, 3).astype(np.float32), np.ones((1, 128), np.float32)
+    raw, unit = network([image, none]).numpy(), embed(network, tf.constant(image), none).numpy()
+    assert np.abs(raw - arrays["sianet"]).max() < 1e-5 * np.abs(raw).max() and np.abs(unit - arrays["embedding"]).max() < 1e-5
+    assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
+
+
+def test_heads_and_smaller_images_with_gradients(formulas):
+    small = tf.constant(formulas.scatter("small", 2, 64, 32, 3), tf.float32)
+    for head, width in (("released", 4), ("fc64", 4), ("fc128", 8)):
+        network = metric_net("sianet", channels=4, head=head)
+        with tf.GradientTape() as tape:
+            tape.watch(small)
+            codes = embed(network, small, np.ones((2, 8), np.float32))
+            loss = tf.reduce_sum(codes * tf.constant(formulas.scatter("direction", 2, width), tf.float32))
+        assert codes.shape == (2, width) and np.abs(tape.gradient(loss, small)).max() > 0
+
+
+def test_the_demos_generator_starts_at_the_image(formulas):
+    image = formulas.scatter("image", 1, 64, 32, 3).astype(np.float32)
+    network = generator("g", 64, 32, channels=4, blocks=1, residual=True)
+    assert np.abs(network(image).numpy() - image).max() < 0.1
+
+
+def test_dropout_masks():
+    draw = np.random.default_rng(0)
+    independent, shared, off = (dropout_factors(kind, 4, 2, 64, draw) for kind in ("independent", "shared", "off"))
+    assert set(np.unique(independent)) == {0, 2} and abs(independent.mean() - 1) < 0.2
+    assert len({tower.tobytes() for tower in independent}) == 4 and len({tower.tobytes() for tower in shared}) == 1
+    assert shared[0, 0].tobytes() != shared[0, 1].tobytes() and (off == 1).all()
+
+
+def test_cyclegan_has_no_sianet_and_a_seed_gives_its_weights():
+    config = GanConfig(height=16, width=16, g_channels=2, blocks=1, d_channels=2, sia_channels=2, lambda3=0.0)
+    first, again, other = (build_networks(config, seed).g_s2t.get_weights()[0] for seed in (0, 0, 1))
+    assert (first == again).all() and (first != other).any() and build_networks(config, 0).sianet is None
+
+
+def test_a_checkpoint_of_another_width_is_refused(formulas):
+    narrow, wide = (generator("g", 16, 16, channels=channels, blocks=1) for channels in (2, 4))
+    with pytest.raises(InputError, match=r"file\.npz: g's c1_conv/kernel should be \(7, 7, 3, 4\), found \(7, 7, 3, 2\)"):
+        load_variables(wide, {name: v.numpy() for name, v in named_variables(narrow).items()}, "file.npz")

@@ -1,0 +1,150 @@
+"""Data, exact resume, translation, and what ends a training with one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from common.errors import InputError, RunError
+from common.runs import Workspace, read_curves
+from spgan.config import PRESETS, GanConfig, TranslateConfig
+from spgan.gan.data import augment, iterations, pairs, plan, resize
+from spgan.gan.loop import Loop, load_arrays
+from spgan.gan.train import Trainer, train_gan
+from spgan.gan.translate import load_generator, to_input, to_uint8, translate
+
+TINY = GanConfig(height=16, width=8, load_height=18, load_width=9, g_channels=2, blocks=1, d_channels=2, sia_channels=2, epochs=8.0, batch=2,
+                 pool_size=3)
+
+
+@pytest.fixture(scope="module")
+def files(data_root) -> tuple[list[str], list[str]]:
+    return tuple(sorted(map(str, (data_root / folder / "bounding_box_train").glob("*.jpg")))[:count]
+                 for folder, count in (("DukeMTMC-reID", 9), ("Market-1501-v15.09.15", 7)))
+
+
+def test_iterations_of_duke_and_market():
+    assert iterations(GanConfig(), 16_522, 12_936) == 77_616
+    assert iterations(PRESETS["released"].gan, 16_522, 12_936) == 77_000   # the newest checkpoint that the script leaves
+    assert iterations(PRESETS["paper"].gan, 16_522, 12_936) == 64_680
+    for count, words in ((1, "at least two"), (2, "no step")):
+        with pytest.raises(InputError, match=words):
+            iterations(replace(TINY, epochs=0.5), 10, count)
+
+
+def test_resize_is_tf1s(golden, formulas):
+    photo = ((formulas.scatter("photo", 20, 10, 3) + 1) * 127.5).astype(np.uint8)
+    released, ours = golden("spgan_data")["resized"], resize(tf.constant(photo), 23, 13, "legacy").numpy() / 127.5 - 1
+    assert np.abs(ours - released).max() < 1e-6
+    assert np.abs(resize(tf.constant(photo), 23, 13, "half_pixel").numpy() / 127.5 - 1 - released).mean() > 0.05   # white noise: half a pixel is much
+
+
+def test_flip_and_crop(formulas):
+    photo = tf.constant(((formulas.scatter("photo", 18, 9, 3) + 1) * 127.5).astype(np.uint8))
+    plain = augment(photo, tf.constant(False), 2, 1, TINY).numpy()
+    assert np.abs(plain - (photo.numpy()[2:18, 1:9] / 127.5 - 1)).max() < 1e-6
+    assert np.abs(augment(photo, tf.constant(True), 2, 0, TINY).numpy() - plain[:, ::-1]).max() < 1e-6
+
+
+def test_every_pass_shows_every_image_once():
+    drawn = plan(7, 21, TINY, 0, "source")
+    assert all(sorted(drawn["index"][k:k + 7]) == list(range(7)) for k in (0, 7, 14)) and (drawn["index"][:7] != drawn["index"][7:14]).any()
+    assert drawn["top"].max() == 2 and drawn["left"].max() == 1 and 0 < drawn["flip"].mean() < 1
+
+
+def test_batches_depend_on_the_step_alone(files):
+    whole = list(pairs(*files, TINY, 0, 0, 6))
+    rest = list(pairs(*files, TINY, 0, 4, 6, threads=1))
+    assert len(whole) == 6 and whole[0][0].shape == (2, 16, 8, 3) and -1 <= whole[0][0].min() < whole[0][0].max() <= 1
+    assert all((a == b).all() for early, late in zip(whole[4:], rest) for a, b in zip(early, late))
+
+
+def test_resume_is_exact(files, tmp_path, monkeypatch):
+    """Ctrl-C in step 3 of 24, then --resume: the next 20 losses, and all weights, are those of an unbroken run."""
+    terms = {name: [] for name in ("whole", "broken", "resumed")}
+    original = Trainer.__call__
+
+    def run(name: str, folder: str, resume: bool = False, stop: int | None = None) -> None:
+        def recorded(self, source, target, seed, step):
+            if step == stop:
+                os.kill(os.getpid(), signal.SIGINT)
+            terms[name].append(original(self, source, target, seed, step))
+            return dict(terms[name][-1])
+
+        monkeypatch.setattr(Trainer, "__call__", recorded)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        train_gan(TINY, *files, 0, Workspace(tmp_path / folder, resume), threads=1)
+
+    run("whole", "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("broken", "other", stop=3)
+    assert (tmp_path / "other" / "kept").is_file() and not (tmp_path / "other" / "networks.npz").exists()
+    run("resumed", "other", resume=True)
+    assert len(terms["whole"]) == 24 and len(terms["broken"]) == 4 and terms["broken"] + terms["resumed"] == terms["whole"]
+    weights = [load_arrays(tmp_path / name / "networks.npz") for name in ("whole", "other")]
+    assert set(weights[0]) == set(weights[1]) and all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    whole, other = (read_curves(tmp_path / name / "curves.jsonl")[-1] for name in ("whole", "other"))
+    assert {"sia_cos_source", "sia_across", "g_loss", "d_target", "sianet"} <= set(whole) and other["sia_across"] == whole["sia_across"]
+    assert not (tmp_path / "other" / "checkpoint.npz").exists()
+
+    rendered_by(tmp_path / "whole" / "networks.npz", files[0], tmp_path / "out")
+    with pytest.raises(InputError, match="another width"):
+        load_generator(replace(TINY, g_channels=4), tmp_path / "whole" / "networks.npz", "g_s2t")
+
+
+def rendered_by(networks: Path, files: list[str], out: Path) -> None:
+    """Translations have the generator's size; what is there already stays."""
+    names = [(path, str(out / Path(path).name)) for path in files]
+    translate(TINY, TranslateConfig(), networks, "g_s2t", names[:-1])
+    first = out / Path(files[0]).name
+    assert Image.open(first).size == (8, 16)
+    first.write_bytes(b"kept")
+    translate(TINY, TranslateConfig(), networks, "g_s2t", names)
+    assert first.read_bytes() == b"kept" and len(list(out.iterdir())) == len(files)
+
+
+def test_levels_on_the_way_through_the_generator(golden, formulas):
+    arrays, ramp = golden("spgan_data"), Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2))
+    config = replace(TINY, height=16, width=16)
+    read, exact = (np.rint((to_input(ramp, config, truncate=truncate)[:, :, 0].ravel() + 1) * 127.5) for truncate in (True, False))
+    assert (read == arrays["read_levels"]).all() and (read != exact).sum() == 20 and (exact == np.arange(256)).all()
+    output = formulas.scatter("output", 1000).astype(np.float32)
+    assert (to_uint8(output, truncate=True) == arrays["saved_levels"]).all()
+    assert (to_uint8(np.array([2 * 100.7 / 255 - 1]), truncate=False) == 101).all()
+
+
+def test_a_broken_image_is_named(files, tmp_path):
+    broken = tmp_path / "0001_c1_f0000001.jpg"
+    broken.write_bytes(Path(files[0][0]).read_bytes()[:200])
+    with pytest.raises(InputError, match=broken.name):
+        list(pairs([*files[0], str(broken)], files[1], TINY, 0, 0, 8))
+
+
+def test_a_nan_ends_the_training(tmp_path):
+    loop = Loop(Workspace(tmp_path, False), 5, state=None, label="GAN")
+    with pytest.raises(RunError, match="g_loss is nan at step 2 of 5"):
+        loop.log(2, {"g_loss": float("nan")})
+
+
+def test_a_damaged_checkpoint(tmp_path):
+    (tmp_path / "checkpoint.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="checkpoint.npz"):
+        Loop(Workspace(tmp_path, True), 5, state=None, label="GAN")
+
+
+def test_the_process_says_what_is_wrong_with_its_job(files, tmp_path):
+    from spgan.gan.__main__ import main
+
+    job = {"task": "train", "gan": {**vars(TINY)}, "source": files[0][:1], "target": files[1], "seed": 0, "folder": str(tmp_path), "resume": False,
+           "device": "auto", "threads": 0, "deterministic": False}
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(job))
+    assert main(path) == 2 and "at least two" in path.with_suffix(".error").read_text()

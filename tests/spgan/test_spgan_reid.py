@@ -1,0 +1,140 @@
+"""IDE, IDE+ and LMP: what each batch-norm mode and each freeze moves, the poolings, the schedules, the training images."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from common.datasets.base import Sample
+from spgan.config import PRESETS, NetConfig, RecipeConfig
+from spgan.reid.data import TrainTransform, jitter_colours, rate_factor, total_steps, training_set
+from spgan.reid.model import build_network, freeze, local_pool, parameter_groups, set_training_mode
+
+THIN = NetConfig(backbone="thin", weights="none", height=64, width=32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def batch(formulas):
+    return torch.from_numpy(formulas.scatter("batch", 8, 3, 64, 32)).float(), torch.arange(8) % 4
+
+
+# ---------------------------------------------------------------- batch norm and freezing
+
+@pytest.mark.parametrize("bn", ["train", "eval"])
+@pytest.mark.parametrize("head", ["fc", "bottleneck"])
+@pytest.mark.parametrize("affine, conv1_res2", [(False, False), (True, False), (False, True), (True, True)])
+def test_what_moves_in_a_step(batch, bn, head, affine, conv1_res2):
+    torch.manual_seed(0)
+    model = build_network(replace(THIN, head=head), 4)
+    with torch.no_grad():
+        model.head[-1].weight.mul_(100)   # so that the first step reaches the backbone
+    freeze(model, affine=affine, conv1_res2=conv1_res2)
+    optimizer = torch.optim.SGD(parameter_groups(model, 0.1, 0.1), lr=0.1, weight_decay=5e-4)
+    set_training_mode(model, bn)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    F.cross_entropy(model(batch[0]), batch[1]).backward()
+    optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+
+    buffers = {name for name, _ in model.named_buffers()}
+    in_head = {name for name in buffers if name.startswith("head")}
+    assert moved & buffers == (buffers if bn == "train" else in_head)
+    layers = [name for name, module in model.base.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms = {f"base.{name}.{kind}" for name in layers for kind in ("weight", "bias")}
+    first = {name for name, p in model.base.named_parameters(prefix="base") if name.startswith(("base.conv1", "base.layer1")) and p.ndim == 4}
+    frozen = (norms if affine else set()) | (first if conv1_res2 else set())
+    parameters = {name for name, _ in model.named_parameters()}
+    assert norms and len(first) == 4 and moved & parameters == parameters - frozen
+
+
+def test_training_modes_of_the_blogs_excerpt():
+    model = build_network(replace(THIN, head="bottleneck"), 4)
+    set_training_mode(model, "eval")
+    assert not any(module.training for module in model.base.modules()) and all(module.training for module in model.head.modules())
+    set_training_mode(model, "train")
+    assert all(module.training for module in model.modules())
+
+
+def test_the_released_sizes():
+    """Heads for Market's 751 people, and what Caffe's nets of the translated images freeze of a ResNet-50."""
+    model = build_network(NetConfig(weights="none", head="bottleneck"), 751)
+    assert sum(p.numel() for p in model.head.parameters()) == 1_435_375
+    freeze(model, conv1_res2=True)
+    assert sum(p.numel() for p in model.base.parameters() if not p.requires_grad) == 222_400
+    assert sum(p.numel() for p in model.base.parameters()) == 23_508_032
+    assert sum(p.numel() for p in build_network(NetConfig(weights="none"), 751).head.parameters()) == 1_538_799
+
+
+# ---------------------------------------------------------------- LMP
+
+def test_two_and_three_parts_of_seven_rows_are_the_released_windows(formulas):
+    feature_map = torch.from_numpy(formulas.scatter("map", 2, 5, 7, 7)).float()
+    for parts, window, stride in ((2, 4, 3), (3, 3, 2), (7, 1, 1)):
+        for mode, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)):
+            caffe = pool(feature_map, (window, 7), stride=(stride, 1))   # (B, C, parts, 1)
+            found = local_pool(feature_map, parts, mode)
+            assert found.shape == (2, 5 * parts)
+            assert torch.allclose(found.view(2, parts, 5), caffe[:, :, :, 0].transpose(1, 2), atol=1e-6), (parts, mode)
+
+
+def test_one_part_and_part_norm(formulas):
+    feature_map = torch.from_numpy(formulas.scatter("map", 2, 5, 8, 4)).float()
+    assert torch.allclose(local_pool(feature_map, 1, "avg"), feature_map.mean((2, 3)), atol=1e-6)
+    assert torch.equal(local_pool(feature_map, 1, "max"), feature_map.amax((2, 3)))
+    parts = local_pool(feature_map, 7, "max", part_norm=True).view(2, 7, 5)
+    assert torch.allclose(parts.norm(dim=2), torch.ones(2, 7), atol=1e-6)
+
+
+# ---------------------------------------------------------------- recipe and images
+
+def test_schedules():
+    paper, caffe = RecipeConfig(), PRESETS["released"].recipe
+    assert total_steps(paper, 808) == 50 * 808 and total_steps(caffe, 808) == 50_000
+    assert [rate_factor(paper, epoch * 808, 808) for epoch in (0, 39, 40, 49)] == [1, 1, 0.1, 0.1]
+    assert rate_factor(paper, 40 * 808 - 1, 808) == 1
+    assert [rate_factor(caffe, step, 808) for step in (0, 19_999, 20_000, 40_000)] == pytest.approx([1, 1, 0.1, 0.01])
+
+
+def test_the_heads_rate():
+    groups = {g["name"]: g["lr"] for g in parameter_groups(build_network(THIN, 4), 1e-3, 1e-2)}
+    assert groups == {"base": 1e-3, "head": 1e-2}
+
+
+def test_training_images(formulas):
+    image = Image.fromarray(((formulas.scatter("image", 40, 20, 3) + 1) * 127.5).astype(np.uint8))
+    for crop in ("none", "random"):
+        shapes = {TrainTransform(64, 32, crop)(image, random.Random(seed)).shape for seed in range(4)}
+        assert shapes == {(3, 64, 32)}
+    plain = {tuple(TrainTransform(64, 32)(image, random.Random(seed)).flatten().tolist()) for seed in range(8)}
+    assert len(plain) == 2   # without a crop: the image and its mirror image
+    erased = TrainTransform(64, 32, erasing=1.0)(image, random.Random(0))
+    assert 0.02 < (erased == 0).all(0).float().mean() < 0.5
+    jittered = np.asarray(jitter_colours(image, 0.3, random.Random(0)), float)
+    assert 1 < np.abs(jittered - np.asarray(image, float)).mean() < 90
+
+
+def test_training_sets():
+    class Domain:
+        def __init__(self, name: str, pids: tuple[int, ...]):
+            self.train = [Sample(f"{name}{pid}.jpg", pid, 0) for pid in pids]
+            self.train_labels = {pid: label for label, pid in enumerate(pids)}
+
+    source, target = Domain("s", (3, 7)), Domain("t", (5,))
+    fakes = [replace(s, origin="translated") for s in source.train]
+    sizes = {images: [s.origin for s in training_set(images, source, target, fakes)[0]] for images in ("source", "target", "translated", "both")}
+    assert sizes == {"source": ["real"] * 2, "target": ["real"], "translated": ["translated"] * 2, "both": ["real"] * 2 + ["translated"] * 2}
+    assert training_set("target", source, target, fakes)[1] == {5: 0} and training_set("both", source, target, fakes)[1] == {3: 0, 7: 1}

@@ -73,10 +73,12 @@ def gather(x: Tensor) -> Tensor:
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """Rank 0's values on every rank, in place; a no-op for one process."""
-    if rank_and_world()[1] > 1:
-        dist.broadcast(x, src=0)
-    return x
+    """Rank 0's values on every rank; the tensor itself for one process."""
+    if rank_and_world()[1] == 1:
+        return x
+    values = x.cuda() if dist.get_backend() == "nccl" else x.clone()   # nccl moves nothing that lies on the CPU
+    dist.broadcast(values, src=0)
+    return values.to(x.device)
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -192,9 +192,10 @@ def test_gathered_losses_and_averaged_gradients_equal_one_process(tmp_path):
     script.write_text("""
 import sys, torch
 from common.runs import rank_and_world
-from common.training import average_gradients, gather, start_processes
+from common.training import average_gradients, broadcast, gather, start_processes
 start_processes(torch.device("cpu"))
 rank, world = rank_and_world()
+assert broadcast(torch.tensor([rank, 7])).tolist() == [0, 7]   # rank 0's values, on every rank
 torch.manual_seed(0)
 model = torch.nn.Linear(5, 3)
 x = torch.sin(torch.arange(40.0)).reshape(8, 5).chunk(world)[rank]

@@ -64,7 +64,7 @@ class GanTransform:
             mask = resize_mask(mask, (self.height, self.width))
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return torch.cat([normalise(image, HALF, HALF), torch.from_numpy(np.ascontiguousarray(mask))[None]])
+        return torch.cat([normalise(image, HALF, HALF), torch.from_numpy(np.array(mask, np.float32))[None]])
 
 
 def gan_transform(config: GANConfig, mask_aug: str) -> GanTransform:

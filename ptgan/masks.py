@@ -158,7 +158,7 @@ def _has_aux(name: str) -> bool | None:
 
 
 @torch.inference_mode()
-def segment(model: nn.Module, image: Image.Image, classes: str = "person", device: torch.device | None = None) -> np.ndarray:
+def segment(model: nn.Module, image: Image.Image, classes: str = "person", device: torch.device | str = "cpu") -> np.ndarray:
     """uint8 `(H, W)`, 0 or 1, of the image's size: the pixels whose likeliest class is person, or (`any_fg`) not background."""
     height, width = SEGMENTED_SIZE
     batch = normalise(image.resize((width, height), Image.Resampling.BILINEAR))[None].to(device)

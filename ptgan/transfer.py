@@ -13,7 +13,7 @@ from common.cli import Options
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
 from common.records import digest
-from common.runs import Run, Workspace
+from common.runs import Run, Stage, Workspace
 from ptgan.analysis import analyse
 from ptgan.config import MaskConfig, PTGANConfig
 from ptgan.masks import MaskSource, coverage, mask_path, mask_source, write_masks
@@ -67,7 +67,7 @@ def transferred(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, r
 
 
 def by_gan(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks: Masks, camera: int | None, run: Run, device: torch.device,
-           options: Options):
+           options: Options) -> Stage:
     """The stages `gan` and `translation` towards the whole target, or towards one of its cameras (from 1)."""
     images = target.train if camera is None else [sample for sample in target.train if sample.camid + 1 == camera]
     if not images:

@@ -1,0 +1,173 @@
+"""Masks by name: files and what may be wrong with them, a segmentation network, soft and constant ones, coverage."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+from common.datasets import Sample
+from common.errors import InputError
+from common.runs import Workspace
+from ptgan import masks
+from ptgan.config import SEGMENTERS, MaskConfig
+from ptgan.masks import coverage, load_segmenter, mask_source, read_mask, segment, write_masks
+
+HEIGHT, WIDTH = 12, 6
+
+
+@pytest.fixture
+def sample(tmp_path) -> Sample:
+    folder = tmp_path / "bounding_box_train"
+    folder.mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT), (200, 10, 10)).save(folder / "0001_c1s1_000001_01.jpg")
+    return Sample(folder / "0001_c1s1_000001_01.jpg", 1, 0)
+
+
+@pytest.fixture
+def binary() -> np.ndarray:
+    return (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 3 == 0).astype(np.uint8)
+
+
+def store(path, array) -> None:
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, array) if path.suffix == ".npy" else Image.fromarray(array).save(path)
+
+
+@pytest.mark.parametrize("suffix, scale", [(".png", 255), (".png", 1), (".npy", 1)])
+def test_disk(sample, binary, suffix, scale, tmp_path):
+    store(tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}{suffix}", binary * scale)
+    mask = mask_source(MaskConfig())(sample)
+    assert mask.dtype == np.float32 and np.array_equal(mask, binary)
+
+
+def test_disk_in_a_folder_of_its_own_and_the_datasets_own(sample, binary, tmp_path):
+    store(tmp_path / "elsewhere" / f"{sample.path.stem}.png", 255 * binary)
+    store(tmp_path / "own" / "x.png", 255 * (1 - binary))
+    own = Sample(sample.path, 1, 0, mask=tmp_path / "own" / "x.png")
+    assert np.array_equal(mask_source(MaskConfig(), tmp_path / "elsewhere")(own), binary)
+    for kind in ("disk", "oracle"):
+        assert np.array_equal(mask_source(MaskConfig(kind=kind))(own), 1 - binary)
+
+
+def test_released_npy_of_65536_values(sample, tmp_path):
+    square = np.zeros((256, 256))
+    square[:128] = 1
+    for shape in ((256, 256), (256, 256, 1), (65_536,)):
+        path = tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}.npy"
+        store(path, square.reshape(shape))
+        mask = mask_source(MaskConfig())(sample)
+        assert np.array_equal(mask[:6], np.ones((6, WIDTH))) and not mask[6:].any()
+
+
+@pytest.mark.parametrize("name, array, words", [
+    (".png", np.zeros((10, 6), np.uint8), "a mask of 10x6 for an image of 12x6"),
+    (".png", np.full((12, 6), 128, np.uint8), "found values such as 0.50"),
+    (".npy", np.full((12, 6), 255), "found values such as 255"),
+    (".npy", np.full((256, 256), 255.0), "found values such as 255"),
+    (".npy", np.zeros((7, 5)), "a mask of 7x5 for an image of 12x6"),
+])
+def test_wrong_masks_are_named(sample, tmp_path, name, array, words):
+    path = tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}{name}"
+    store(path, array)
+    with pytest.raises(InputError, match=words) as error:
+        mask_source(MaskConfig())(sample)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_broken_files(sample, tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=str(path)):
+        read_mask(path, (HEIGHT, WIDTH))
+
+
+def test_a_missing_mask_is_an_error_never_ones(sample):
+    with pytest.raises(InputError, match="expected its mask .*_mask/0001_c1s1_000001_01.png or .npy, found none"):
+        mask_source(MaskConfig())(sample)
+    with pytest.raises(InputError, match="only the synthetic domains have true masks"):
+        mask_source(MaskConfig(kind="oracle"))(sample)
+
+
+def test_gaussian(sample):
+    mask = mask_source(MaskConfig(kind="gaussian"))(sample)
+    assert mask.shape == (HEIGHT, WIDTH) and 0.9 < mask.max() <= 1 and mask.min() < 0.2
+    assert np.allclose(mask, mask[::-1, ::-1]) and mask[6, 3] > mask[2, 3] > mask[0, 0]
+    assert mask[HEIGHT // 2, 3] / mask[HEIGHT // 2, 0] == pytest.approx(np.exp(8 * ((2.5 / 6) ** 2 - (0.5 / 6) ** 2)), rel=1e-5)
+
+
+def test_coverage_is_logged_and_extremes_warned_of(sample, caplog):
+    caplog.set_level(logging.INFO, logger="run")
+    assert coverage(lambda s: np.full((2, 2), 0.4), [sample] * 3, "toy") == pytest.approx(0.4)
+    assert "masks of toy: mean coverage 0.40" in caplog.text and "WARNING" not in caplog.text
+    coverage(lambda s: np.ones((2, 2)), [sample], "toy")
+    assert "cover 100 % of the image" in caplog.text
+
+
+# ---------------------------------------------------------------- torchvision
+
+def test_person_is_class_15_of_every_network():
+    for name in SEGMENTERS:
+        weights = torchvision.models.get_model_weights(name).COCO_WITH_VOC_LABELS_V1
+        assert weights.meta["categories"].index("person") == masks.PERSON == 15 and len(weights.meta["categories"]) == 21
+
+
+def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tmp_path):
+    def offline(self, *args, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", offline)
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, **options: nn.Identity())
+    with pytest.raises(InputError, match="could not be fetched") as error:
+        load_segmenter("deeplabv3_resnet50")
+    text = str(error.value)
+    assert "https://" in text and str(tmp_path / "checkpoints") in text and "--masks.kind disk" in text and "\n" not in text
+
+
+class RedIsPerson(nn.Module):
+    """A segmentation network: red pixels are people (15), blue ones boats (4), the rest is background."""
+
+    def forward(self, x):
+        logits = torch.zeros(len(x), 21, *x.shape[2:])
+        logits[:, 0] = 0.5
+        logits[:, 15] = (x[:, 0] > 1).float()
+        logits[:, 4] = (x[:, 2] > 1).float()
+        return {"out": logits}
+
+
+@pytest.fixture
+def halves() -> Image.Image:
+    """Red above, blue below, black to the right."""
+    pixels = np.zeros((128, 64, 3), np.uint8)
+    pixels[:64, :32, 0] = 255
+    pixels[64:, :32, 2] = 255
+    return Image.fromarray(pixels)
+
+
+def test_segmentation(halves):
+    person, foreground = (segment(RedIsPerson(), halves, classes) for classes in ("person", "any_fg"))
+    assert person.shape == (128, 64) and person.dtype == np.uint8
+    assert person[:63, :31].all() and not person[65:].any() and not person[:, 33:].any()
+    assert foreground[:, :31].all() and not foreground[:, 33:].any()
+
+
+def test_segmented_masks_are_kept_and_read_like_any_other(halves, tmp_path, monkeypatch):
+    halves.save(tmp_path / "a.png")
+    dataset = SimpleNamespace(name="toy", train=[Sample(tmp_path / "a.png", 1, 0)])
+    monkeypatch.setattr(masks, "load_segmenter", lambda name: RedIsPerson())
+    config, work = MaskConfig(kind="torchvision"), Workspace(tmp_path / "stage", resume=False)
+    work.folder.mkdir()
+    write_masks(config, [dataset], work, torch.device("cpu"))
+    mask = mask_source(config, work.folder / "toy")(dataset.train[0])
+    assert mask.shape == (128, 64) and mask[:63, :31].all() and not mask[65:].any()
+    monkeypatch.setattr(masks, "segment", None)   # a second pass makes none anew
+    write_masks(config, [dataset], work, torch.device("cpu"))

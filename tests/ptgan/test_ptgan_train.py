@@ -1,0 +1,240 @@
+"""PTGAN end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common import cli, training
+from common.errors import InputError
+from common.records import ROOT, read_record
+from ptgan import evaluate
+from ptgan.analysis import rms_change, style_distance
+from ptgan.config import PRESETS, GANConfig, PTGANConfig
+from ptgan.experiments import PTGAN
+from ptgan.train import train
+from ptgan.translate import FOLDER
+
+TINY = ("--masks.kind disk --recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 --gan.blocks 1 --gan.d-channels 4 "
+        "--gan.epochs 2 --gan.decay-epoch 1 --gan.batch 24 --gan.pool-size 1 --threads 1").split()
+ROWS = [f"ptgan/transfer/{row}" for row in ("direct", "CycleGAN", "PTGAN")]
+
+
+def command(data_root: Path, out: Path, *flags: str, rows=("ptgan/transfer/PTGAN",)) -> list[str]:
+    return ["--source", "dukemtmc", "--target", "market1501", "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+
+
+def run_ptgan(*args, **options) -> int:
+    return cli.main(PTGAN, train, command(*args, **options))
+
+
+def record(out: Path, row: str = "transfer+PTGAN"):
+    (path,) = (out / "runs" / f"ptgan+{row}").rglob("record.json")
+    return read_record(path.read_text())
+
+
+@pytest.fixture(scope="session")
+def finished(data_root, tmp_path_factory) -> Path:
+    """One unbroken run of three rows, shared by the tests."""
+    out = tmp_path_factory.mktemp("runs")
+    assert run_ptgan(data_root, out, rows=ROWS) == 0
+    return out
+
+
+def test_three_rows_give_records_pictures_and_a_transferred_dataset(finished, data_root):
+    ptgan, cyclegan, direct = (record(finished, f"transfer+{row}") for row in ("PTGAN", "CycleGAN", "direct"))
+    assert set(direct.stages) == {"reid", "scores"} and set(ptgan.scores) == {"last", "last+adabn"}
+    assert set(ptgan.stages) == set(cyclegan.stages) == {"gan", "translation", "analysis", "reid", "scores"}
+    assert ptgan.stages["gan"]["hash"] != cyclegan.stages["gan"]["hash"]
+    assert {Path(p).name for p in ptgan.pictures} == {"curves.png", "ranked_lists.png", "transfer.png"}
+    assert {"rms_inside", "rms_outside", "mask_coverage", "style_distance_source", "style_distance_translated"} <= set(ptgan.measures)
+    heights = [Image.open(finished / next(p for p in r.pictures if p.endswith("transfer.png"))).height for r in (cyclegan, ptgan)]
+    assert heights[1] > heights[0] + 100   # source, mask, CycleGAN, PTGAN: one row more
+
+    folder = finished / "stages" / f"translation-{ptgan.stages['translation']['hash']}"
+    originals = {path.name: path for path in (data_root / "DukeMTMC-reID" / "bounding_box_train").iterdir()}
+    made = {path.name: path for path in (folder / FOLDER).iterdir()}
+    assert set(made) == set(originals)
+    name = min(made)
+    assert Image.open(made[name]).size == Image.open(originals[name]).size and made[name].read_bytes() != originals[name].read_bytes()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["generator"], manifest["checkpoint"], manifest["source"]) == ("PTGAN", ptgan.stages["gan"]["hash"], ptgan.data["source"])
+
+
+def test_curves_hold_every_term(finished):
+    terms = {term for path in record(finished).curves for line in (finished / path).read_text().splitlines() for term in json.loads(line)}
+    assert {"g_adv_s2t", "g_adv_t2s", "g_cyc", "g_id", "d_source", "d_target", "cross_entropy", "accuracy"} <= terms
+
+
+def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
+    model = finished / "stages" / f"reid-{record(finished).stages['reid']['hash']}" / "model.pt"
+    for flags, score in ([], "last"), (["--adabn"], "last+adabn"):
+        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+        assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished).scores[score], abs=1e-6)
+
+
+def test_cyclegan_needs_no_masks_and_ptgan_does(finished, data_root, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root, ignore=shutil.ignore_patterns("*_mask", "drawn"))
+    assert run_ptgan(root, tmp_path / "out", rows=ROWS[1:]) == 2
+    assert "expected its mask" in complaint(capsys)
+    without = record(tmp_path / "out", "transfer+CycleGAN")
+    assert without.stages["gan"]["hash"] == record(finished, "transfer+CycleGAN").stages["gan"]["hash"] and "rms_inside" not in without.measures
+
+
+def test_a_folder_made_elsewhere_is_taken_as_it_is(finished, data_root, tmp_path):
+    folder = finished / "stages" / f"translation-{record(finished).stages['translation']['hash']}" / FOLDER
+    copy = tmp_path / "test"
+    copy.mkdir()
+    for path in folder.iterdir():
+        shutil.copyfile(path, copy / f"AtoB_{path.name}")   # the released names
+    assert run_ptgan(data_root, tmp_path / "out", "--translation.folder", str(copy)) == 0
+    assert record(tmp_path / "out").scores == record(finished).scores and set(record(tmp_path / "out").stages) == {"analysis", "reid", "scores"}
+
+
+def test_a_gan_for_each_target_camera(finished, data_root, tmp_path):
+    assert run_ptgan(data_root, tmp_path, "--gan.batch", "4", "--gan.epochs", "1", "--gan.decay", "none", "--recipe.epochs", "1",
+                     rows=("ptgan/prid/cam1+cam2",)) == 0
+    both = record(tmp_path, "prid+cam1+cam2")
+    assert {"gan-cam1", "gan-cam2", "translation-cam1", "translation-cam2"} <= set(both.stages)
+    assert both.stages["gan-cam1"]["hash"] != both.stages["gan-cam2"]["hash"]
+
+
+@pytest.mark.parametrize("stage, step", [("GAN", 2), ("re-ID", 4)])
+def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage, step):
+    """Of the GAN after its first epoch: weights, both optimisers, the history pool."""
+    def dying(self, at, **terms):
+        if self.label == stage and self.start == 0 and at >= self.save_every and at >= step:
+            raise SystemError("killed")
+        original(self, at, **terms)
+
+    original = training.Loop.log
+    monkeypatch.setattr(training.Loop, "log", dying)
+    with pytest.raises(SystemError):
+        run_ptgan(data_root, tmp_path)
+    monkeypatch.undo()
+    assert run_ptgan(data_root, tmp_path) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_ptgan(data_root, tmp_path, "--resume") == 0
+    assert record(tmp_path).scores == record(finished).scores
+    assert weights(finished, "gan", "networks.pt") == weights(tmp_path, "gan", "networks.pt")
+    assert weights(finished, "reid", "model.pt") == weights(tmp_path, "reid", "model.pt")
+
+
+def weights(out: Path, stage: str, name: str) -> dict[str, bytes]:
+    saved = torch.load(out / "stages" / f"{stage}-{record(out).stages[stage]['hash']}" / name, weights_only=True)
+    return {key: tensor.numpy().tobytes() for key, tensor in saved.get("state_dict", saved).items()}
+
+
+def test_two_processes_equal_one_in_the_gan(data_root, tmp_path):
+    """Instance norm knows no batch, the losses are means and every process keeps the whole history: halves of a batch give its gradient."""
+    flags = ["--gan.epochs", "1", "--gan.decay", "none", "--recipe.epochs", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583", "train.py"]
+    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "ptgan", env=environment, check=True, capture_output=True)
+    assert run_ptgan(data_root, tmp_path / "one", *flags) == 0
+    one, both = (torch.load(next((tmp_path / name).glob("stages/gan-*/networks.pt")), weights_only=True) for name in ("one", "two"))
+    for name in one:
+        assert (one[name] - both[name]).abs().mean() < 2e-6, name   # three steps of 2e-4; Adam turns the rounding of tiny gradients into more
+    assert len(list((tmp_path / "two").rglob("record.json"))) == 1
+
+
+# ---------------------------------------------------------------- what the measures say
+
+def test_change_inside_and_outside():
+    before, masks = np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4))
+    masks[0, :2] = 1   # the second image has no person
+    after = before + np.where(masks[..., None] > 0, 0.3, -0.1)
+    assert rms_change(before, after, masks) == pytest.approx({"rms_inside": 0.3, "rms_outside": 0.1})
+    assert rms_change(before, after, np.zeros((2, 4, 4)))["rms_inside"] == 0
+
+
+def test_distance_of_styles():
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3))
+    assert style_distance(images, images) == 0
+    assert style_distance(images + 0.5, images) == pytest.approx(0.5 / np.sqrt(2))   # the means move, the deviations do not
+
+
+# ---------------------------------------------------------------- settings
+
+def test_presets():
+    released, paper, demo = (PRESETS[name] for name in ("released", "paper", "demo"))
+    assert PTGANConfig().gan == GANConfig()
+    assert (released.masks.aug, released.gan.io, released.translation.size) == ("released", "scipy_bytescale", "generator")
+    assert (paper.net.backbone, paper.gan.epochs, paper.gan.decay, paper.gan.lr_d) == ("googlenet", 40, "none", 1e-4)
+    assert demo.masks.kind == "oracle" and demo.gan.residual and all(PRESETS[name].gan.lambda_id == 10 for name in PRESETS)
+
+
+def test_cyclegan_differs_by_its_weight_alone():
+    rows = {experiment.key: experiment.overrides for experiment in PTGAN.experiments}
+    assert rows["ptgan/transfer/CycleGAN"] == {"gan.lambda_id": 0.0} and rows["ptgan/transfer/PTGAN"] == {}
+
+
+def test_the_literal_norm_is_warned_of(data_root, tmp_path, caplog):
+    for weight, warned in (("10", True), ("0.05", False)):
+        caplog.clear()
+        run_ptgan(data_root, tmp_path / weight, "--gan.id-loss", "l2", "--gan.lambda-id", weight, "--gan.batch", "100000")   # stops at the batch
+        assert ("freezes the person" in caplog.text) is warned
+
+
+# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing overwritten
+
+def complaint(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--source", "market"], "unknown dataset 'market'"),
+    (["--gan.height", "62"], "expected multiples of 4"),
+    (["--gan.load-height", "60"], "expected at least the crop's"),
+    (["--gan.lambda-id", "-1"], "--gan.lambda-id"),
+    (["--gan.decay-epoch", "9"], "--gan.decay-epoch 9"),
+    (["--gan.batch", "100000"], "do not fill one batch"),
+    (["--gan.target-cameras", "9"], "no training image of this one"),
+    (["--gan.target-cameras", "0"], "counted from 1"),
+    (["--net.backbone", "resnet49"], "googlenet"),
+    (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
+    (["--masks.kind", "oracle"], "only the synthetic domains"),
+    (["--masks.source-folder", "no-such-masks"], "no-such-masks"),
+    (["--masks.model", "pspnet"], "deeplabv3_resnet50"),
+    (["--translation.folder", "no-such-images"], "no-such-images"),
+    (["--translation.quality", "0"], "--translation.quality 0"),
+])
+def test_bad_input(data_root, tmp_path, capsys, flags, words):
+    assert run_ptgan(data_root, tmp_path, *flags) == 2
+    assert words in complaint(capsys)
+    assert not list(tmp_path.rglob("record.json")) and not list(tmp_path.rglob("*.pt"))
+
+
+def test_a_domain_of_one_image(data_root, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root, ignore=shutil.ignore_patterns("drawn"))
+    for path in sorted((root / "Market-1501-v15.09.15" / "bounding_box_train").iterdir())[1:]:
+        path.unlink()
+    assert run_ptgan(root, tmp_path / "out", "--gan.batch", "1") == 2
+    assert "1 target training images: expected at least 2" in complaint(capsys)
+
+
+def test_a_mask_of_another_size_stops_the_run(data_root, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root, ignore=shutil.ignore_patterns("drawn"))
+    victim = min((root / "DukeMTMC-reID" / "bounding_box_train_mask").iterdir())
+    Image.new("L", (10, 10)).save(victim)
+    assert run_ptgan(root, tmp_path / "out") == 2
+    assert victim.name in (said := complaint(capsys)) and "a mask of 10x10 for an image of 128x64" in said
+
+
+def test_unreadable_checkpoints(tmp_path, data_root, capsys):
+    (tmp_path / "model.pt").write_bytes(b"nothing")
+    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
+    assert "model.pt" in complaint(capsys)
+    with pytest.raises(InputError, match="no such file"):
+        evaluate.load_network(tmp_path / "none.pt")

@@ -77,7 +77,7 @@ class RecipeConfig:
     freeze_affine: bool = False   # gamma and beta of the backbone's batch norm; Caffe: frozen, but learning in its Market baseline
     freeze_conv1_res2: bool = False   # Caffe: frozen, but learning in its Market baseline
     pretrain_epochs: int = 0   # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
-    lr: float = 1e-3   # of the backbone
+    lr: float = 1e-3   # of the backbone; Caffe, IDE, IDE+; the blog's IDE (train.py): 0.01
     head_lr_factor: float = 10.0   # the head's rate over the backbone's; IDE, IDE+: 10; Caffe: 2 (translated images), 1 (baselines)
     lr_scale: float = 1.0   # times both rates: 30 in the demo, so that keys keep the paper's numbers
     schedule: Literal["paper", "caffe"] = "paper"   # paper: `epochs` and one drop; caffe: 50,000 steps, drops at 20,000 and 40,000
@@ -160,7 +160,7 @@ _DEFAULT = SPGANConfig()
 
 PRESETS: dict[str, SPGANConfig] = {
     # small enough for 2 CPU cores; deviations: a thin ResNet pretrained on the source instead of ImageNet's ResNet-50, 4 epochs instead of 50 with
-    # rates x 30; GANs of a quarter of the channels and 3 blocks at 64x32 whose output is input + change, batches of 4, three passes
+    # rates x 30; GANs of a quarter of the channels and 3 blocks at 64x32 whose output is input + change, batches of 4, one and a half passes
     "demo": SPGANConfig(
         gan=GanConfig(height=64, width=32, load_height=72, load_width=36, g_channels=16, blocks=3, residual=True, d_channels=16, sia_channels=8,
                       epochs=1.5, batch=4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -18,7 +19,7 @@ from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
 from common.records import digest
 from common.runs import Run, read_curves
-from spgan.config import SPGANConfig
+from spgan.config import PRESETS, SPGANConfig
 from spgan.experiments import ROWS
 from spgan.translations import FOLDER, gan_uses, samples_in, translation_uses
 
@@ -69,9 +70,11 @@ def translations(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReI
 
 def other_rows(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset) -> dict[str, list[Sample]]:
     """The translations of Fig. 4's other columns by the same seed, as far as they are on disk already."""
+    method = {name: getattr(PRESETS[run.preset].gan, name) for name in ("lambda2", "lambda3", "margin", "neg", "sia_dropout", "pool")}
+    base = replace(config, gan=replace(config.gan, **method), translate=replace(config.translate, kind="gan"))
     found = {}
     for row in SHOWN_ROWS:
-        other = override(config, ROWS[row][1])
+        other = override(base, ROWS[row][1])
         gan = digest({"stage": "gan", **gan_uses(other.gan, source, target, run.seed)})
         folder = run.out / "stages" / f"translation-{digest({'stage': 'translation', **translation_uses(other, gan, source)})}"
         if run.experiment.runs_as != f"spgan/table2/{row}" and (folder / "stage.json").is_file():

@@ -28,6 +28,8 @@ def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | N
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")
+    for gpu in tf.config.get_visible_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
     count = len(tf.config.list_logical_devices("GPU"))
     if device == "cuda" and count == 0:
         raise InputError("--device cuda: TensorFlow sees no GPU; use --device cpu or auto, or install tensorflow[and-cuda]")

@@ -109,7 +109,7 @@ def metric_net(name: str = "metric", size: int = 256, *, channels: int = 64, hea
 
 def embed(sianet: keras.Model, images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
     """Unit embeddings `(B, D)` of images `(B, H, W, 3)` in -1..1; images of another size are resized (bilinear), and gradients pass."""
-    size = sianet.inputs[0].shape[1]
+    size, images, factors = sianet.inputs[0].shape[1], tf.convert_to_tensor(images), tf.convert_to_tensor(factors)
     if images.shape[1] != size or images.shape[2] != size:
         images = tf.image.resize(images, (size, size))
     return tf.math.l2_normalize(sianet([images, factors] if len(sianet.inputs) == 2 else images), axis=1)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -202,7 +203,7 @@ def test_ctrl_c_lets_it_save(tmp_path, monkeypatch):
 
     def stop():
         while not (tmp_path / "ready").exists():
-            pass
+            time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop).start()

@@ -1,0 +1,140 @@
+"""SPGAN end to end on tiny data: rows that share a GAN, both directions, two processes against one, resume, bad input."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import cli, training
+from common.records import ROOT, read_record
+from spgan import evaluate
+from spgan.experiments import SPGAN
+from spgan.train import train
+from spgan.translations import FOLDER
+
+TINY = ("--gan.height 16 --gan.width 8 --gan.load-height 18 --gan.load-width 9 --gan.g-channels 2 --gan.blocks 1 --gan.d-channels 2 "
+        "--gan.sia-channels 2 --gan.epochs 0.3 --gan.batch 2 --recipe.pretrain-epochs 1 --recipe.epochs 1 --recipe.drop-epoch 1 "
+        "--threads 1 --device cpu").split()
+DUKE_TO_MARKET = ("dukemtmc", "market1501")
+POOLINGS = {"last", "lmp1max", *(f"lmp{parts}{mode}" for parts in (2, 3, 7) for mode in ("avg", "max"))}
+needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None,
+                                      reason="TensorFlow is not installed: pip install -e '.[spgan]'")
+
+
+def command(data_root: Path, out: Path, *flags: str, rows=("spgan/table2/direct",), pair=DUKE_TO_MARKET) -> list[str]:
+    return ["--source", pair[0], "--target", pair[1], "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+
+
+def run_spgan(*args, **options) -> int:
+    return cli.main(SPGAN, train, command(*args, **options))
+
+
+def record(out: Path, row: str, pair=DUKE_TO_MARKET):
+    return read_record((out / "runs" / f"spgan+table2+{row}" / "+".join(pair) / "seed=0" / "record.json").read_text())
+
+
+def complaint(capsys) -> str:
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    return line
+
+
+@pytest.fixture(scope="session")
+def finished(data_root, tmp_path_factory) -> Path:
+    """One unbroken run of a row without a GAN, shared by the tests."""
+    out = tmp_path_factory.mktemp("runs")
+    assert run_spgan(data_root, out) == 0
+    return out
+
+
+@needs_tensorflow
+def test_rows_share_one_gan_and_both_directions_do(data_root, finished, capsys):
+    assert run_spgan(data_root, finished, rows=("spgan/table2/SPGAN", "spgan/table2/SPGAN+LMP")) == 0
+    forward = record(finished, "SPGAN")
+    assert set(forward.stages) == {"gan", "translation", "pretrain", "reid", "scores"} and forward.stages["pretrain"]["reused"]
+    assert set(forward.scores) == POOLINGS | {f"{name}+adabn" for name in POOLINGS}
+    assert {Path(p).name for p in forward.pictures} == {"curves.png", "sianet.png", "ranked_lists.png", "translations.png"}
+    assert {"sia_cos_source", "sia_across", "style_gap", "style_gap_before", "edges_kept", "change_l1"} <= set(forward.measures)
+    assert "SPGAN + LMP" in capsys.readouterr().out
+
+    stage = finished / "stages" / f"translation-{forward.stages['translation']['hash']}"
+    assert len(list((stage / FOLDER).glob("*.jpg"))) == forward.data["source"]["train"]
+    assert json.loads((stage / "manifest.json").read_text())["checkpoint"] == forward.stages["gan"]["hash"]
+
+    back = DUKE_TO_MARKET[::-1]
+    assert run_spgan(data_root, finished, rows=("spgan/table2/SPGAN",), pair=back) == 0
+    other = record(finished, "SPGAN", back)
+    assert other.stages["gan"]["reused"] and other.stages["gan"]["hash"] == forward.stages["gan"]["hash"]
+    assert not other.stages["translation"]["reused"]
+
+
+def test_a_row_without_a_gan_and_its_checkpoint(data_root, finished, capsys):
+    direct = record(finished, "direct")
+    assert set(direct.stages) == {"pretrain", "reid", "scores"} and set(direct.scores) == POOLINGS | {f"{name}+adabn" for name in POOLINGS}
+    model = finished / "stages" / f"reid-{direct.stages['reid']['hash']}" / "model.pt"
+    for flags, score in ([], "last"), (["--parts", "7", "--pool", "max"], "lmp7max"), (["--adabn", "True"], "last+adabn"):
+        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+        assert json.loads(capsys.readouterr().out) == pytest.approx(direct.scores[score], abs=1e-6)
+
+
+def test_a_translated_folder_needs_no_gan(data_root, finished, tmp_path):
+    """The originals under released names, as if translated: the row trains on them and equals direct transfer."""
+    folder = tmp_path / "bounding_box_train_duke2market"
+    folder.mkdir()
+    for path in (data_root / "DukeMTMC-reID" / "bounding_box_train").glob("*.jpg"):
+        (folder / f"market_{path.name}").write_bytes(path.read_bytes())
+    assert run_spgan(data_root, tmp_path / "out", "--translate.folder", str(folder), rows=("spgan/table2/SPGAN",)) == 0
+    assert record(tmp_path / "out", "SPGAN").scores == record(finished, "direct").scores
+
+
+def test_the_statistics_control_runs(data_root, tmp_path):
+    assert run_spgan(data_root, tmp_path, rows=("spgan/control/statistics",)) == 0
+    (path,) = tmp_path.rglob("record.json")
+    measures = read_record(path.read_text()).measures
+    assert measures["style_gap"] < measures["style_gap_before"]
+
+
+def test_kill_and_resume_of_the_network(data_root, finished, tmp_path, monkeypatch):
+    original = training.Loop.log
+
+    def dying(self, at, **terms):
+        if self.label == "re-ID" and at == 3:
+            self._interrupted = True
+        original(self, at, **terms)
+
+    monkeypatch.setattr(training.Loop, "log", dying)
+    assert run_spgan(data_root, tmp_path) == 130
+    monkeypatch.setattr(training.Loop, "log", original)
+    assert run_spgan(data_root, tmp_path) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_spgan(data_root, tmp_path, "--resume") == 0
+    assert record(tmp_path, "direct").scores == record(finished, "direct").scores
+
+
+def test_two_processes_equal_one(data_root, tmp_path):
+    """Batch norm is in evaluation mode, so the halves of a batch do not differ from the whole."""
+    flags = ["--recipe.pretrain-epochs", "0", "--recipe.batch", "32", "--recipe.lr-scale", "1"]
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583", "train.py"]
+    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "spgan", env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True,
+                   capture_output=True)
+    assert run_spgan(data_root, tmp_path / "one", *flags) == 0
+    one, both = (torch.load(next((tmp_path / name).glob("stages/reid-*/model.pt")), weights_only=True)["state_dict"] for name in ("one", "two"))
+    for name in one:
+        assert torch.allclose(one[name].float(), both[name].float(), rtol=1e-4, atol=2e-5), name
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--source", "duke"], "unknown dataset 'duke'"),
+    (["--net.backbone", "resnet49"], "unknown backbone"),
+    (["--recipe.batch", "100000"], "do not fill one batch"),
+    (["--translate.folder", "no-such-folder", "--method.images", "translated"], "no-such-folder"),
+    (["--gan.sia-size", "64"], "--gan.sia-size 64"),
+])
+def test_bad_input(data_root, tmp_path, capsys, flags, words):
+    assert run_spgan(data_root, tmp_path, *flags) == 2
+    assert words in complaint(capsys) and not list(tmp_path.rglob("record.json"))

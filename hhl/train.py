@@ -22,7 +22,7 @@ from common.training import Loop, average_gradients, gather, pick_device, seed_e
 from hhl import pictures
 from hhl.analysis import analyse
 from hhl.batches import Schedule, first_size, schedule
-from hhl.config import HHLConfig, MethodConfig
+from hhl.config import HHLConfig, MethodConfig, RecipeConfig
 from hhl.evaluate import embed, load_network, score
 from hhl.experiments import HHL
 from hhl.losses import batch_all_triplet, batch_hard_triplet
@@ -68,8 +68,11 @@ def pretrain(config: HHLConfig, source: ReIDDataset, run: Run, device: torch.dev
     epochs = config.recipe.pretrain_epochs
     if epochs == 0:
         return None
-    plain = replace(config, recipe=replace(config.recipe, epochs=epochs, drop_epoch=epochs),
-                    method=MethodConfig(source_triplet=False, target_views="none"))
+    recipe = config.recipe
+    plain = replace(config, method=MethodConfig(source_triplet=False, target_views="none"), recipe=RecipeConfig(
+        epochs=epochs, pretrain_epochs=epochs, drop_epoch=epochs, batch_scale=recipe.batch_scale, base_lr=recipe.base_lr,
+        classifier_lr=recipe.classifier_lr, embed_lr=recipe.classifier_lr, baseline_embed_lr=recipe.classifier_lr,
+        momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov))
     seed = run.seed + 1_000_000   # other images in another order than in the rows
     return run.stage("pretrain", {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed},
                      lambda work: train_reid(plain, source, (), 0, seed, device, work, options), collective=True)

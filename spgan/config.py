@@ -160,10 +160,10 @@ _DEFAULT = SPGANConfig()
 
 PRESETS: dict[str, SPGANConfig] = {
     # small enough for 2 CPU cores; deviations: a thin ResNet pretrained on the source instead of ImageNet's ResNet-50, 4 epochs instead of 50 with
-    # rates x 30; GANs of a quarter of the channels and 3 blocks at 64x32 whose output is input + change, batches of 4, one and a half passes
+    # rates x 30; GANs of a quarter of the channels and 3 blocks at 64x32 whose output is input + change, batches of 4, 1.25 passes
     "demo": SPGANConfig(
         gan=GanConfig(height=64, width=32, load_height=72, load_width=36, g_channels=16, blocks=3, residual=True, d_channels=16, sia_channels=8,
-                      epochs=1.5, batch=4),
+                      epochs=1.25, batch=4),
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
         recipe=RecipeConfig(pretrain_epochs=5, epochs=4, drop_epoch=3, lr_scale=30.0),
     ),

@@ -146,3 +146,5 @@ def test_two_devices_give_the_losses_of_one(formulas):
         batch = images(formulas, step=step)
         alone, shared = one(*batch, 0, step), two(*batch, 0, step)
         assert set(alone) == set(shared) and all(shared[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-4) for name in alone), step
+    mine, theirs = one.weights(), two.weights()
+    assert all(np.abs(mine[name] - theirs[name]).max() < 1e-3 for name in mine if not inert(name))

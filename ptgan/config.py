@@ -152,12 +152,12 @@ _DEFAULT = PTGANConfig()
 
 PRESETS: dict[str, PTGANConfig] = {
     # small enough for 2 CPU cores; deviations: a thin ResNet from scratch instead of ImageNet's ResNet-50, so a learning rate of 0.1 and 8
-    # epochs; generators of a quarter of the channels and a third of the blocks at 64x32, whose output is input + change; 2 epochs in batches of 4
+    # epochs; generators of 12 channels and 3 blocks at 64x32, whose output is input + change; 2 epochs in batches of 4
     "demo": PTGANConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        recipe=RecipeConfig(epochs=8, drop_epoch=6, base_lr=0.1, classifier_lr=0.1),
+        recipe=RecipeConfig(epochs=8, drop_epoch=6, batch=64, base_lr=0.1, classifier_lr=0.1),
         masks=MaskConfig(kind="oracle"),
-        gan=GANConfig(height=64, width=32, load_height=72, load_width=36, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=16,
+        gan=GANConfig(height=64, width=32, load_height=72, load_width=36, channels=12, blocks=3, downsamplings=1, residual=True, d_channels=16,
                       d_layers=2, epochs=2, decay_epoch=1, batch=4),
     ),
     # the TensorFlow code: masks that do not follow the image, stretched images, 256x256 output

@@ -129,7 +129,7 @@ class SPGANConfig:
             raise InputError("expected --gan.lambda1, --gan.lambda2, --gan.lambda3 and --gan.margin of 0 or more")
         if not 1 <= self.translate.quality <= 100 or not 0 <= self.net.dropout < 1 or not 0 <= self.recipe.erasing <= 1:
             raise InputError("expected --translate.quality in 1..100, --net.dropout from 0 to less than 1 and --recipe.erasing in 0..1")
-        if self.recipe.pretrain_epochs < 0 or self.recipe.colour_jitter < 0 or (self.test.cut or 1) < 1:
+        if self.recipe.pretrain_epochs < 0 or self.recipe.colour_jitter < 0 or (self.test.cut is not None and self.test.cut < 1):
             raise InputError("expected --recipe.pretrain-epochs and --recipe.colour-jitter of 0 or more, --test.cut of at least 1 or none")
 
 

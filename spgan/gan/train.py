@@ -127,7 +127,7 @@ class Trainer:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Networks, optimisers and pools; the order of the images and all draws follow from the step."""
-        adams = {f"adam {name}/{i}": np.asarray(v) for name, adam in self.optimizers.items() for i, v in enumerate(adam.variables)}
+        adams = {f"adam {name}/{i}": v.numpy() for name, adam in self.optimizers.items() for i, v in enumerate(adam.variables)}
         pools = {f"pool {name}": np.stack(pool.items) for name, pool in self.pools.items() if pool.items}
         return self.weights() | adams | pools
 

@@ -26,7 +26,8 @@ from spgan.translations import translated
 
 def train(config: SPGANConfig, run: Run, options: Options) -> Record:
     """One row of Table 2, a point of a figure or a control: its stages, its scores (all poolings of Table 3), its pictures, its record."""
-    if needs_gan(config) or not options.experiment:   # the rows that run without --experiment need it sooner or later
+    by_gan = config.translate.kind == "gan" and not config.translate.folder
+    if by_gan and (uses_translations(config) or not options.experiment):   # the rows that run without --experiment need it sooner or later
         require_tensorflow()
     device = pick_device(options.device)
     set_threads(options.threads)
@@ -47,10 +48,6 @@ def train(config: SPGANConfig, run: Run, options: Options) -> Record:
 
 def uses_translations(config: SPGANConfig) -> bool:
     return config.method.images in ("translated", "both")
-
-
-def needs_gan(config: SPGANConfig) -> bool:
-    return uses_translations(config) and config.translate.kind == "gan" and not config.translate.folder
 
 
 def reid(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample], fake_hash: str, run: Run, device: torch.device,

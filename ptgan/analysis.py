@@ -15,7 +15,7 @@ from common.datasets.images import read_image
 from common.runs import Workspace
 from ptgan.masks import MaskSource, resize_mask
 
-IMAGES = 500   # of each set, at even distances
+IMAGES = 200   # of each set, at least, at even distances
 
 
 def analyse(source: Sequence[Sample], translated: Sequence[Sample], target: Sequence[Sample], masks: MaskSource | None, size: tuple[int, int],

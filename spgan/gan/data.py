@@ -68,7 +68,8 @@ def batches(paths: Sequence[str], config: GanConfig, seed: int, stream: str, sta
         image = augment(tf.ensure_shape(image, (None, None, 3)), draw["flip"], draw["top"], draw["left"], config)
         return tf.ensure_shape(image, (config.height, config.width, 3))
 
-    dataset = tf.data.Dataset.from_tensor_slices(drawn).map(load, num_parallel_calls=4 if threads != 1 else None, deterministic=True)
+    parallel = {} if threads == 1 else {"num_parallel_calls": 4, "deterministic": True}
+    dataset = tf.data.Dataset.from_tensor_slices(drawn).map(load, **parallel)
     options = tf.data.Options()
     if threads:
         options.threading.private_threadpool_size = threads

@@ -3,10 +3,11 @@
 PYTHON ?= python3
 VENV   := .venv/bin/python
 
-.PHONY: help hhl test reports data lint clean
+.PHONY: help hhl arn test reports data lint clean
 
 help:
 	@echo "make hhl      set up and run HHL's demo (no download of data, no GPU, about five minutes)"
+	@echo "make arn      the same for ARN"
 	@echo "make test     set up and run the tests"
 	@echo "make reports  what has been run; the page reports/index.html and the tables of the READMEs from the records"
 	@echo "make data     draw the two synthetic domains"
@@ -19,8 +20,8 @@ help:
 	$(VENV) -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-hhl: .venv/installed
-	cd hhl && ../$(VENV) train.py $(ARGS)
+hhl arn: .venv/installed
+	cd $@ && ../$(VENV) train.py $(ARGS)
 
 test: .venv/installed
 	$(VENV) -m pytest $(ARGS)

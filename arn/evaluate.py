@@ -23,14 +23,14 @@ from torch import Tensor
 from arn.config import ARNConfig, DecoderConfig, LatentConfig, NetConfig
 from arn.data import eval_transform
 from arn.model import ARNNet, Codes, build_network
-from common.backbones import adabn, extract_features, global_pool
+from common.backbones import adabn_on, extract_features, global_pool
 from common.checkpoints import load_checkpoint
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
-from common.datasets.loading import SampleImages, epoch_plan, ordered_loader, planned_loader
+from common.datasets.loading import SampleImages, ordered_loader
 from common.errors import InputError
 from common.evaluation.features import save_features
-from common.evaluation.ranking import evaluate
+from common.evaluation.ranking import evaluate_dataset
 from common.records import canonical
 from common.runs import Workspace
 from common.training import pick_device
@@ -46,10 +46,9 @@ def score(config: ARNConfig, model: ARNNet, target: ReIDDataset, device: torch.d
     `last` and `last+adabn` rank by `test.feature`, L2-normalised. Beside them: `raw`, e_c as it is; `X`, the pooled map; `sum`, e_c + e_p.
     """
     plain, adapted = (embed_test_set(config, net, target, device, workers) for net in (model, adapt(config, model, target, device, workers)))
-    scores = {"last": rank(target, *unit(plain, config.test.feature)), "last+adabn": rank(target, *unit(adapted, config.test.feature)),
-              "raw": rank(target, *(rows["e_c"] for rows in plain)), "X": rank(target, *unit(plain, "X"))}
-    if "sum" in plain[0]:
-        scores["sum"] = rank(target, *unit(plain, "sum"))
+    ranked = {"last": unit(plain, config.test.feature), "last+adabn": unit(adapted, config.test.feature),
+              "raw": [rows["e_c"] for rows in plain], "X": unit(plain, "X"), **({"sum": unit(plain, "sum")} if "sum" in plain[0] else {})}
+    scores = {name: evaluate_dataset(target, *features).scores() for name, features in ranked.items()}
     for name, samples, rows in zip(("query", "gallery"), (target.query, target.gallery), unit(plain, config.test.feature)):
         save_features(workspace.folder / f"{name}.npz", rows, [s.pid for s in samples], [s.camid for s in samples],
                       [s.path.name for s in samples], normalised=True, model=f"ARN {config.test.feature}")
@@ -113,15 +112,7 @@ def code_measures(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
 
 def adapt(config: ARNConfig, model: ARNNet, target: ReIDDataset, device: torch.device, workers: int = 0) -> ARNNet:
     """AdaBN: the statistics of every batch norm re-estimated on the target's training images, without labels."""
-    plan = epoch_plan(len(target.train), min(BATCH, len(target.train)), seed=0, stream="adabn")
-    images = SampleImages(target.train, eval_transform(config.net))
-    return adabn(model, planned_loader(images, plan, 0, plan.steps_per_epoch, workers=workers), device)
-
-
-def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, **options) -> dict[str, float]:
-    ids = ([getattr(s, name) for s in samples] for samples in (target.query, target.gallery) for name in ("pid", "camid"))
-    query_pids, query_camids, gallery_pids, gallery_camids = map(np.asarray, ids)
-    return evaluate(query, query_pids, query_camids, gallery, gallery_pids, gallery_camids, **options).scores()
+    return adabn_on(model, target.train, eval_transform(config.net), device, batch=BATCH, workers=workers)
 
 
 def architecture(config: ARNConfig) -> dict:
@@ -164,7 +155,7 @@ def run(options: Evaluate) -> None:
     if options.feature not in rows[0]:
         raise InputError(f"--feature {options.feature}: {options.checkpoint} has no private encoders")
     features = [part[options.feature] for part in rows] if options.raw else unit(rows, options.feature)
-    print(json.dumps(rank(target, *features, rerank=options.rerank or None), indent=1))
+    print(json.dumps(evaluate_dataset(target, *features, rerank=options.rerank or None).scores(), indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -87,7 +87,7 @@ def _note(spec: Mapping[str, Any], side: str) -> str:
 
 def _bar_rows(spec: Mapping[str, Any]) -> list[str]:
     if spec["kind"] == "measures":
-        return list(spec["metrics"])
+        return [_measure_name(spec, metric) for metric in spec["metrics"]]
     return [_name(spec, key) for key in keys_of(spec)] if spec["kind"] == "bars" else []
 
 
@@ -99,7 +99,8 @@ def _series(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[R
     if spec["kind"] == "measures":
         for pattern_rows in rows.values():
             for row in pattern_rows:
-                yield row.title if len(pattern_rows) > 1 else "", [p for metric in metrics for p in _point(row, side, metric, x=metric)]
+                yield (row.title if len(keys_of(spec)) > 1 else ""), [p for metric in metrics
+                                                                      for p in _point(row, side, metric, x=_measure_name(spec, metric))]
     elif spec["kind"] == "cmc":
         for label, pattern in _patterns(spec).items():
             yield label, [p for row in rows[pattern] for rank in RANKS for p in _point(row, side, rank, x=int(rank[2:]))]
@@ -132,6 +133,10 @@ def _axes(spec: Mapping[str, Any], pattern: str, key: str) -> dict[str, Any]:
 def _row(key: str, records: Mapping[str, Sequence[Record]]) -> Row:
     paper = key.split("/")[0]
     return row_of(paper, key, entries_of(paper)[key], *planned_pairs(paper)[0], "demo", records[paper])
+
+
+def _measure_name(spec: Mapping[str, Any], metric: str) -> str:
+    return spec.get("names", {}).get(metric, metric)
 
 
 def _name(spec: Mapping[str, Any], key: str) -> str:

@@ -110,7 +110,7 @@ def train_reid(config: PTGANConfig, samples: Sequence[Sample], labels: dict[int,
 
     for step, (batch, _) in zip(loop, loader):
         set_learning_rate(optimizer, 0.1 ** (step // plan.steps_per_epoch // config.recipe.drop_epoch))
-        wanted = label_of[plan(step)].to(device)   # of the whole batch, on every process
+        wanted = label_of[torch.tensor(plan(step))].to(device)   # of the whole batch, on every process
         logits = gather(model(batch.to(device, non_blocking=True, memory_format=torch.channels_last)))
         loss = F.cross_entropy(logits, wanted)
         optimizer.zero_grad()

@@ -7,11 +7,12 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import write_atomic
 from common.records import PAPERS, ROOT
-from reports.claims import Claim, claimed, measured, read_claims, verdict
+from reports.claims import Claim, all_claims, claimed, measured, read_claims, verdict
 from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers, switches
 from reports.figures import figure_data, figure_specs, papers_of
 from reports.markdown import markdown, result_markdown, switches_markdown
+from reports.page import claim_view
 from reports.rows import TITLES, tables
 
 BEGIN, END = "<!-- claims: python -m reports readme -->", "<!-- end of claims -->"
@@ -63,4 +64,17 @@ def result_text(paper: str, reports: Path = REPORTS) -> str:
     parts = [result_markdown(table) for table in tables(paper, reports) if table.measured and table.name not in curves]
     drawn = {spec["name"]: spec["title"] for spec in specs if spec["kind"] != "bars" and figure_data(spec, reports)["panels"][-1]["series"]}
     parts += [f"![{title}](../reports/figures/{name}.svg)" for name, title in drawn.items()]
-    return "\n\n".join(parts) or "not run"
+    return "\n\n".join([*parts, *claims_text(paper, reports)]) or "not run"
+
+
+def claims_text(paper: str, reports: Path = REPORTS) -> list[str]:
+    """Markdown: every claim about a paper that has records, with its verdict; nothing if there is none."""
+    records = {name: read_results(name, reports) for name in PAPERS}
+    views = [view for claim in all_claims(reports) if claim.paper == paper for view in [claim_view(claim, records)] if view["measured"]]
+    if not views:
+        return []
+    head = ["claim", "on", "published", "measured", "difference, 95 % interval", "verdict"]
+    rows = [[f"{view['text']}{'' if view['origin'] == 'paper' else ' *(' + view['origin'] + ')*'}", view["pair"], view["published"] or "-",
+             view["measured"], view["difference"], f"**{view['said']}**"] for view in views]
+    return ["What is claimed, and what comes of it here (rank-1 in % unless the claim names something else; on the synthetic twin of the pair):",
+            markdown(head, rows)]

@@ -49,7 +49,7 @@ def test_discriminator_wants_one_of_real_and_zero_of_fake():
     assert float(discriminator_loss(tf.constant([1.0, 0.0]), tf.constant([0.0, 3.0]))) == pytest.approx((0.5 + 4.5) / 2)
 
 
-@pytest.mark.parametrize("batch", [1])
+@pytest.mark.parametrize("batch", [1, 2])
 def test_an_iteration_equals_the_released_one(formulas, golden, monkeypatch, batch):
     """Losses of three iterations, gradients and all variables after the first."""
     arrays = golden(f"spgan_steps_{batch}")

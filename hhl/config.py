@@ -144,7 +144,7 @@ class HHLConfig:
                                                   "batch", "lr", "n_critic"))
         if self.net.backbone not in BACKBONES:
             raise InputError(f"--net.backbone {self.net.backbone}: expected one of {', '.join(BACKBONES)}")
-        if self.recipe.pretrain_epochs < 0 or (self.recipe.epochs_of_batch or 1) < 1:
+        if self.recipe.pretrain_epochs < 0 or (self.recipe.epochs_of_batch is not None and self.recipe.epochs_of_batch < 1):
             raise InputError(f"--recipe.pretrain-epochs {self.recipe.pretrain_epochs}, --recipe.epochs-of-batch {self.recipe.epochs_of_batch}: "
                              "expected 0 or more, and at least 1 or none")
         if self.method.beta < 0 or not 0 <= self.net.dropout < 1 or not 1 <= self.style.quality <= 100:

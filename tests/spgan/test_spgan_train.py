@@ -78,7 +78,7 @@ def test_a_row_without_a_gan_and_its_checkpoint(data_root, finished, capsys):
     direct = record(finished, "direct")
     assert set(direct.stages) == {"pretrain", "reid", "scores"} and set(direct.scores) == POOLINGS | {f"{name}+adabn" for name in POOLINGS}
     model = finished / "stages" / f"reid-{direct.stages['reid']['hash']}" / "model.pt"
-    for flags, score in ([], "last"), (["--parts", "7", "--pool", "max"], "lmp7max"), (["--adabn", "True"], "last+adabn"):
+    for flags, score in ([], "last"), (["--parts", "7", "--pool", "max"], "lmp7max"), (["--adabn"], "last+adabn"):
         assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
         assert json.loads(capsys.readouterr().out) == pytest.approx(direct.scores[score], abs=1e-6)
 

@@ -78,7 +78,8 @@ def first_moments(trainer: Trainer, adam: str, roles: tuple[str, ...], expected:
     moments = [v.numpy() for v in trainer.optimizers[adam].variables if v.name.endswith("momentum")]
     assert len(names) == len(moments)
     found = formulas.fingerprint({name: 2 * moment for name, moment in zip(names, moments) if not inert(name)})
-    assert (np.abs(found - expected).max(1) < 2e-3 * np.abs(expected).max(1) + 1e-7).all()
+    assert np.linalg.norm(found - expected) < 5e-3 * np.linalg.norm(expected)
+    assert (np.abs(found - expected).max(1) < 3e-2 * np.abs(expected).max(1) + 1e-6).all()   # float32, back through some thirty layers
 
 
 def inert(name: str) -> bool:

@@ -68,7 +68,7 @@ def _panel(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Re
 
 def _subtitle(spec: Mapping[str, Any], side: str) -> str:
     metric = f"{' and '.join(spec.get('metrics', ['R-1']))}, %"
-    metric = {"cmc": "matching rate, %", "measures": spec.get("unit", "distance")}.get(spec["kind"], metric)
+    metric = spec.get("unit") or {"cmc": "matching rate, %", "measures": "distance"}.get(spec["kind"], metric)
     pairs = {planned_pairs(paper)[0] for paper in papers_of(spec)}
     if len(pairs) > 1:
         return f"{'synthetic domains' if side == 'measured' else 'each on its main pair'} · {metric}"
@@ -106,8 +106,10 @@ def _series(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[R
             yield label, [p for row in rows[pattern] for rank in RANKS for p in _point(row, side, rank, x=int(rank[2:]))]
     elif spec["kind"] == "bars":
         joined = [row for pattern_rows in rows.values() for row in pattern_rows]
-        for suffix in ("", "+adabn") if spec.get("adabn") and side == "measured" else ("",):
-            yield "with AdaBN" if suffix else "", [p for row in joined for p in _point(row, side, metrics[0], suffix, x=_name(spec, row.key))]
+        for metric in metrics:
+            for suffix in ("", "+adabn") if spec.get("adabn") and side == "measured" else ("",):
+                label = "with AdaBN" if suffix else _measure_name(spec, metric) if len(metrics) > 1 else ""
+                yield label, [p for row in joined for p in _point(row, side, metric, suffix, x=_name(spec, row.key))]
     else:
         several = "series" in spec
         for label, pattern in _patterns(spec).items() if several else [("", p) for p in _patterns(spec).values()]:

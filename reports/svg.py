@@ -72,7 +72,8 @@ def draw_panel(kind: str, panel: Mapping[str, Any]) -> str:
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers that cover low..high: steps of 1, 2 or 5 times a power of ten."""
-    span = (high - low) or max(abs(high), 1.0)
+    size = max(abs(high), 1.0)
+    span = high - low if high - low > 1e-9 * size else size   # one value has no range of its own
     step = 10 ** math.floor(math.log10(span / count))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
     first, last = math.floor(low / step), math.ceil(high / step)

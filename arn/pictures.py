@@ -16,12 +16,13 @@ from arn.config import ARNConfig
 from arn.data import STATISTICS, eval_transform
 from arn.evaluate import load_network
 from arn.model import ARNNet
+from common.curves import draw_curves, stage_curves
 from common.datasets import ReIDDataset
 from common.datasets.images import read_image
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.runs import Run, read_curves
+from common.runs import Run
 
 PANELS = {
     "E_I: cross-entropy": ("cross_entropy",), "L_class": ("cls",), "L_ctrs": ("ctr",), "L_rec": ("rec",), "L_diff": ("diff",), "L_MMD": ("mmd",),
@@ -31,35 +32,11 @@ PANELS = {
 
 def draw(run: Run, config: ARNConfig, target: ReIDDataset, device: torch.device) -> None:
     """Writes `curves.png` (the healthy-run figure), `codes.png` and `ranked_lists.png` into the run's folder."""
-    curves(run)
+    draw_curves(stage_curves(run, ("pretrain", "joint")), PANELS, run.picture("curves.png"), columns=4)   # terms before their weights
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
     model = load_network(run.stages["joint"].folder / "model.pt")[1].to(device)
     what_codes_hold(model, config, target, run.picture("codes.png"), device)
-
-
-def curves(run: Run) -> None:
-    """A panel a term, as it is before its weight, and the mean |cos(e_c, e_p)| that L_diff is there to lower."""
-    paths = {name: run.stages[name].folder / "curves.jsonl" for name in ("pretrain", "joint") if name in run.stages}
-    lines = [line for path in paths.values() if path.is_file() for line in read_curves(path)]
-    panels = {title: [name for name in names if any(name in line for line in lines)] for title, names in PANELS.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    if not panels:
-        panels = {"nothing was trained": []}
-    columns = min(4, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 2.3 * rows), squeeze=False, constrained_layout=True)
-    for axis, (title, names) in zip(axes.flat, panels.items()):
-        for name in names:
-            axis.plot(*zip(*[(line["step"], line[name]) for line in lines if name in line]), label=name, linewidth=1.2)
-        axis.set_title(title, fontsize=9)
-        axis.tick_params(labelsize=7)
-        if len(names) > 1:
-            axis.legend(fontsize=7)
-    for axis in axes.flat[len(panels):]:
-        axis.set_axis_off()
-    figure.savefig(run.picture("curves.png"), dpi=90)
-    plt.close(figure)
 
 
 @torch.no_grad()

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")   # before pyplot: no display is needed
-import matplotlib.pyplot as plt
-
+from common.curves import draw_curves, stage_curves
 from common.datasets import ReIDDataset, Sample
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.runs import Run, read_curves
+from common.runs import Run
 
 CURVES = {"real images": ("real_ce",), "generated images": ("gan_kl", "gan_confidence"), "accuracy, real images": ("accuracy",),
           "DCGAN": ("d_real", "d_fake", "g_loss")}
@@ -22,28 +18,11 @@ CURVES = {"real images": ("real_ce",), "generated images": ("gan_kl", "gan_confi
 
 def draw(run: Run, dataset: ReIDDataset, unlabelled: Sequence[Sample]) -> None:
     """Writes `curves.png`, `ranked_lists.png` and, for rows with unlabelled images, `unlabelled.png` into the run's folder."""
-    curves(run)
+    draw_curves(stage_curves(run, ("reid", "dcgan")), CURVES, run.picture("curves.png"))
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, dataset.query, gallery.features, dataset.gallery, run.picture("ranked_lists.png"))
     if unlabelled:
         samples_grid(dataset.train, unlabelled, run.picture("unlabelled.png"))
-
-
-def curves(run: Run) -> None:
-    """One panel a group of terms, means over the logged steps."""
-    lines = [line for name in ("reid", "dcgan") if name in run.stages and (run.stages[name].folder / "curves.jsonl").is_file()
-             for line in read_curves(run.stages[name].folder / "curves.jsonl")]
-    panels = {title: [n for n in names if any(n in line for line in lines)] for title, names in CURVES.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.8), squeeze=False, constrained_layout=True)
-    for axis, (title, names) in zip(axes[0], panels.items()):
-        for name in names:
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            axis.plot(*zip(*points), label=name, linewidth=1.2)
-        axis.set(title=title, xlabel="step")
-        axis.legend(fontsize=7)
-    figure.savefig(run.picture("curves.png"), dpi=90)
-    plt.close(figure)
 
 
 def samples_grid(real: Sequence[Sample], unlabelled: Sequence[Sample], path: Path, columns: int = 12) -> None:

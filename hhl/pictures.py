@@ -12,13 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
+from common.curves import draw_curves, stage_curves
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.synthetic import DOMAINS, oracle
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.runs import Run, read_curves
+from common.runs import Run
 from hhl.data import fake_path
 
 CURVES = {"re-ID losses": ("cross_entropy", "triplet"), "re-ID training": ("accuracy", "triplet_precision", "triplet_active"),
@@ -27,29 +28,12 @@ CURVES = {"re-ID losses": ("cross_entropy", "triplet"), "re-ID training": ("accu
 
 def draw(run: Run, target: ReIDDataset, style_folder: Path | None) -> None:
     """Writes `curves.png`, `ranked_lists.png`, `feature_spaces.png` and, for rows with camera styles, `camera_styles.png`."""
-    curves(run)
+    draw_curves(stage_curves(run, ("reid", "stargan")), CURVES, run.picture("curves.png"))
     feature_spaces(run)
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
     if style_folder is not None:
         camera_styles(target, style_folder, run.picture("camera_styles.png"))
-
-
-def curves(run: Run) -> None:
-    """One panel a group of terms, means over the logged steps."""
-    lines = [line for name in ("reid", "stargan") if name in run.stages and (run.stages[name].folder / "curves.jsonl").is_file()
-             for line in read_curves(run.stages[name].folder / "curves.jsonl")]
-    panels = {title: [n for n in names if any(n in line for line in lines)] for title, names in CURVES.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 2.8), squeeze=False, constrained_layout=True)
-    for axis, (title, names) in zip(axes[0], panels.items()):
-        for name in names:
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            axis.plot(*zip(*points), label=name, linewidth=1.2)
-        axis.set(title=title, xlabel="step")
-        axis.legend(fontsize=7)
-    figure.savefig(run.picture("curves.png"), dpi=90)
-    plt.close(figure)
 
 
 def feature_spaces(run: Run) -> None:

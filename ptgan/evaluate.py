@@ -16,12 +16,12 @@ import numpy as np
 import torch
 import tyro
 
-from common.backbones import adabn, extract_features
+from common.backbones import adabn_on, extract_features
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
-from common.datasets.loading import EvalTransform, SampleImages, epoch_plan, ordered_loader, planned_loader
+from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
 from common.evaluation.features import save_features
-from common.evaluation.ranking import evaluate
+from common.evaluation.ranking import evaluate_dataset
 from common.runs import Workspace
 from common.training import pick_device
 from ptgan.reid import IDENet, load_network
@@ -36,8 +36,8 @@ def score(model: IDENet, target: ReIDDataset, device: torch.device, workspace: W
         save_features(workspace.folder / f"{name}.npz", rows, [s.pid for s in samples], [s.camid for s in samples],
                       [s.path.name for s in samples], normalised=True, model="PTGAN IDE pool5")
     adapted = adapt(model, target.train, device, workers)
-    scores = {"last": rank(target, *features),
-              "last+adabn": rank(target, *(embed(adapted, samples, device, workers) for samples in (target.query, target.gallery)))}
+    again = [embed(adapted, samples, device, workers) for samples in (target.query, target.gallery)]
+    scores = {"last": evaluate_dataset(target, *features).scores(), "last+adabn": evaluate_dataset(target, *again).scores()}
     workspace.write_json("scores.json", scores)
 
 
@@ -49,15 +49,7 @@ def embed(model: IDENet, samples: Sequence[Sample], device: torch.device, worker
 
 def adapt(model: IDENet, train: Sequence[Sample], device: torch.device, workers: int = 0) -> IDENet:
     """AdaBN: the statistics of every batch norm re-estimated on the target's training images, without labels."""
-    plan = epoch_plan(len(train), min(BATCH, len(train)), seed=0, stream="adabn")
-    images = SampleImages(train, EvalTransform(*model.image_size))
-    return adabn(model, planned_loader(images, plan, 0, plan.steps_per_epoch, workers=workers), device)
-
-
-def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, **options) -> dict[str, float]:
-    ids = ([getattr(s, name) for s in samples] for samples in (target.query, target.gallery) for name in ("pid", "camid"))
-    query_pids, query_camids, gallery_pids, gallery_camids = map(np.asarray, ids)
-    return evaluate(query, query_pids, query_camids, gallery, gallery_pids, gallery_camids, **options).scores()
+    return adabn_on(model, train, EvalTransform(*model.image_size), device, batch=BATCH, workers=workers)
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def run(options: Evaluate) -> None:
     if options.adabn:
         model = adapt(model, target.train, device, options.workers)
     features = [embed(model, samples, device, options.workers, flip=options.flip) for samples in (target.query, target.gallery)]
-    print(json.dumps(rank(target, *features, rerank=options.rerank or None), indent=1))
+    print(json.dumps(evaluate_dataset(target, *features, rerank=options.rerank or None).scores(), indent=1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")   # before pyplot: no display is needed
-import matplotlib.pyplot as plt
 import numpy as np
 
+from common.curves import draw_curves, stage_curves
 from common.datasets import ReIDDataset
 from common.datasets.images import read_image
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.runs import Run, read_curves
+from common.runs import Run
 from ptgan.config import PTGANConfig
 from ptgan.transfer import Transferred
 from ptgan.translate import translated_samples
@@ -27,27 +24,12 @@ PEOPLE = 8   # the paper's figure has eight panels
 
 def draw(run: Run, config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, images: Transferred) -> None:
     """Writes `curves.png`, `ranked_lists.png` and, for rows that transfer, `transfer.png` into the run's folder."""
-    curves(run)
+    stages = [name for name in run.stages if name.startswith(("reid", "gan"))]   # one GAN, or one for each camera
+    draw_curves(stage_curves(run, stages), CURVES, run.picture("curves.png"))
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
     if images.hash:
         transfer_grid(source, images, "CycleGAN" if config.gan.lambda_id == 0 else "PTGAN", run.picture("transfer.png"))
-
-
-def curves(run: Run) -> None:
-    """One panel a group of terms, means over the logged steps."""
-    lines = [line for name, stage in run.stages.items() if name.startswith(("reid", "gan")) for line in read_curves(stage.folder / "curves.jsonl")]
-    panels = {title: [n for n in names if any(n in line for line in lines)] for title, names in CURVES.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 2.8), squeeze=False, constrained_layout=True)
-    for axis, (title, names) in zip(axes[0], panels.items()):
-        for name in names:
-            points = [(line["step"], line[name]) for line in lines if name in line]
-            axis.plot(*zip(*points), label=name, linewidth=1.2)
-        axis.set(title=title, xlabel="step")
-        axis.legend(fontsize=7)
-    figure.savefig(run.picture("curves.png"), dpi=90)
-    plt.close(figure)
 
 
 def transfer_grid(source: ReIDDataset, images: Transferred, name: str, path: Path) -> None:

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from common.backbones import adabn, extract_features
+from common.backbones import adabn_on, extract_features
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
-from common.datasets.loading import EvalTransform, SampleImages, epoch_plan, ordered_loader, planned_loader
+from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
 from common.evaluation.features import save_features
 from common.evaluation.ranking import evaluate_dataset
 from common.runs import Workspace
@@ -72,9 +72,7 @@ def _embed(model: IDENet, samples: Sequence[Sample], poolings: Sequence[tuple[in
 
 def adapt(model: IDENet, train: Sequence[Sample], test: TestConfig, device: torch.device, workers: int = 0) -> IDENet:
     """AdaBN: the statistics of every batch norm re-estimated on the target's training images, without labels."""
-    plan = epoch_plan(len(train), min(BATCH, len(train)), seed=0, stream="adabn")
-    images = SampleImages(train, EvalTransform(*model.image_size, test.interpolation))
-    return adabn(model, planned_loader(images, plan, 0, plan.steps_per_epoch, workers=workers), device)
+    return adabn_on(model, train, EvalTransform(*model.image_size, test.interpolation), device, batch=BATCH, workers=workers)
 
 
 def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, test: TestConfig, **options) -> dict[str, float]:

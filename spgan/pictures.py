@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")   # before pyplot: no display is needed
-import matplotlib.pyplot as plt
-
 from common.cli import override
+from common.curves import draw_curves, stage_curves
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
 from common.records import digest
-from common.runs import Run, read_curves
+from common.runs import Run
 from spgan.config import PRESETS, SPGANConfig
 from spgan.experiments import ROWS
 from spgan.translations import FOLDER, gan_uses, samples_in, translation_uses
@@ -33,29 +29,14 @@ SHOWN_ROWS = ("CycleGAN", "CycleGAN+L_ide", "SPGAN")   # the columns of Fig. 4
 
 def draw(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample]) -> None:
     """Writes `curves.png`, `ranked_lists.png` and, for rows with translations, `translations.png` and `sianet.png`."""
-    lines = {name: read_curves(run.stages[name].folder / "curves.jsonl") for name in ("reid", "gan")
-             if name in run.stages and (run.stages[name].folder / "curves.jsonl").is_file()}
-    panels(CURVES, [line for part in lines.values() for line in part], run.picture("curves.png"))
-    if any("sia_across" in line for line in lines.get("gan", ())):
-        panels(DISTANCES, lines["gan"], run.picture("sianet.png"))
+    draw_curves(stage_curves(run, ("reid", "gan")), CURVES, run.picture("curves.png"))
+    distances = stage_curves(run, ("gan",))
+    if any("sia_across" in line for line in distances):
+        draw_curves(distances, DISTANCES, run.picture("sianet.png"), prefix="sia_")
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
     if fakes:
         translations(run, config, source, target, fakes, run.picture("translations.png"))
-
-
-def panels(groups: dict[str, Sequence[str]], lines: Sequence[dict], path: Path) -> None:
-    """One panel a group of terms, over the logged steps."""
-    present = {title: [n for n in names if any(n in line for line in lines)] for title, names in groups.items()}
-    present = {title: names for title, names in present.items() if names}
-    figure, axes = plt.subplots(1, len(present), figsize=(3.6 * len(present), 2.8), squeeze=False, constrained_layout=True)
-    for axis, (title, names) in zip(axes[0], present.items()):
-        for name in names:
-            axis.plot(*zip(*[(line["step"], line[name]) for line in lines if name in line]), label=name.removeprefix("sia_"), linewidth=1.2)
-        axis.set(title=title, xlabel="step")
-        axis.legend(fontsize=7)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
 
 
 def translations(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample], path: Path,

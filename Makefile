@@ -3,11 +3,11 @@
 PYTHON ?= python3
 VENV   := .venv/bin/python
 
-.PHONY: help hhl arn test reports data lint clean
+.PHONY: help hhl arn ptgan dcgan_lsro spgan test reports data lint clean
 
 help:
 	@echo "make hhl      set up and run HHL's demo (no download of data, no GPU, about five minutes)"
-	@echo "make arn      the same for ARN"
+	@echo "make arn      the same for ARN; also ptgan, dcgan_lsro, and spgan (which installs TensorFlow first)"
 	@echo "make test     set up and run the tests"
 	@echo "make reports  what has been run; the page reports/index.html and the tables of the READMEs from the records"
 	@echo "make data     draw the two synthetic domains"
@@ -20,7 +20,12 @@ help:
 	$(VENV) -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
-hhl arn: .venv/installed
+.venv/tensorflow: .venv/installed
+	$(VENV) -m pip install --quiet --editable ".[dev,spgan]"
+	@touch $@
+
+spgan: .venv/tensorflow
+hhl arn ptgan dcgan_lsro spgan: .venv/installed
 	cd $@ && ../$(VENV) train.py $(ARGS)
 
 test: .venv/installed

@@ -19,6 +19,7 @@ from common.published import Published, published, published_file
 from common.records import PAPERS, Record
 from reports.claims import Claim, Difference, all_claims, claimed, measured, verdict
 from reports.collect import read_results
+from reports.coverage import Item, read_coverage
 from reports.experiments import REPORTS, built_papers
 from reports.figures import figure_data, figure_specs, keys_of, papers_of
 from reports.markdown import difference_text, number_text, published_number
@@ -48,7 +49,7 @@ def page(reports: Path = REPORTS) -> str:
         "baselines": baselines(records), "overview": next(figure for figure in figures if figure["name"] == "overview"),
         "questions": [figure for figure in figures if figure["question"]],
         "papers": [paper_view(paper, claims, figures, records[paper], reports) for paper in PAPERS],
-        "across": [claim for claim in claims if claim["paper"] not in PAPERS],
+        "across": [claim for claim in claims if claim["paper"] not in PAPERS], "coverage": coverage_view(records, reports),
     }
     return environment.get_template("index.html.j2").render(context)
 
@@ -105,6 +106,26 @@ def difference_view(claim: Claim, found: Difference | None) -> str:
 def _runs_as(key: str) -> str:
     entry = entries_of(key.split("/")[0]).get(key, {})
     return entry.get("alias_of") or key
+
+
+# ---------------------------------------------------------------- the blog post
+
+def coverage_view(records: Mapping[str, Sequence[Record]], reports: Path) -> list[dict[str, Any]]:
+    """The sections of the blog post that this project follows, and where each of their things is here."""
+    groups = {(record.key, record.source, record.target, record.preset): None for found in records.values() for record in found}
+    anchors = {key: anchor(key, *rest) for key, *rest in reversed(groups)}   # of the first group with this key
+    sections: dict[tuple[str, str], list[dict]] = {}
+    for item in read_coverage(reports):
+        sections.setdefault((item.section, item.title), []).append(_covered(item, anchors))
+    return [{"number": number, "title": title, "items": items} for (number, title), items in sections.items()]
+
+
+def _covered(item: Item, anchors: Mapping[str, str]) -> dict[str, Any]:
+    keys = [{"key": key, "anchor": anchors.get(_runs_as(key), "")} for key in item.keys if key.split("/")[0] in PAPERS]
+    return {"kind": item.kind, "place": item.place, "what": item.what, "keys": keys, "measured": sum(bool(key["anchor"]) for key in keys),
+            "functions": item.functions,
+            "fields": [name.split(": ")[1] for name in item.fields], "printed": len(item.keys) - len(keys), "not_run": item.not_run,
+            "remark": item.remark}
 
 
 # ---------------------------------------------------------------- tables and figures

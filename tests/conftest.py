@@ -1,5 +1,71 @@
-"""One thread in every test process: two cores are shared by whatever else runs."""
+"""What the tests of several papers share: one thread, closed formulas that stand in for random numbers, the golden arrays, a tiny data root."""
+
+from __future__ import annotations
 
 import os
+import re
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")   # in every test process: two cores are shared by whatever else runs
+GOLDEN = Path(__file__).parent / "golden"
+PRIME = 2**31 - 1
+
+
+def scatter(name: str, *shape: int) -> np.ndarray:
+    """float64 values in -1..1 that look random: a quadratic in the index modulo 2^31 - 1, shifted by the CRC of a name; exact on every machine."""
+    k = np.arange(int(np.prod(shape)), dtype=np.int64) + 1
+    value = (k * k % PRIME * 1583458089 + zlib.crc32(name.encode())) % PRIME
+    return (2 * value / PRIME - 1).reshape(shape)
+
+
+def fingerprint(arrays: Mapping) -> np.ndarray:
+    """One row an array or tensor, in order of name: root mean square, mean, and 14 entries at even distances; float64 `(arrays, 16)`."""
+    rows = []
+    for _, array in sorted(arrays.items()):
+        flat = np.asarray(array.detach() if hasattr(array, "detach") else array, np.float64).ravel()
+        rows.append([np.sqrt(np.mean(flat**2)), flat.mean(), *flat[np.linspace(0, len(flat) - 1, 14).astype(int)]])
+    return np.array(rows)
+
+
+@pytest.fixture(scope="session")
+def formulas() -> SimpleNamespace:
+    """The functions above; a paper's own conftest adds how its golden networks were filled."""
+    return SimpleNamespace(scatter=scatter, fingerprint=fingerprint)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, np.ndarray]]:
+    """`golden("hhl_model")` -> the arrays of tests/golden/hhl_model.npz."""
+    def load(name: str) -> dict[str, np.ndarray]:
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            return dict(arrays)
+    return load
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory) -> Path:
+    """Market-1501 and DukeMTMC-reID layouts of a few drawn people each, with their true masks as `<split>_mask/<stem>.png`."""
+    from common.datasets.synthetic import load_synthetic
+
+    root = tmp_path_factory.mktemp("data")
+    for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
+        drawn = load_synthetic(name, root / "drawn", train_ids=6, test_ids=4).root
+        for split in ("bounding_box_train", "bounding_box_test", "query"):
+            people, masks = root / folder / split, root / folder / f"{split}_mask"
+            people.mkdir(parents=True)
+            masks.mkdir()
+            for path in (drawn / split).glob("*.jpg"):
+                pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
+                market = folder.startswith("Market")
+                if market or pid != "-1":
+                    stem = path.stem if market else f"{pid}_c{camera}_f{sequence}{frame}"
+                    shutil.copyfile(path, people / f"{stem}.jpg")
+                    shutil.copyfile(drawn / "masks" / split / f"{path.stem}.png", masks / f"{stem}.png")
+    return root

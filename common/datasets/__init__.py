@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.datasets.base import DISTRACTOR, JUNK, Counts, Official, ReIDDataset, Sample, count
+from common.datasets.cameras import camera_split, parse_split
 from common.datasets.cuhk03 import load_cuhk03
 from common.datasets.dukemtmc import load_dukemtmc
 from common.datasets.market1501 import load_market1501
@@ -48,17 +49,19 @@ DATASETS: dict[str, Callable[..., ReIDDataset]] = {
 
 
 def read_dataset(name: str, root: str | Path | None = None, **options) -> ReIDDataset:
-    """The dataset as it lies on disk, before any check of its content (the doctor starts here)."""
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.5)
+    """The dataset as it lies on disk, before any check of its content (the doctor starts here); `NAME@c123`: the part of some cameras."""
+    whole, cameras = parse_split(name)
+    if whole not in DATASETS:
+        near = difflib.get_close_matches(whole.lower(), DATASETS, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise InputError(f"unknown dataset {name!r}{hint}: expected one of {', '.join(DATASETS)}")
-    _check_options(name, DATASETS[name], options)
-    return DATASETS[name](root, **options)
+        raise InputError(f"unknown dataset {whole!r}{hint}: expected one of {', '.join(DATASETS)}")
+    _check_options(whole, DATASETS[whole], options)
+    dataset = DATASETS[whole](root, **options)
+    return camera_split(dataset, cameras) if cameras else dataset
 
 
 def load_dataset(name: str, root: str | Path | None = None, *, strict: bool = False, **options) -> ReIDDataset:
-    """One of `DATASETS`, checked.
+    """One of `DATASETS`, or a camera split of one (`market1501@c123`, see `common.datasets.cameras`), checked.
 
     `root`: the folder that holds the datasets (`--data-root`) or the dataset's own folder; the synthetic domains need none.
     `options` are the keyword arguments of the dataset's own function (`load_cuhk03(images="labeled")`, say).

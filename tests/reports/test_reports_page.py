@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from common.records import METRICS, PAPERS, ROOT, Record
+from reports.coverage import read_coverage
 from reports.experiments import REPORTS, built_papers, experiments, switches
 from reports.markdown import switches_markdown
 from reports.page import anchor, page
@@ -61,7 +62,7 @@ def record(key, r1, seed, **changes) -> Record:
 def made_up(tmp_path_factory):
     """A page on which HHL's headline claim is reversed."""
     folder = tmp_path_factory.mktemp("reports")
-    for name in ("claims.toml", "figures.toml"):
+    for name in ("claims.toml", "coverage.toml", "figures.toml"):
         (folder / name).write_text((REPORTS / name).read_text())
     (folder / "results").mkdir()
     recipe = {"recipe": {"base_lr": 0.25, "pretrain_epochs": 5, "epochs": 7}}
@@ -94,6 +95,14 @@ def test_the_baselines_show_what_they_were_trained_with(made_up):
 def test_what_is_not_run_says_what_it_needs(made_up):
     assert "it needs <code>python -m reports sweep --paper hhl --table table2 --pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>" in made_up
     assert "--source cuhk03 --target market1501 --data-root DIR</code>" in made_up
+
+
+def test_everything_of_the_blog_is_listed_and_what_has_records_links_to_them(made_up):
+    part = made_up.split('<h2 id="blog">')[1].split("<h2")[0]
+    assert part.count("<tr><td") == len(read_coverage())
+    name = anchor("hhl/table2/L_CD", "synthetic-duke", "synthetic-market", "demo")
+    assert f'<a href="#{name}"><code>hhl/table2/L_CD</code></a>' in part
+    assert '<code>hhl/table2/L_T</code> <span class="soft">not run</span>' in part and "<code>hhl.losses.batch_hard_triplet</code>" in part
 
 
 def test_baselines_name_switches_that_exist():

@@ -17,23 +17,24 @@ from arn.config import ARNConfig
 from arn.data import Part, train_images
 from common.backbones import build_backbone, global_pool, split_batch_norm
 from common.checkpoints import save_checkpoint
+from common.cli import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan
 from common.runs import Workspace, rank_and_world
-from common.training import Loop, average_gradients, gather, seed_everything
+from common.training import Loop, accelerate, average_gradients, gather, seed_everything
 
 
 def pretrain(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], seed: int, device: torch.device, workspace: Workspace,
-             *, workers: int = 0, deterministic: bool = False) -> None:
+             options: Options) -> None:
     """Trains the whole backbone and a classifier on its pooled map by cross-entropy, and writes the backbone to `base.pt`."""
-    seed_everything(seed, deterministic=deterministic)
+    seed_everything(seed, deterministic=options.deterministic)
     recipe, (samples, labels) = config.pretrain, source
     plan = epoch_plan(len(samples), recipe.batch, seed=seed, stream="pretrain")
     part = Part(train_images(config, samples, "pretrain", seed), plan, labels)
     backbone = build_backbone(config.net.backbone, config.net.weights)
     classifier = nn.Sequential(nn.Dropout(recipe.dropout), nn.Linear(backbone.num_features, int(labels.max()) + 1))
     model = split_batch_norm(nn.ModuleDict({"base": backbone, "classifier": classifier}), config.net.bn_splits)
-    model.to(device, memory_format=torch.channels_last).train()
+    accelerate(model, device, options).train()
     optimizer = torch.optim.SGD([{"params": backbone.parameters(), "lr": recipe.lr}, {"params": classifier.parameters(), "lr": 10 * recipe.lr}],
                                 lr=recipe.lr, momentum=config.recipe.momentum, weight_decay=config.recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, recipe.drop_epoch * plan.steps_per_epoch, gamma=0.1)
@@ -41,8 +42,8 @@ def pretrain(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], see
                 label="E_I", save_every=plan.steps_per_epoch)
 
     rank, world = rank_and_world()
-    loader = part.loader(loop.start, loop.total, workers=workers, rank=rank, world=world, pin_memory=device.type == "cuda")
-    for step, (images, _) in zip(loop, loader):
+    loader = part.loader(loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
+    for step, (images, _) in loop.over(loader):
         images, classes = images.to(device, non_blocking=True, memory_format=torch.channels_last), part.labels(step, device)
         logits = gather(classifier(global_pool(backbone(images))))
         loss = F.cross_entropy(logits, classes)

@@ -30,7 +30,7 @@ from common.datasets import ReIDDataset, Sample, load_dataset
 from common.errors import InputError
 from common.records import Record
 from common.runs import Run, Stage, Workspace, rank_and_world, read_curves
-from common.training import Loop, average_gradients, pick_device, seed_everything, set_threads, start_processes
+from common.training import Loop, accelerate, average_gradients, pick_device, seed_everything, set_threads, start_processes
 
 log = logging.getLogger("run")
 
@@ -48,9 +48,11 @@ def train(config: ARNConfig, run: Run, options: Options) -> Record:
     start = source_supervised(config, source, labelled, run, device, options)
     uses = {name: getattr(config, name) for name in ("net", "latent", "dec", "w", "cls", "ctr", "rec", "diff", "lr", "recipe")}
     uses |= {"start": start.hash if start else file_hash(config.recipe.init), "source": source.manifest, "target": target.manifest, "seed": run.seed}
+    uses |= options.numerics
     joint = run.stage("joint", uses, lambda work: train_jointly(config, labelled, target, run.seed, device, work, options, start), collective=True)
     scored = run.stage("scores", {"joint": joint.hash, "target": target.manifest, "test": config.test},
-                       lambda work: score(config, load_network(joint.folder / "model.pt")[1].to(device), target, device, work, options.workers))
+                       lambda work: score(config, accelerate(load_network(joint.folder / "model.pt")[1], device, options), target, device, work,
+                                          options.workers))
     if rank_and_world()[0] == 0:
         pictures.draw(run, config, target, device)
     measures = scored.json("measures.json") | last_accuracy(joint)
@@ -76,9 +78,9 @@ def source_supervised(config: ARNConfig, source: ReIDDataset, labelled: tuple[Se
         return None
     net, recipe = config.net, config.recipe
     uses = {"net": [net.backbone, net.weights, net.height, net.width, net.normalise, net.bn_splits], "pretrain": config.pretrain,
-            "recipe": [recipe.momentum, recipe.weight_decay, recipe.flip, recipe.source_split], "source": source.manifest, "seed": run.seed}
-    return run.stage("pretrain", uses, lambda work: pretrain(config, labelled, run.seed, device, work, workers=options.workers,
-                                                             deterministic=options.deterministic), collective=True)
+            "recipe": [recipe.momentum, recipe.weight_decay, recipe.flip, recipe.source_split], "source": source.manifest, "seed": run.seed,
+            **options.numerics}
+    return run.stage("pretrain", uses, lambda work: pretrain(config, labelled, run.seed, device, work, options), collective=True)
 
 
 def train_jointly(config: ARNConfig, labelled: tuple[Sequence[Sample], np.ndarray], target: ReIDDataset, seed: int, device: torch.device,
@@ -90,7 +92,7 @@ def train_jointly(config: ARNConfig, labelled: tuple[Sequence[Sample], np.ndarra
     model = build_network(config, num_ids, load_checkpoint(start.folder / "base.pt")["state_dict"] if start else None)
     if config.recipe.init:
         load_weights(model, config.recipe.init, classifier=False)
-    model.to(device, memory_format=torch.channels_last).train()
+    accelerate(model, device, options).train()
     if config.recipe.ei_bn_eval:
         model.encoder_base.eval()
     optimizer = torch.optim.SGD(parameter_groups(model, **vars(config.lr)), lr=config.lr.latent, momentum=config.recipe.momentum,
@@ -108,7 +110,7 @@ def run_steps(config: ARNConfig, model: ARNNet, optimizer: torch.optim.Optimizer
     rank, world = rank_and_world()
     loaders = [part.loader(loop.start, loop.total, workers=workers, rank=rank, world=world, pin_memory=device.type == "cuda")
                for part in (batches.target, batches.source)]
-    for step, loaded in zip(loop, zip(*loaders)):
+    for step, loaded in loop.over(zip(*loaders)):
         set_learning_rates(optimizer, learning_rates(config, step // batches.steps_per_epoch))
         images_t, images_s = (images.to(device, non_blocking=True, memory_format=torch.channels_last) for images, _ in loaded)
         labels = batches.source.labels(step, device)

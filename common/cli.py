@@ -58,8 +58,19 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"   # where networks run
     workers: int = 0   # processes that load images
     threads: int = 0   # CPU threads of each process; 0: torch's choice
+    precision: Literal["fp32", "bf16"] = "fp32"   # of the re-ID networks' passes; bf16: autocast, scores are no longer comparable bit by bit
+    compile: bool = False   # torch.compile the re-ID networks: slower first steps, faster later ones
+    pack: bool = False   # decode training images once into one file below the output folder and augment on the device
     deterministic: bool = False   # forbid CUDA kernels whose results vary
     tensorboard: bool = False   # also write TensorBoard files (needs the extra)
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What sets a trained network apart from that of a plain run: part of the key of the stage that trains it, and empty for a plain run.
+
+        `compile` is not among it: it moves results by float32's rounding, as another machine would.
+        """
+        return ({"precision": self.precision} if self.precision != "fp32" else {}) | ({"pack": True} if self.pack else {})
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -166,7 +177,8 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
         if experiment.runs_as not in records:
             log.info("== %s | %s -> %s | seed %d", experiment.runs_as, options.source, options.target, options.seed)
             run = Run(paper.name, experiment, options.preset, config, options.source, options.target, options.seed,
-                      (options.out or paper.folder / "runs").absolute(), options.resume, options.fresh, tensorboard=options.tensorboard, built=built)
+                      (options.out or paper.folder / "runs").absolute(), options.resume, options.fresh, tensorboard=options.tensorboard, built=built,
+                      how=options.numerics | ({"compile": True} if options.compile else {}))
             records[experiment.runs_as] = train(config, run, options)
     if rank_and_world()[0] == 0:
         print(results_table(paper.name, [(experiment, records[experiment.runs_as]) for experiment, _ in jobs]))

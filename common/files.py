@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+log = logging.getLogger("run")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -19,3 +25,16 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, name: str) -> Iterator[None]:
+    """One process at a time makes what `name` says; a second one waits and then finds it done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: another process is building it; waiting", name)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -76,7 +76,7 @@ class Record:
     data: dict[str, dict]                 # role -> manifest of the dataset
     scores: dict[str, dict[str, float]]   # name ("last", "last+adabn", ...) -> R-1, R-5, R-10, R-20, mAP, mAP_step
     measures: dict[str, float]            # other numbers of the run, named with their unit where they have one
-    stages: dict[str, dict]               # name -> hash, reused, seconds
+    stages: dict[str, dict]               # name -> hash, reused, seconds; of a training also images_per_second, waiting
     selection: str
     code_version: str
     libraries: dict[str, str]

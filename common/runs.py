@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, RunError
-from common.files import write_atomic
+from common.files import locked, write_atomic
 from common.records import Experiment, Record, canonical, code_version, digest, hardware, library_versions
 
 log = logging.getLogger("run")
@@ -48,6 +47,14 @@ class Stage:
     def json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text())
 
+    @property
+    def throughput(self) -> dict[str, float]:
+        """`images_per_second` and `waiting` (share of the time) of a stage that trained a network; nothing for others and for older ones."""
+        if not (self.folder / "throughput.json").is_file():
+            return {}
+        measured = self.json("throughput.json")
+        return {name: measured[name] for name in ("images_per_second", "waiting")}
+
 
 @dataclass
 class Workspace:
@@ -56,6 +63,7 @@ class Workspace:
     folder: Path
     resume: bool
     tensorboard: bool = False
+    cache: Path | None = None   # folder for packed training images; None: the loader decodes them again and again (no --pack)
 
     @property
     def checkpoint(self) -> Path:
@@ -90,6 +98,7 @@ class Run:
     fresh: bool = False
     device: str = "cpu"
     tensorboard: bool = False
+    how: Mapping[str, Any] = field(default_factory=dict)   # precision, pack and compile, as far as a flag asks for them; the record says it
     built: set[Path] = field(default_factory=set)   # stages that this command has built, shared by its rows: `fresh` builds each once
     stages: dict[str, Stage] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
@@ -98,6 +107,10 @@ class Run:
     @property
     def folder(self) -> Path:
         return self.out / "runs" / self.experiment.runs_as.replace("/", "+") / f"{self.source}+{self.target}" / f"seed={self.seed}"
+
+    @property
+    def cache(self) -> Path | None:
+        return self.out / "cache" if self.how.get("pack") else None
 
     def stage(self, name: str, depends_on: Mapping[str, Any], build: Callable[[Workspace], None], *, collective: bool = False) -> Stage:
         """The stage with these dependencies: found on disk, or built by `build(workspace)` and then kept.
@@ -115,7 +128,7 @@ class Run:
             if not reused:
                 self._join(final, build if collective else None)
         else:
-            with _lock(final.with_suffix(".lock"), name):
+            with locked(final.with_suffix(".lock"), name):
                 if self._missing(final):
                     reused = False
                     self._build(name, final, depends_on, build)
@@ -138,7 +151,7 @@ class Run:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        build(Workspace(partial, self.resume, self.tensorboard))
+        build(Workspace(partial, self.resume, self.tensorboard, self.cache))
         for name_ in ("checkpoint.pt", "kept"):
             (partial / name_).unlink(missing_ok=True)
         info = {"name": name, "depends_on": canonical(depends_on), "seconds": round(time.perf_counter() - start, 2),
@@ -157,7 +170,7 @@ class Run:
         marker = final / "stage.json"
         before = marker.stat().st_ino if marker.is_file() else None
         if build is not None:
-            build(Workspace(final.with_name(final.name + ".partial"), self.resume))
+            build(Workspace(final.with_name(final.name + ".partial"), self.resume, cache=self.cache))
         while not marker.is_file() or marker.stat().st_ino == before:
             time.sleep(0.2)
         self.built.add(final)
@@ -180,8 +193,8 @@ class Run:
             paper=self.paper, key=self.experiment.runs_as, preset=self.preset, source=self.source, target=self.target, seed=self.seed,
             config=canonical(self.config), config_hash=digest(self.config), data=dict(data), scores=canonical(scores),
             measures=dict(measures or {}), selection=selection,
-            stages={n: {"hash": s.hash, "reused": s.reused, "seconds": s.seconds} for n, s in self.stages.items()},
-            code_version=code_version(), libraries=library_versions(), hardware=hardware(self.device),
+            stages={n: {"hash": s.hash, "reused": s.reused, "seconds": s.seconds, **s.throughput} for n, s in self.stages.items()},
+            code_version=code_version(), libraries=library_versions(), hardware=hardware(self.device) | dict(self.how),
             seconds=round(time.perf_counter() - self.started, 1),
             curves=[(s.folder / "curves.jsonl").relative_to(self.out).as_posix() for s in self.stages.values()
                     if (s.folder / "curves.jsonl").is_file()],
@@ -200,17 +213,3 @@ def read_curves(path: Path) -> list[dict]:
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
     return lines
-
-
-@contextlib.contextmanager
-def _lock(path: Path, name: str) -> Iterator[None]:
-    """One process at a time builds a stage; a second one waits and then finds it done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: another process is building it; waiting", name)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-

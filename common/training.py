@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -18,10 +19,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_fn
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.checkpoints import load_checkpoint, save_checkpoint
+from common.cli import Options
 from common.errors import InputError, RunError
 from common.files import write_atomic
 from common.runs import Workspace, rank_and_world, read_curves
@@ -95,7 +97,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 class Loop:
-    """The steps of a training stage: `for step, batch in zip(loop, batches)`.
+    """The steps of a training stage: `for step, batch in loop.over(batches)`.
 
     After each step it logs, and every `save_every` steps or on Ctrl-C it saves `state`, torch's random state and the step, so that a resumed
     stage continues exactly as an unbroken one would, given batches that are a function of the step (`batches = loader(loop.start, total)`).
@@ -155,6 +157,23 @@ class Loop:
             if self._board is not None:
                 self._board.close()
 
+    def over(self, batches: Iterable) -> Iterator[tuple[int, Any]]:
+        """Each step with its batch, from `batches` that begin at `self.start`. After the last step the stage's folder gets `throughput.json`.
+
+        `images_per_second` counts the images of all processes over wall time, and `waiting` is the share (0..1) of that time in which this
+        process stood still for its next batch: starting the workers, decoding, and, in HHL, the clustering between two epochs. On a GPU it
+        is the most that the device can have idled for data. First steps (compilation, warm-up) count; after a resume, only what
+        came after it does.
+        """
+        clock = _Clock(batches)
+        yield from zip(self, clock)
+        seconds = time.perf_counter() - clock.begun
+        if self.main and clock.images:
+            images = clock.images * rank_and_world()[1]
+            self.workspace.write_json("throughput.json", {
+                "images_per_second": float(f"{images / seconds:.4g}"), "waiting": round(clock.waited / seconds, 4), "images": images,
+                "seconds": round(seconds, 2), "from_step": self.start})
+
     def log(self, step: int, **terms: Tensor | float) -> None:
         """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN or an infinity ends the run."""
         self._pending.append((step, {name: torch.as_tensor(value).detach().float() for name, value in terms.items()}))
@@ -202,6 +221,62 @@ class Loop:
             except ImportError:
                 raise InputError("--tensorboard needs the package tensorboard: pip install -e '.[tensorboard]'") from None
             self._board = SummaryWriter(self.workspace.folder / "tensorboard")
+
+
+class _Clock:
+    """Passes batches on; counts their images and the seconds spent waiting for them."""
+
+    def __init__(self, batches: Iterable):
+        self.begun = time.perf_counter()
+        self.batches, self.images = iter(batches), 0
+        self.waited = time.perf_counter() - self.begun
+
+    def __iter__(self) -> _Clock:
+        return self
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        batch = next(self.batches)
+        self.waited += time.perf_counter() - start
+        self.images += count_images(batch)
+        return batch
+
+
+def count_images(batch: Any) -> int:
+    """Images of a batch: the length of a tensor, the sum over a mapping or over a tuple of batches; of (images, labels, ...) its first part's."""
+    if isinstance(batch, Tensor):
+        return len(batch)
+    if isinstance(batch, Mapping):
+        return sum(map(count_images, batch.values()))
+    if all(isinstance(part, (list, tuple)) for part in batch):
+        return sum(map(count_images, batch))
+    return count_images(batch[0])
+
+
+def accelerate(model: nn.Module, device: torch.device, options: Options) -> nn.Module:
+    """Moves a network to the device in channels-last, its children as `--precision` and `--compile` ask; in place, and returned.
+
+    bf16: each child runs under autocast and returns float32, so that what stands between the children, the losses, the weights and the optimiser
+    stay float32. compile: the children with convolutions. Names in the state dict do not change. Raises `InputError` where nothing can compile.
+    """
+    model.to(device, memory_format=torch.channels_last)
+    for child in model.children():
+        if options.precision == "bf16":
+            child.__class__ = _under_autocast(type(child), device.type)
+        if options.compile and any(isinstance(module, nn.modules.conv._ConvNd) for module in child.modules()):
+            if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+                raise InputError("--compile: torch.compile needs a C++ compiler, found none: install g++, or leave the flag out")
+            child.compile()
+    return model
+
+
+def _under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
+    """A class of its own rather than a wrapped `forward`: `copy.deepcopy` (AdaBN) then gives a network that runs on its own weights."""
+    def forward(self: nn.Module, *inputs: Tensor) -> Tensor:
+        with torch.autocast(device, torch.bfloat16):
+            return kind.forward(self, *inputs).float()
+
+    return type(kind.__name__, (kind,), {"forward": forward})
 
 
 def _random_state() -> dict[str, Any]:

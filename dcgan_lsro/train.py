@@ -21,7 +21,7 @@ from common.datasets.loading import SampleImages, planned_loader
 from common.errors import InputError
 from common.records import Record, canonical, digest
 from common.runs import Run, Workspace, rank_and_world, read_curves
-from common.training import Loop, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
+from common.training import Loop, accelerate, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from dcgan_lsro import pictures
 from dcgan_lsro.config import LSROConfig, MethodConfig
 from dcgan_lsro.data import TrainTransform, first_images, people_without_labels, schedule, training_set, unlabelled_count, weight_decay
@@ -48,10 +48,11 @@ def train(config: LSROConfig, run: Run, options: Options) -> Record:
     build_network(config.net, len(dataset.train_labels))   # weights that cannot be had should stop a run now, not after its GAN
 
     unlabelled, uses, measures = unlabelled_images(config, dataset, run, device, options)
-    uses |= {"net": config.net, "recipe": config.recipe, "method": config.method, "dataset": dataset.manifest, "seed": run.seed}
+    uses |= {"net": config.net, "recipe": config.recipe, "method": config.method, "dataset": dataset.manifest, "seed": run.seed} | options.numerics
     network = run.stage("reid", uses, lambda work: train_reid(config, dataset, unlabelled, run.seed, device, work, options), collective=True)
     scored = run.stage("scores", {"reid": network.hash, "target": dataset.manifest, "eval": config.eval},
-                       lambda work: score(load_network(network.folder / "model.pt").to(device), dataset, config.eval, device, work, options.workers))
+                       lambda work: score(accelerate(load_network(network.folder / "model.pt"), device, options), dataset, config.eval, device, work,
+                                          options.workers))
     if rank_and_world()[0] == 0:
         pictures.draw(run, dataset, unlabelled)
     measures |= last_parts(network.folder / "curves.jsonl")
@@ -108,13 +109,13 @@ def train_reid(config: LSROConfig, dataset: ReIDDataset, unlabelled: Sequence[Sa
     model = build_network(config.net, images.num_ids + (config.method.loss == "all_in_one")).to(device)
     optimizer = build_optimizer(config, model)
     loop = Loop(workspace, steps.total, {"model": model, "optimizer": optimizer}, label="re-ID", save_every=steps.steps_per_epoch)
-    model.to(memory_format=torch.channels_last).train()
+    accelerate(model, device, options).train()
     loader = planned_loader(
         SampleImages(images.samples, TrainTransform(config.net, config.recipe.crop), seed=seed, stream="re-ID",
                      cache=len(images.samples) <= CACHED_IMAGES),
         steps, loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
 
-    for step, (batch, _) in zip(loop, loader):
+    for step, (batch, _) in loop.over(loader):
         set_learning_rate(optimizer, 0.1 ** (steps.epoch(step) // config.recipe.drop_epoch))
         labels, is_gan = images.batch(steps(step), device)   # of the whole batch, on every process
 

@@ -18,7 +18,7 @@ from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.records import Record, canonical
 from common.runs import Run, Stage, Workspace, rank_and_world
-from common.training import Loop, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
+from common.training import Loop, accelerate, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from hhl import pictures
 from hhl.analysis import analyse
 from hhl.batches import Schedule, first_size, schedule
@@ -44,14 +44,14 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
     views, num_views = target_views(config, target, style_folder)
     start = pretrain(config, source, run, device, options)
     uses = {"net": config.net, "recipe": config.recipe, "method": config.method, "labelled": labelled.manifest, "seed": run.seed,
-            "start": start.hash if start else None}
+            "start": start.hash if start else None} | options.numerics
     if num_views:
         uses |= {"target": target.manifest, "styles": style_hash if num_views > 1 else "", "first_size": first_size(config)}
     network = run.stage("reid", uses, lambda work: train_reid(config, labelled, views, num_views, run.seed, device, work, options, start),
                         collective=True)
 
     def trained() -> HHLNet:
-        return load_network(network.folder / "model.pt").to(device)
+        return accelerate(load_network(network.folder / "model.pt"), device, options)
 
     scored = run.stage("scores", {"reid": network.hash, "target": target.manifest, "test": config.test},
                        lambda work: score(trained(), target, config.test, device, work, options.workers))
@@ -74,7 +74,7 @@ def pretrain(config: HHLConfig, source: ReIDDataset, run: Run, device: torch.dev
         classifier_lr=recipe.classifier_lr, embed_lr=recipe.classifier_lr, baseline_embed_lr=recipe.classifier_lr,
         momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov))
     seed = run.seed + 1_000_000   # other images in another order than in the rows
-    return run.stage("pretrain", {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed},
+    return run.stage("pretrain", {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed, **options.numerics},
                      lambda work: train_reid(plain, source, (), 0, seed, device, work, options), collective=True)
 
 
@@ -91,7 +91,7 @@ def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample]
     label = "re-ID" if config.recipe.pretrain_epochs == 0 or start else "pretraining"
     state = {"model": model, "optimizer": optimizer, **({"clusters": batches.clusters} if batches.clusters else {})}
     loop = Loop(workspace, batches.total, state, label=label, save_every=batches.steps_per_epoch)
-    model.to(memory_format=torch.channels_last).train()
+    accelerate(model, device, options).train()
 
     def recluster(epoch: int) -> None:
         if batches.clusters is not None:
@@ -108,7 +108,7 @@ def run_steps(config: HHLConfig, model: HHLNet, optimizer: torch.optim.Optimizer
               loaded: Iterator[dict[str, Tensor]]) -> None:
     """The training loop. Every part of the batch is forwarded on its own, in the released order, and moves the batch-norm statistics."""
     method = config.method
-    for step, images in zip(loop, loaded):
+    for step, images in loop.over(loaded):
         set_learning_rate(optimizer, 0.1 ** (step // batches.steps_per_epoch // config.recipe.drop_epoch))
         labels = {name: part.labels(step, device) for name, part in batches.parts.items()}
         logits, embeddings = forward_single(model, images) if config.recipe.single_pass else forward_parts(model, images)

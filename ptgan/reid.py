@@ -25,7 +25,7 @@ from common.datasets import Sample
 from common.datasets.loading import SampleImages, epoch_plan, planned_loader
 from common.records import canonical
 from common.runs import Workspace, rank_and_world
-from common.training import Loop, average_gradients, gather, seed_everything
+from common.training import Loop, accelerate, average_gradients, gather, seed_everything
 from ptgan.config import GOOGLENET, NetConfig, PTGANConfig, RecipeConfig
 from ptgan.data import reid_transform
 
@@ -102,13 +102,13 @@ def train_reid(config: PTGANConfig, samples: Sequence[Sample], labels: dict[int,
     plan = epoch_plan(len(samples), config.recipe.batch, seed=seed, stream="re-ID")
     loop = Loop(workspace, config.recipe.epochs * plan.steps_per_epoch, {"model": model, "optimizer": optimizer}, label="re-ID",
                 save_every=plan.steps_per_epoch)
-    model.to(memory_format=torch.channels_last).train()
+    accelerate(model, device, options).train()
     images = SampleImages(samples, reid_transform(config.net, config.recipe.colour_jitter), seed=seed, stream="re-ID",
                           cache=len(samples) <= CACHED_IMAGES)
     loader = planned_loader(images, plan, loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
     label_of = torch.tensor([labels[sample.pid] for sample in samples])
 
-    for step, (batch, _) in zip(loop, loader):
+    for step, (batch, _) in loop.over(loader):
         set_learning_rate(optimizer, 0.1 ** (step // plan.steps_per_epoch // config.recipe.drop_epoch))
         wanted = label_of[torch.tensor(plan(step))].to(device)   # of the whole batch, on every process
         logits = gather(model(batch.to(device, non_blocking=True, memory_format=torch.channels_last)))

@@ -13,7 +13,7 @@ from common.cli import Options, main
 from common.datasets import load_dataset
 from common.records import Record
 from common.runs import Run, rank_and_world
-from common.training import pick_device, set_threads, start_processes
+from common.training import accelerate, pick_device, set_threads, start_processes
 from ptgan import pictures
 from ptgan.config import PTGANConfig
 from ptgan.evaluate import score
@@ -32,11 +32,12 @@ def train(config: PTGANConfig, run: Run, options: Options) -> Record:
     build_network(config.net, len(source.train_labels))   # weights that cannot be had should stop a run now, not after its GAN
 
     images = transferred(config, source, target, run, device, options)
-    uses = {"net": config.net, "recipe": config.recipe, "source": source.manifest, "images": images.hash, "seed": run.seed}
+    uses = {"net": config.net, "recipe": config.recipe, "source": source.manifest, "images": images.hash, "seed": run.seed} | options.numerics
     network = run.stage("reid", uses, lambda work: train_reid(config, images.samples, source.train_labels, run.seed, device, work, options),
                         collective=True)
     scored = run.stage("scores", {"reid": network.hash, "target": target.manifest},
-                       lambda work: score(load_network(network.folder / "model.pt").to(device), target, device, work, options.workers))
+                       lambda work: score(accelerate(load_network(network.folder / "model.pt"), device, options), target, device, work,
+                                          options.workers))
 
     if rank_and_world()[0] == 0:
         pictures.draw(run, config, source, target, images)

@@ -56,7 +56,7 @@ def train_gan(config: GANConfig, mask_aug: str, source: Sequence[Sample], target
     state = {"networks": networks, "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "pool": pool}
     loop = Loop(workspace, config.epochs * plans.steps_per_epoch, state, label="GAN", save_every=plans.steps_per_epoch)
 
-    for step, (of_source, of_target) in zip(loop, pair_batches(config, mask_aug, (source, target), masks, plans, seed, loop, workers)):
+    for step, (of_source, of_target) in loop.over(pair_batches(config, mask_aug, (source, target), masks, plans, seed, loop, workers)):
         epoch = step // plans.steps_per_epoch
         set_rate(g_optimizer, learning_rate(config, config.lr, epoch))
         set_rate(d_optimizer, learning_rate(config, config.lr_d, epoch))

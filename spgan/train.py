@@ -12,7 +12,7 @@ from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.records import Record
 from common.runs import Run, Stage, rank_and_world
-from common.training import pick_device, set_threads, start_processes
+from common.training import accelerate, pick_device, set_threads, start_processes
 from spgan import pictures
 from spgan.config import SPGANConfig
 from spgan.evaluate import score
@@ -39,7 +39,8 @@ def train(config: SPGANConfig, run: Run, options: Options) -> Record:
     fakes, fake_hash, measures = translated(config, source, target, run, options) if uses_translations(config) else ((), "", {})
     network = reid(config, source, target, fakes, fake_hash, run, device, options)
     scored = run.stage("scores", {"reid": network.hash, "target": target.manifest, "test": config.test},
-                       lambda work: score(load_network(network.folder / "model.pt").to(device), target, config.test, device, work, options.workers))
+                       lambda work: score(accelerate(load_network(network.folder / "model.pt"), device, options), target, config.test, device, work,
+                                          options.workers))
     if rank_and_world()[0] == 0:
         pictures.draw(run, config, source, target, fakes)
     return run.record(scored.json("scores.json"), data={"source": source.manifest, "target": target.manifest}, selection="last epoch",
@@ -57,7 +58,7 @@ def reid(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: S
     samples, labels = training_set(config.method.images, source, target, fakes)
     uses = {"net": config.net, "recipe": replace(config.recipe, pretrain_epochs=0), "images": config.method.images, "seed": run.seed,
             "labelled": (target if config.method.images == "target" else source).manifest, "fakes": fake_hash,
-            "interpolation": config.test.interpolation, "start": start.hash if start else None}
+            "interpolation": config.test.interpolation, "start": start.hash if start else None} | options.numerics
     return run.stage("reid", uses, lambda work: train_reid(config.net, config.recipe, samples, labels, config.test.interpolation, run.seed, device,
                                                            work, options, start), collective=True)
 
@@ -70,7 +71,7 @@ def pretrain(config: SPGANConfig, source: ReIDDataset, run: Run, device: torch.d
     net = replace(config.net, head="fc")
     recipe = replace(type(config.recipe)(), bn="train", epochs=epochs, drop_epoch=epochs, batch=PRETRAIN_BATCH, lr=PRETRAIN_LR, head_lr_factor=1.0)
     seed = run.seed + 1_000_000   # other images in another order than in the rows
-    uses = {"net": net, "recipe": recipe, "labelled": source.manifest, "interpolation": config.test.interpolation, "seed": seed}
+    uses = {"net": net, "recipe": recipe, "labelled": source.manifest, "interpolation": config.test.interpolation, "seed": seed} | options.numerics
     return run.stage("pretrain", uses, lambda work: train_reid(net, recipe, source.train, source.train_labels, config.test.interpolation, seed,
                                                                device, work, options, label="pretraining"), collective=True)
 

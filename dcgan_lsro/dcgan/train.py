@@ -70,7 +70,7 @@ def train_dcgan(config: DCGANConfig, train: Sequence[Sample], seed: int, device:
     state = {"generator": generator, "discriminator": discriminator, "g_optimizer": g_optimizer, "d_optimizer": d_optimizer}
     loop = Loop(workspace, config.epochs * plan.steps_per_epoch, state, label="DCGAN", save_every=plan.steps_per_epoch)
     images = SampleImages(train, GanTransform(config.height, config.width, config.flip), seed=seed, stream="dcgan", cache=len(train) <= CACHED_IMAGES)
-    for step, (real, _) in zip(loop, planned_loader(images, indices, loop.start, loop.total, workers=workers)):
+    for step, (real, _) in loop.over(planned_loader(images, indices, loop.start, loop.total, workers=workers)):
         z = draw_z(len(real), config.z_dim, seed, "dcgan", step).to(device)
         loop.log(step, **train_step(generator, discriminator, g_optimizer, d_optimizer, real.to(device), z, config.g_steps))
     save_checkpoint(workspace.folder / "generator.pt", generator.state_dict())

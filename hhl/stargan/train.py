@@ -76,7 +76,7 @@ def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device:
     weights = {"lambda_cls": config.lambda_cls, "lambda_rec": config.lambda_rec, "lambda_gp": config.lambda_gp,
                "lambda_idt": config.lambda_idt}
 
-    for step, (real, index) in zip(loop, planned_loader(images, plan, loop.start, loop.total, workers=workers)):
+    for step, (real, index) in loop.over(planned_loader(images, plan, loop.start, loop.total, workers=workers)):
         for optimizer in (g_optimizer, d_optimizer):
             optimizer.param_groups[0]["lr"] = learning_rate(config, step)
         real, own = real.to(device, memory_format=torch.channels_last), camera_of[index].to(device)

@@ -13,7 +13,7 @@ from common.datasets import Sample
 from common.datasets.loading import SampleImages, epoch_plan, planned_loader
 from common.records import canonical
 from common.runs import Stage, Workspace, rank_and_world
-from common.training import Loop, average_gradients, gather, seed_everything
+from common.training import Loop, accelerate, average_gradients, gather, seed_everything
 from spgan.config import NetConfig, RecipeConfig
 from spgan.reid.data import TrainTransform, rate_factor, total_steps
 from spgan.reid.model import build_network, freeze, load_network, parameter_groups, set_training_mode
@@ -40,10 +40,10 @@ def train_reid(net: NetConfig, recipe: RecipeConfig, samples: Sequence[Sample], 
     images = SampleImages(samples, transform, seed=seed, stream="re-ID", cache=len(samples) <= CACHED_IMAGES)
     loader = planned_loader(images, plan, loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
     classes = torch.tensor([labels[s.pid] for s in samples])
-    model.to(memory_format=torch.channels_last)
+    accelerate(model, device, options)
     set_training_mode(model, recipe.bn)
 
-    for step, (batch, _) in zip(loop, loader):
+    for step, (batch, _) in loop.over(loader):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate_factor(recipe, step, plan.steps_per_epoch)
         wanted = classes[torch.as_tensor(plan(step).copy())].to(device)   # of the whole batch, on every process

@@ -9,17 +9,25 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 log = logging.getLogger("run")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Writes next to `path` and renames: whoever reads `path` sees the old content or the new, never a part. Errors leave the old one."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """`write_atomic` piece by piece: a file that takes the place of `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from common.augment import on_device, training_images
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import SampleImages, epoch_plan, planned_loader
 from common.runs import rank_and_world
@@ -57,7 +59,6 @@ class Schedule:
         """The images of each part, this process's share, step by step from `start`; `at_epoch(epoch)` is called as an epoch begins."""
         rank, world = rank_and_world()
         how = {"workers": workers, "rank": rank, "world": world, "pin_memory": device.type == "cuda"}
-        to_device = {"device": device, "non_blocking": True, "memory_format": torch.channels_last}
         step = start
         while step < self.total:
             epoch, position = divmod(step, self.steps_per_epoch)
@@ -65,7 +66,7 @@ class Schedule:
                 at_epoch(epoch)
             stop = (epoch + 1) * self.steps_per_epoch
             for loaded in zip(*(part.loader(step, stop, **how) for part in self.parts.values())):
-                yield {name: batch.to(**to_device) for name, (batch, _) in zip(self.parts, loaded)}
+                yield {name: on_device(batch, device) for name, (batch, _) in zip(self.parts, loaded)}
             step = stop
 
     def target_images(self, step: int) -> int:
@@ -77,8 +78,12 @@ class Schedule:
         return len(np.unique(self.pids[chosen])) < len(chosen)
 
 
-def schedule(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int) -> Schedule:
-    """The steps of one row. `views` are the target's training images, then their fakes style by style (`camera_style_views`)."""
+def schedule(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int,
+             cache: Path | None = None) -> Schedule:
+    """The steps of one row. `views` are the target's training images, then their fakes style by style (`camera_style_views`).
+
+    `cache`: where packed images go, which are then augmented on the device.
+    """
     recipe, method = config.recipe, config.method
     of_pid = labelled.train_labels
     class_of = np.array([of_pid[sample.pid] for sample in labelled.train])
@@ -101,12 +106,12 @@ def schedule(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], 
 
     parts = {}
     if method.classification:
-        parts["classify"] = Part(train_images(config, labelled.train, "classify", seed), classify, lambda step, chosen: class_of[chosen])
+        parts["classify"] = Part(train_images(config, labelled.train, "classify", seed, cache), classify, lambda step, chosen: class_of[chosen])
     if "source" in passes:
-        parts["source"] = Part(train_images(config, labelled.train, "source", seed), lambda step: passes["source"].batch(*place("source", step)),
-                               lambda step, chosen: class_of[chosen])
+        parts["source"] = Part(train_images(config, labelled.train, "source", seed, cache),
+                               lambda step: passes["source"].batch(*place("source", step)), lambda step, chosen: class_of[chosen])
     if "target" in passes:
-        parts["target"] = Part(train_images(config, views, "target", seed), views_of, identity_of)
+        parts["target"] = Part(train_images(config, views, "target", seed, cache), views_of, identity_of)
     clusters = passes.get("target")
     return Schedule(parts, epoch, recipe.epochs * epoch, num_views, clusters if isinstance(clusters, ClusterPasses) else None,
                     np.array([sample.pid for sample in views[:len(views) // num_views]]) if num_views else None)
@@ -124,13 +129,18 @@ def triplet_passes(config: HHLConfig, class_of: np.ndarray, views: Sequence[Samp
     return passes
 
 
-def train_images(config: HHLConfig, samples: Sequence[Sample], part: str, seed: int) -> SampleImages:
-    """The augmented images of one part. Colour jitter, a control, is for labelled images alone; the target's fakes vary in colour as they are."""
+def train_images(config: HHLConfig, samples: Sequence[Sample], part: str, seed: int, cache: Path | None = None) -> SampleImages:
+    """The augmented images of one part."""
+    recipe = config.recipe
+    period = recipe.scaled(recipe.target_batch) if part == "target" and recipe.shared_augmentation else None
+    return training_images(samples, train_transform(config, part), cache, seed=seed, stream=part, period=period, keep=CACHED_IMAGES)
+
+
+def train_transform(config: HHLConfig, part: str) -> TrainTransform:
+    """Colour jitter, a control, is for labelled images alone; the target's fakes vary in colour as they are."""
     recipe, on_target = config.recipe, part == "target"
-    transform = TrainTransform(config.net.height, config.net.width, recipe.erasing, colour_jitter=0.0 if on_target else recipe.colour_jitter,
-                               keep_aspect=recipe.crop == "keep_aspect", first_size=first_size(config) if on_target else None)
-    period = recipe.scaled(recipe.target_batch) if on_target and recipe.shared_augmentation else None
-    return SampleImages(samples, transform, seed=seed, stream=part, cache=len(samples) <= CACHED_IMAGES, period=period)
+    return TrainTransform(config.net.height, config.net.width, recipe.erasing, colour_jitter=0.0 if on_target else recipe.colour_jitter,
+                          keep_aspect=recipe.crop == "keep_aspect", first_size=first_size(config) if on_target else None)
 
 
 def first_size(config: HHLConfig) -> tuple[int, int] | None:

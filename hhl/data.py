@@ -11,7 +11,7 @@ import math
 import random
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
+from common.augment import NOTHING, DeviceTransform, Drawn, Result
 from common.datasets.base import Sample
 from common.datasets.loading import IMAGENET_MEAN, EpochPlan, epoch_plan, normalise
 from common.errors import InputError
@@ -34,7 +35,8 @@ class TrainTransform:
     With `random.Random(s)` and `colour_jitter=0` the draws are those of the released transforms after `random.seed(s)`.
     `flip` and `erasing` are probabilities. `colour_jitter` (ours, for the control experiment) scales brightness, contrast and saturation
     by U(1 - s, 1 + s) and turns the hue by U(-s/4, s/4) of a full turn. `keep_aspect` crops at the image's own aspect, as the paper's words
-    say. `first_size`, (height, width): every image is brought to this size before all else.
+    say. `first_size`, (height, width): every image is brought to this size before all else. With `--pack` the device does the same
+    (`on_device`), from the same draws.
     """
 
     height: int
@@ -48,16 +50,29 @@ class TrainTransform:
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         if self.first_size is not None and image.size != self.first_size[::-1]:
             image = image.resize(self.first_size[::-1], Image.Resampling.BILINEAR)
-        box = crop_box(image.width, image.height, rng, keep_aspect=self.keep_aspect)
-        if box != (0, 0, *image.size):
-            image = image.crop(box)
+        drawn = self.draw(image.width, image.height, rng)
+        if drawn.box != (0, 0, *image.size):
+            image = image.crop(drawn.box)
         if image.size != (self.width, self.height):
             image = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
-        if rng.random() < self.flip:
+        if drawn.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        for adjust, amount in drawn.colours:
+            image = adjust(image, amount)
+        return erase(normalise(image), drawn.erased)
+
+    def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
+        """Every random draw of an image of this size, in the order of the released transforms: box, flip, colours (ours), erasing."""
+        box = crop_box(width, height, rng, keep_aspect=self.keep_aspect)
+        flip = rng.random() < self.flip
+        colours = tuple(colour_adjustments(self.colour_jitter, rng)) if self.colour_jitter > 0 else ()
+        return Drawn(box, flip, erasing_box(self.height, self.width, self.erasing, rng), colours)
+
+    def on_device(self) -> DeviceTransform:
+        """Raises `InputError` with colour jitter, which is made of Pillow's own operations."""
         if self.colour_jitter > 0:
-            image = jitter_colours(image, self.colour_jitter, rng)
-        return erase(normalise(image), self.erasing, rng)
+            raise InputError(f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out")
+        return DeviceTransform(self.draw, Result(self.height, self.width, fill=IMAGENET_MEAN), self.first_size)
 
 
 def crop_box(width: int, height: int, rng: random.Random, *, keep_aspect: bool = False) -> tuple[int, int, int, int]:
@@ -72,7 +87,7 @@ def crop_box(width: int, height: int, rng: random.Random, *, keep_aspect: bool =
     return 0, 0, width, height
 
 
-def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
+def colour_adjustments(strength: float, rng: random.Random) -> list[tuple[Callable, float]]:
     """Brightness, contrast, saturation and hue, in random order (`torchvision.transforms.ColorJitter(s, s, s, s / 4)`)."""
     adjustments = [
         (TF.adjust_brightness, 1 + rng.uniform(-strength, strength)),
@@ -81,27 +96,29 @@ def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> I
         (TF.adjust_hue, rng.uniform(-strength, strength) / 4),
     ]
     rng.shuffle(adjustments)
-    for adjust, amount in adjustments:
-        image = adjust(image, amount)
-    return image
+    return adjustments
 
 
-def erase(image: Tensor, probability: float, rng: random.Random) -> Tensor:
-    """Random erasing, in place: 2 to 20 % of the area, aspect U(0.3, 3), at most 100 attempts.
-
-    As released, the fill is the ImageNet mean in 0..1 although the image is normalised already, so it is not the neutral zero.
-    """
+def erasing_box(height: int, width: int, probability: float, rng: random.Random) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of 2 to 20 % of the area, aspect U(0.3, 3), at most 100 attempts; an empty box if nothing is to be erased."""
     if rng.uniform(0, 1) > probability:
-        return image
-    _, height, width = image.shape
+        return NOTHING
     for _ in range(100):
         area = rng.uniform(0.02, 0.2) * (height * width)
         aspect = rng.uniform(0.3, 3)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if w <= width and h <= height:
             top, left = rng.randint(0, height - h), rng.randint(0, width - w)
-            image[:, top:top + h, left:left + w] = image.new_tensor(IMAGENET_MEAN)[:, None, None]
-            return image
+            return left, top, left + w, top + h
+    return NOTHING
+
+
+def erase(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
+    """Random erasing, in place. As released, the fill is the ImageNet mean in 0..1 although `image` `(3, H, W)` is normalised already, so it is
+    not the neutral zero.
+    """
+    left, top, right, bottom = box
+    image[:, top:bottom, left:right] = image.new_tensor(IMAGENET_MEAN)[:, None, None]
     return image
 
 

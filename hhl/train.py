@@ -21,7 +21,7 @@ from common.runs import Run, Stage, Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from hhl import pictures
 from hhl.analysis import analyse
-from hhl.batches import Schedule, first_size, schedule
+from hhl.batches import Schedule, first_size, schedule, train_transform
 from hhl.config import HHLConfig, MethodConfig, RecipeConfig
 from hhl.evaluate import embed, load_network, score
 from hhl.experiments import HHL
@@ -39,6 +39,8 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
     labelled = target if config.method.labels == "target" else source
     build_network(config.net, len(labelled.train_labels), triplet=True)   # weights that cannot be had should stop a run now, not after its GAN
+    if options.pack:
+        train_transform(config, "source").on_device()   # and so should an augmentation that only the loader's workers can do
 
     style_folder, style_hash, measures = camera_styles(config, target, run, device, options)
     views, num_views = target_views(config, target, style_folder)
@@ -82,7 +84,7 @@ def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample]
                workspace: Workspace, options: Options, start: Stage | None = None) -> None:
     """Trains the network on one row's batches, its backbone from `start` if given, and writes `model.pt`."""
     seed_everything(seed, deterministic=options.deterministic)
-    batches = schedule(config, labelled, views, num_views, seed)
+    batches = schedule(config, labelled, views, num_views, seed, workspace.cache)
     in_triplet = bool({"source", "target"} & set(batches.parts))
     model = build_network(config.net, len(labelled.train_labels), triplet=in_triplet).to(device)
     if start is not None:

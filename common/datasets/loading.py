@@ -10,7 +10,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,12 +64,17 @@ class SampleImages(Dataset):
         return len(self.paths)
 
     def __getitem__(self, key: int | Draw) -> tuple[Tensor, int]:
+        index, rng = self.place(key)
+        image = self.decoded[index] if self.decoded else read_image(self.paths[index])
+        return self.transform(image, rng), index
+
+    def place(self, key: int | Draw) -> tuple[int, random.Random]:
+        """The index of the image and its random generator."""
         if isinstance(key, Draw):
             index, place = key.index, f"{key.step}/{key.slot % self.period if self.period else key.slot}"
         else:
             index, place = key, f"image {key}"
-        image = self.decoded[index] if self.decoded else read_image(self.paths[index])
-        return self.transform(image, random.Random(f"{self.seed}/{self.stream}/{place}")), index
+        return index, random.Random(f"{self.seed}/{self.stream}/{place}")
 
 
 class _Loader(DataLoader):
@@ -79,7 +84,8 @@ class _Loader(DataLoader):
     """
 
     def __init__(self, images: Dataset, **kwargs):   # each worker runs one thread: PyTorch's own default
-        super().__init__(_ErrorsAsItems(images), collate_fn=_collate, generator=torch.Generator(), **kwargs)
+        collate = partial(_collate, getattr(images, "collate", default_collate))
+        super().__init__(_ErrorsAsItems(images), collate_fn=collate, generator=torch.Generator(), **kwargs)
 
     def __iter__(self) -> Iterator[list[Tensor]]:
         for batch in super().__iter__():
@@ -102,8 +108,8 @@ class _ErrorsAsItems(Dataset):
             return InputError(str(error))   # without its traceback
 
 
-def _collate(items: list) -> list[Tensor] | InputError:
-    return next((item for item in items if isinstance(item, InputError)), None) or default_collate(items)
+def _collate(collate: Callable[[list], list], items: list) -> list | InputError:
+    return next((item for item in items if isinstance(item, InputError)), None) or collate(items)
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,7 @@ def epoch_plan(n: int, batch_size: int, *, seed: int, stream: str = "") -> Epoch
 
 def normalise(image: Image.Image, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
     """RGB image -> float32 `(3, H, W)`: (value / 255 - mean) / std; `mean=std=(0.5, 0.5, 0.5)` gives the GANs' range -1..1."""
-    scale, shift = _scale_and_shift(tuple(mean), tuple(std))
+    scale, shift = scale_and_shift(tuple(mean), tuple(std))
     pixels = np.asarray(image).transpose(2, 0, 1)
     values = np.empty(pixels.shape, np.float32)
     np.multiply(pixels, scale, out=values)
@@ -193,7 +199,8 @@ def normalise(image: Image.Image, mean: Sequence[float] = IMAGENET_MEAN, std: Se
 
 
 @lru_cache(maxsize=8)
-def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+def scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """float32 `(3, 1, 1)` each: a normalised value is the pixel's times the first, minus the second."""
     mean_, std_ = (np.asarray(values, np.float64).reshape(3, 1, 1) for values in (mean, std))
     return (1 / (255 * std_)).astype(np.float32), (mean_ / std_).astype(np.float32)
 

@@ -96,10 +96,13 @@ def test_keys_of_plain_runs_are_what_they_were():
     assert PLAIN.numerics == Options(compile=True).numerics == {}
     uses = {"net": {"height": 64}, "seed": 0} | PLAIN.numerics
     assert digest({"stage": "reid", **uses}) == "2e88aad4175a"
-    assert len({digest({"stage": "reid", **uses, **o.numerics}) for o in (PLAIN, BF16, Options(pack=True), Options(precision="bf16", pack=True))}) == 4
+    others = (PLAIN, BF16, Options(pack=True), Options(precision="bf16", pack=True))
+    assert len({digest({"stage": "reid", **uses, **options.numerics}) for options in others}) == 4
 
 
-@pytest.mark.parametrize("options, said", [(PLAIN, {}), (BF16, {"precision": "bf16"}), (Options(compile=True, pack=True), {"compile": True, "pack": True})])
+@pytest.mark.parametrize("options, said", [
+    (PLAIN, {}), (BF16, {"precision": "bf16"}), (Options(compile=True, pack=True), {"compile": True, "pack": True}),
+])
 def test_the_record_says_how(tmp_path, options, said):
     job = run(tmp_path, options)
     caches = []

@@ -9,6 +9,7 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from arn.config import ARNConfig, NetConfig
+from common.augment import DeviceTransform, Drawn, Result, training_images
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD, EpochPlan, EvalTransform, SampleImages, epoch_plan, normalise, planned_loader
 from common.errors import InputError
@@ -35,11 +37,19 @@ class TrainTransform:
     flip: float = 0.5
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        if rng.random() < self.flip:
+        if self.draw(image.width, image.height, rng).flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if image.size != (self.width, self.height):
             image = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
         return normalise(image, *STATISTICS[self.normalise])
+
+    def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
+        """The whole of an image of this size, mirrored or not."""
+        return Drawn((0, 0, width, height), rng.random() < self.flip)
+
+    def on_device(self) -> DeviceTransform:
+        """The same for packed images; the device mirrors last."""
+        return DeviceTransform(self.draw, Result(self.height, self.width, *STATISTICS[self.normalise]))
 
 
 def eval_transform(net: NetConfig) -> EvalTransform:
@@ -126,18 +136,18 @@ def plans(config: ARNConfig, labels: np.ndarray, num_target: int, seed: int) -> 
     return source, target
 
 
-def schedule(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], target: ReIDDataset, seed: int) -> Schedule:
-    """The joint training's batches: `recipe.batch` source images with labels, as many target images without."""
+def schedule(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], target: ReIDDataset, seed: int, cache: Path | None = None) -> Schedule:
+    """The joint training's batches: `recipe.batch` source images with labels, as many target images without; packed in `cache` if given."""
     samples, labels = source
     source_plan, target_plan = plans(config, labels, len(target.train), seed)
     return Schedule(
-        source=Part(train_images(config, samples, "source", seed), source_plan, labels),
-        target=Part(train_images(config, target.train, "target", seed), target_plan),
+        source=Part(train_images(config, samples, "source", seed, cache), source_plan, labels),
+        target=Part(train_images(config, target.train, "target", seed, cache), target_plan),
         steps_per_epoch=len(samples) // config.recipe.batch,
     )
 
 
-def train_images(config: ARNConfig, samples: Sequence[Sample], stream: str, seed: int) -> SampleImages:
+def train_images(config: ARNConfig, samples: Sequence[Sample], stream: str, seed: int, cache: Path | None = None) -> SampleImages:
     """Augmented images; `stream` names their random draws."""
     transform = TrainTransform(config.net.height, config.net.width, config.net.normalise, config.recipe.flip)
-    return SampleImages(samples, transform, seed=seed, stream=stream, cache=len(samples) <= CACHED_IMAGES)
+    return training_images(samples, transform, cache, seed=seed, stream=stream, keep=CACHED_IMAGES)

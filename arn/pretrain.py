@@ -15,6 +15,7 @@ from torch import nn
 
 from arn.config import ARNConfig
 from arn.data import Part, train_images
+from common.augment import on_device
 from common.backbones import build_backbone, global_pool, split_batch_norm
 from common.checkpoints import save_checkpoint
 from common.cli import Options
@@ -30,7 +31,7 @@ def pretrain(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], see
     seed_everything(seed, deterministic=options.deterministic)
     recipe, (samples, labels) = config.pretrain, source
     plan = epoch_plan(len(samples), recipe.batch, seed=seed, stream="pretrain")
-    part = Part(train_images(config, samples, "pretrain", seed), plan, labels)
+    part = Part(train_images(config, samples, "pretrain", seed, workspace.cache), plan, labels)
     backbone = build_backbone(config.net.backbone, config.net.weights)
     classifier = nn.Sequential(nn.Dropout(recipe.dropout), nn.Linear(backbone.num_features, int(labels.max()) + 1))
     model = split_batch_norm(nn.ModuleDict({"base": backbone, "classifier": classifier}), config.net.bn_splits)
@@ -44,7 +45,7 @@ def pretrain(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], see
     rank, world = rank_and_world()
     loader = part.loader(loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
     for step, (images, _) in loop.over(loader):
-        images, classes = images.to(device, non_blocking=True, memory_format=torch.channels_last), part.labels(step, device)
+        images, classes = on_device(images, device), part.labels(step, device)
         logits = gather(classifier(global_pool(backbone(images))))
         loss = F.cross_entropy(logits, classes)
         optimizer.zero_grad()

@@ -24,6 +24,7 @@ from arn.experiments import ARN
 from arn.losses import contrastive_loss, difference_loss, mean_cosine, mmd_loss, reconstruction_loss
 from arn.model import ARNNet, Codes, build_network, load_weights, parameter_groups
 from arn.pretrain import pretrain
+from common.augment import on_device
 from common.checkpoints import load_checkpoint, save_checkpoint
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
@@ -87,7 +88,7 @@ def train_jointly(config: ARNConfig, labelled: tuple[Sequence[Sample], np.ndarra
                   workspace: Workspace, options: Options, start: Stage | None) -> None:
     """Trains all modules on both domains and writes `model.pt`."""
     seed_everything(seed, deterministic=options.deterministic)
-    batches = schedule(config, labelled, target, seed)
+    batches = schedule(config, labelled, target, seed, workspace.cache)
     num_ids = int(labelled[1].max()) + 1
     model = build_network(config, num_ids, load_checkpoint(start.folder / "base.pt")["state_dict"] if start else None)
     if config.recipe.init:
@@ -112,7 +113,7 @@ def run_steps(config: ARNConfig, model: ARNNet, optimizer: torch.optim.Optimizer
                for part in (batches.target, batches.source)]
     for step, loaded in loop.over(zip(*loaders)):
         set_learning_rates(optimizer, learning_rates(config, step // batches.steps_per_epoch))
-        images_t, images_s = (images.to(device, non_blocking=True, memory_format=torch.channels_last) for images, _ in loaded)
+        images_t, images_s = (on_device(images, device) for images, _ in loaded)
         labels = batches.source.labels(step, device)
 
         codes_t, codes_s = (codes.gathered() for codes in model(images_t, images_s, rebuild=config.w.rec > 0))

@@ -134,7 +134,7 @@ def crop_resize_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: tuple[i
         other = _along_rows(_along_columns(images, down), across)
         lost_rows, lost_columns = bottom - top - height, right - left - width
         resized = torch.where(((lost_rows > 0) & (lost_rows > 2 * lost_columns))[:, None, None, None], other, resized)
-    return resized.permute(0, 3, 1, 2).float()
+    return resized.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
 
 
 def _along_rows(images: Tensor, weights: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from common.augment import DeviceTransform, Drawn, Result
 from common.datasets import JUNK, ReIDDataset, Sample
 from common.datasets.layout import list_images
 from common.datasets.loading import epoch_plan, normalise
@@ -44,16 +45,28 @@ class TrainTransform:
             whole = (self.net.resize_width, self.net.resize_height)
             if image.size != whole:
                 image = image.resize(whole, Image.Resampling.BICUBIC)
-            left, top = (rng.randint(0, outer - inner) for outer, inner in zip(whole, size))
-            image = image.crop((left, top, left + size[0], top + size[1]))
+            drawn = self.draw(*whole, rng)
+            image, flip = image.crop(drawn.box), drawn.flip
         else:
             share = rng.uniform(0.85, 1.0)
             inner = [share * side for side in image.size]
             left, top = (rng.uniform(0, side - cut) for side, cut in zip(image.size, inner))
             image = image.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + inner[0], top + inner[1]))
-        if rng.random() < self.flip:
+            flip = rng.random() < self.flip
+        if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return normalise(image)
+
+    def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
+        """Window and flip under `crop="paper"`, of a resized image."""
+        left, top = rng.randint(0, width - self.net.width), rng.randint(0, height - self.net.height)
+        return Drawn((left, top, left + self.net.width, top + self.net.height), rng.random() < self.flip)
+
+    def on_device(self) -> DeviceTransform:
+        """The same for packed images, which are resized before they are packed. `InputError` for `crop="scale"`, whose windows are no whole pixels."""
+        if self.crop != "paper":
+            raise InputError(f"--pack with --recipe.crop {self.crop}: only the loader's workers do this crop; use --recipe.crop paper, or leave --pack out")
+        return DeviceTransform(self.draw, Result(self.net.height, self.net.width), (self.net.resize_height, self.net.resize_width), "bicubic")
 
 
 def unlabelled_count(method: MethodConfig, real: int) -> int:

@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common.augment import on_device, training_images
 from common.checkpoints import save_checkpoint
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.images import read_image
-from common.datasets.loading import SampleImages, planned_loader
+from common.datasets.loading import planned_loader
 from common.errors import InputError
 from common.records import Record, canonical, digest
 from common.runs import Run, Workspace, rank_and_world, read_curves
@@ -46,6 +47,8 @@ def train(config: LSROConfig, run: Run, options: Options) -> Record:
                          "(evaluate.py --target scores a trained network elsewhere)")
     dataset = load(config, run.source, options.data_root)
     build_network(config.net, len(dataset.train_labels))   # weights that cannot be had should stop a run now, not after its GAN
+    if options.pack:
+        TrainTransform(config.net, config.recipe.crop).on_device()   # and so should what only the loader's workers can do
 
     unlabelled, uses, measures = unlabelled_images(config, dataset, run, device, options)
     uses |= {"net": config.net, "recipe": config.recipe, "method": config.method, "dataset": dataset.manifest, "seed": run.seed} | options.numerics
@@ -111,15 +114,15 @@ def train_reid(config: LSROConfig, dataset: ReIDDataset, unlabelled: Sequence[Sa
     loop = Loop(workspace, steps.total, {"model": model, "optimizer": optimizer}, label="re-ID", save_every=steps.steps_per_epoch)
     accelerate(model, device, options).train()
     loader = planned_loader(
-        SampleImages(images.samples, TrainTransform(config.net, config.recipe.crop), seed=seed, stream="re-ID",
-                     cache=len(images.samples) <= CACHED_IMAGES),
+        training_images(images.samples, TrainTransform(config.net, config.recipe.crop), workspace.cache, seed=seed, stream="re-ID",
+                        keep=CACHED_IMAGES),
         steps, loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
 
     for step, (batch, _) in loop.over(loader):
         set_learning_rate(optimizer, 0.1 ** (steps.epoch(step) // config.recipe.drop_epoch))
         labels, is_gan = images.batch(steps(step), device)   # of the whole batch, on every process
 
-        logits = gather(model(batch.to(device, non_blocking=True, memory_format=torch.channels_last)))
+        logits = gather(model(on_device(batch, device)))
         loss = image_losses(config.method, logits, labels, is_gan).mean()   # Eq. 7: over real and generated images together
         optimizer.zero_grad()
         loss.backward()

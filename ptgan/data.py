@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import functional as TF
 
+from common.augment import DeviceTransform, Drawn, Result
 from common.datasets import Sample
 from common.datasets.images import read_image
 from common.datasets.loading import Draw, epoch_plan, normalise
@@ -159,12 +160,28 @@ class ReidTransform:
     colour_jitter: float = 0.0
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        height, width = round(self.height * 9 / 8), round(self.width * 9 / 8)
-        top, left = rng.randint(0, height - self.height), rng.randint(0, width - self.width)
-        image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + self.width, top + self.height))
-        if rng.random() < 0.5:
+        height, width = self.first_size
+        drawn = self.draw(width, height, rng)
+        image = image.resize((width, height), Image.Resampling.BICUBIC).crop(drawn.box)
+        if drawn.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return normalise(jitter_colours(image, self.colour_jitter, rng) if self.colour_jitter > 0 else image)
+
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """(height, width) before the crop."""
+        return round(self.height * 9 / 8), round(self.width * 9 / 8)
+
+    def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
+        """Window and flip, of a resized image."""
+        top, left = rng.randint(0, height - self.height), rng.randint(0, width - self.width)
+        return Drawn((left, top, left + self.width, top + self.height), rng.random() < 0.5)
+
+    def on_device(self) -> DeviceTransform:
+        """The same for packed images, which are resized before they are packed. `InputError` with colour jitter."""
+        if self.colour_jitter > 0:
+            raise InputError(f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out")
+        return DeviceTransform(self.draw, Result(self.height, self.width), self.first_size, "bicubic")
 
 
 def reid_transform(net: NetConfig, colour_jitter: float) -> ReidTransform:

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from common.augment import on_device, training_images
 from common.backbones import Backbone, build_backbone, global_pool, imagenet_v1
 from common.checkpoints import load_checkpoint, load_strictly, read_state_dict, save_checkpoint
 from common.cli import Options
 from common.datasets import Sample
-from common.datasets.loading import SampleImages, epoch_plan, planned_loader
+from common.datasets.loading import epoch_plan, planned_loader
 from common.records import canonical
 from common.runs import Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, seed_everything
@@ -103,15 +104,15 @@ def train_reid(config: PTGANConfig, samples: Sequence[Sample], labels: dict[int,
     loop = Loop(workspace, config.recipe.epochs * plan.steps_per_epoch, {"model": model, "optimizer": optimizer}, label="re-ID",
                 save_every=plan.steps_per_epoch)
     accelerate(model, device, options).train()
-    images = SampleImages(samples, reid_transform(config.net, config.recipe.colour_jitter), seed=seed, stream="re-ID",
-                          cache=len(samples) <= CACHED_IMAGES)
+    images = training_images(samples, reid_transform(config.net, config.recipe.colour_jitter), workspace.cache, seed=seed, stream="re-ID",
+                             keep=CACHED_IMAGES)
     loader = planned_loader(images, plan, loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
     label_of = torch.tensor([labels[sample.pid] for sample in samples])
 
     for step, (batch, _) in loop.over(loader):
         set_learning_rate(optimizer, 0.1 ** (step // plan.steps_per_epoch // config.recipe.drop_epoch))
         wanted = label_of[torch.tensor(plan(step))].to(device)   # of the whole batch, on every process
-        logits = gather(model(batch.to(device, non_blocking=True, memory_format=torch.channels_last)))
+        logits = gather(model(on_device(batch, device)))
         loss = F.cross_entropy(logits, wanted)
         optimizer.zero_grad()
         loss.backward()

@@ -16,6 +16,7 @@ from common.runs import Run, rank_and_world
 from common.training import accelerate, pick_device, set_threads, start_processes
 from ptgan import pictures
 from ptgan.config import PTGANConfig
+from ptgan.data import reid_transform
 from ptgan.evaluate import score
 from ptgan.experiments import PTGAN
 from ptgan.reid import build_network, load_network, train_reid
@@ -30,6 +31,8 @@ def train(config: PTGANConfig, run: Run, options: Options) -> Record:
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
     build_network(config.net, len(source.train_labels))   # weights that cannot be had should stop a run now, not after its GAN
+    if options.pack:
+        reid_transform(config.net, config.recipe.colour_jitter).on_device()   # and so should what only the loader's workers can do
 
     images = transferred(config, source, target, run, device, options)
     uses = {"net": config.net, "recipe": config.recipe, "source": source.manifest, "images": images.hash, "seed": run.seed} | options.numerics

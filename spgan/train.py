@@ -18,7 +18,7 @@ from spgan.config import SPGANConfig
 from spgan.evaluate import score
 from spgan.experiments import SPGAN
 from spgan.process import require_tensorflow
-from spgan.reid.data import training_set
+from spgan.reid.data import train_transform, training_set
 from spgan.reid.model import build_network, load_network
 from spgan.reid.train import train_reid
 from spgan.translations import translated
@@ -35,6 +35,8 @@ def train(config: SPGANConfig, run: Run, options: Options) -> Record:
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
     build_network(config.net, 1)   # weights that cannot be had should stop a run now, not after its GAN
+    if options.pack:
+        train_transform(config.net, config.recipe, config.test.interpolation).on_device()   # and so should what only the loader's workers can do
 
     fakes, fake_hash, measures = translated(config, source, target, run, options) if uses_translations(config) else ((), "", {})
     network = reid(config, source, target, fakes, fake_hash, run, device, options)

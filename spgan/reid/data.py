@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as TF
 
+from common.augment import NOTHING, DeviceTransform, Drawn, Result
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import INTERPOLATION, normalise
-from spgan.config import RecipeConfig
+from common.errors import InputError
+from spgan.config import NetConfig, RecipeConfig
 
 CAFFE_STEPS, CAFFE_DROP = 50_000, 20_000   # the released solvers
 
@@ -33,18 +35,40 @@ class TrainTransform:
     erasing: float = 0.0
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
-        scale = 9 / 8 if self.crop == "random" else 1
-        height, width = round(self.height * scale), round(self.width * scale)
+        height, width = self.first_size
         if image.size != (width, height):
             image = image.resize((width, height), INTERPOLATION[self.interpolation])
-        if self.crop == "random":
-            left, top = rng.randint(0, width - self.width), rng.randint(0, height - self.height)
-            image = image.crop((left, top, left + self.width, top + self.height))
-        if rng.random() < 0.5:
+        box, flip = self.window(width, height, rng)
+        image = image.crop(box)
+        if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.colour_jitter > 0:
             image = jitter_colours(image, self.colour_jitter, rng)
-        return erase(normalise(image), self.erasing, rng)
+        left, top, right, bottom = erasing_box(self.height, self.width, self.erasing, rng)
+        tensor = normalise(image)
+        tensor[:, top:bottom, left:right] = 0
+        return tensor
+
+    @property
+    def first_size(self) -> tuple[int, int]:
+        """(height, width) before the crop."""
+        scale = 9 / 8 if self.crop == "random" else 1
+        return round(self.height * scale), round(self.width * scale)
+
+    def window(self, width: int, height: int, rng: random.Random) -> tuple[tuple[int, int, int, int], bool]:
+        """Crop (left, top, right, bottom) and flip of a resized image."""
+        left, top = (rng.randint(0, width - self.width), rng.randint(0, height - self.height)) if self.crop == "random" else (0, 0)
+        return (left, top, left + self.width, top + self.height), rng.random() < 0.5
+
+    def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
+        """All random draws but those of the colours."""
+        return Drawn(*self.window(width, height, rng), erasing_box(self.height, self.width, self.erasing, rng))
+
+    def on_device(self) -> DeviceTransform:
+        """The same for packed images, which are resized before they are packed. `InputError` with colour jitter."""
+        if self.colour_jitter > 0:
+            raise InputError(f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out")
+        return DeviceTransform(self.draw, Result(self.height, self.width), self.first_size, self.interpolation)
 
 
 def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
@@ -54,19 +78,21 @@ def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> I
     return TF.adjust_hue(image, rng.uniform(-strength, strength) / 4)
 
 
-def erase(image: Tensor, probability: float, rng: random.Random) -> Tensor:
-    """Random erasing to the mean colour, in place: 2 to 40 % of the area, aspect U(0.3, 1 / 0.3), at most 100 attempts."""
+def erasing_box(height: int, width: int, probability: float, rng: random.Random) -> tuple[int, int, int, int]:
+    """Random erasing to the mean colour: 2 to 40 % of the area, aspect U(0.3, 1 / 0.3), at most 100 attempts; an empty box if nothing is erased."""
     if rng.random() >= probability:
-        return image
-    _, height, width = image.shape
+        return NOTHING
     for _ in range(100):
         area, aspect = rng.uniform(0.02, 0.4) * height * width, rng.uniform(0.3, 1 / 0.3)
         h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if h < height and w < width:
             top, left = rng.randint(0, height - h), rng.randint(0, width - w)
-            image[:, top:top + h, left:left + w] = 0
-            return image
-    return image
+            return left, top, left + w, top + h
+    return NOTHING
+
+
+def train_transform(net: NetConfig, recipe: RecipeConfig, interpolation: str) -> TrainTransform:
+    return TrainTransform(net.height, net.width, net.crop, interpolation, recipe.colour_jitter, recipe.erasing)
 
 
 def training_set(images: str, source: ReIDDataset, target: ReIDDataset, translated: Sequence[Sample]) -> tuple[list[Sample], dict[int, int]]:

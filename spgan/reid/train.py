@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from common.augment import on_device, training_images
 from common.checkpoints import save_checkpoint
 from common.cli import Options
 from common.datasets import Sample
-from common.datasets.loading import SampleImages, epoch_plan, planned_loader
+from common.datasets.loading import epoch_plan, planned_loader
 from common.records import canonical
 from common.runs import Stage, Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, seed_everything
 from spgan.config import NetConfig, RecipeConfig
-from spgan.reid.data import TrainTransform, rate_factor, total_steps
+from spgan.reid.data import rate_factor, total_steps, train_transform
 from spgan.reid.model import build_network, freeze, load_network, parameter_groups, set_training_mode
 
 CACHED_IMAGES = 20_000   # a set up to this size is decoded once and kept in memory
@@ -35,9 +36,8 @@ def train_reid(net: NetConfig, recipe: RecipeConfig, samples: Sequence[Sample], 
     plan = epoch_plan(len(samples), recipe.batch, seed=seed, stream="re-ID")
     loop = Loop(workspace, total_steps(recipe, plan.steps_per_epoch), {"model": model, "optimizer": optimizer}, label=label,
                 save_every=plan.steps_per_epoch)
-    transform = TrainTransform(net.height, net.width, net.crop, interpolation, recipe.colour_jitter, recipe.erasing)
     rank, world = rank_and_world()
-    images = SampleImages(samples, transform, seed=seed, stream="re-ID", cache=len(samples) <= CACHED_IMAGES)
+    images = training_images(samples, train_transform(net, recipe, interpolation), workspace.cache, seed=seed, stream="re-ID", keep=CACHED_IMAGES)
     loader = planned_loader(images, plan, loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
     classes = torch.tensor([labels[s.pid] for s in samples])
     accelerate(model, device, options)
@@ -47,7 +47,7 @@ def train_reid(net: NetConfig, recipe: RecipeConfig, samples: Sequence[Sample], 
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate_factor(recipe, step, plan.steps_per_epoch)
         wanted = classes[torch.as_tensor(plan(step).copy())].to(device)   # of the whole batch, on every process
-        logits = gather(model(batch.to(device, non_blocking=True, memory_format=torch.channels_last)))
+        logits = gather(model(on_device(batch, device)))
         loss = F.cross_entropy(logits, wanted)
         optimizer.zero_grad()
         loss.backward()

@@ -63,9 +63,9 @@ class TrainTransform:
         return Drawn((left, top, left + self.net.width, top + self.net.height), rng.random() < self.flip)
 
     def on_device(self) -> DeviceTransform:
-        """The same for packed images, which are resized before they are packed. `InputError` for `crop="scale"`, whose windows are no whole pixels."""
+        """The same for packed images, resized before they are packed. `InputError` for `crop="scale"`, whose windows are no whole pixels."""
         if self.crop != "paper":
-            raise InputError(f"--pack with --recipe.crop {self.crop}: only the loader's workers do this crop; use --recipe.crop paper, or leave --pack out")
+            raise InputError(f"--pack with --recipe.crop {self.crop}: only the loader's workers do this crop; leave --pack out")
         return DeviceTransform(self.draw, Result(self.net.height, self.net.width), (self.net.resize_height, self.net.resize_width), "bicubic")
 
 

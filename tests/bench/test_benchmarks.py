@@ -4,6 +4,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+
+from hhl.config import HHLConfig, NetConfig, RecipeConfig
 
 
 def load(name: str):
@@ -23,3 +26,11 @@ def test_bench_ranking(library):
 def test_bench_rerank():
     bench = load("bench_rerank")
     assert bench.rerank_all(*bench.features(10, 60, 5, width=16)) > 0
+
+
+def test_bench_hhl_step():
+    bench = load("bench_hhl_step")
+    config = HHLConfig(net=NetConfig(backbone="thin", weights="none", height=16, width=8, embed_dim=8, triplet_dim=8),
+                       recipe=RecipeConfig(batch=8, ids=2, images_per_id=2, target_batch=2))
+    figures = bench.compare(config, torch.device("cpu"), variants=["plain", "bf16+pack"], pairs=1, warm_up=1, steps=2)
+    assert all(value > 0 for values in figures.values() for value in values) and set(figures) == {"plain", "bf16+pack"}

@@ -22,7 +22,7 @@ from hhl.train import pretrain, train, train_reid
 from reports.collect import read_results
 
 CPU = torch.device("cpu")
-SMALL = ("--net.backbone thin --net.height 32 --net.width 16 --net.embed-dim 16 --net.triplet-dim 8 --recipe.epochs 1 --recipe.pretrain-epochs 0 --recipe.batch 16 "
+SMALL = ("--net.height 32 --net.width 16 --net.embed-dim 16 --net.triplet-dim 8 --recipe.epochs 1 --recipe.pretrain-epochs 0 --recipe.batch 16 "
          "--recipe.batch-scale 1 --threads 1").split()
 
 

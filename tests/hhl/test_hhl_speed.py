@@ -95,7 +95,7 @@ def test_packed_training_is_that_of_the_workers_and_bf16_is_close(market, tmp_pa
     plain, packed, half = (trained(market, tmp_path / name, **flags) for name, flags in
                            {"plain": {}, "pack": {"pack": True}, "half": {"precision": "bf16", "pack": True}}.items())
     assert np.allclose(plain, packed, atol=1e-3)
-    assert not np.array_equal(packed, half) and np.corrcoef(packed, half)[0, 1] > 0.99
+    assert not np.array_equal(packed, half) and np.corrcoef(packed, half)[0, 1] > 0.95
 
 
 @pytest.fixture

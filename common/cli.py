@@ -68,7 +68,8 @@ class Options:
     def numerics(self) -> dict[str, Any]:
         """What sets a trained network apart from that of a plain run: part of the key of the stage that trains it, and empty for a plain run.
 
-        `compile` is not among it: it moves results by float32's rounding, as another machine would.
+        `compile` is not among it: it moves results by float32's rounding, as another machine would. `pack` is, although both paths gave
+        the same bits wherever they were compared: that hangs on how Pillow rounds, and on its version.
         """
         return ({"precision": self.precision} if self.precision != "fp32" else {}) | ({"pack": True} if self.pack else {})
 

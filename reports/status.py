@@ -9,12 +9,13 @@ from pathlib import Path
 from common.published import STANDS_FOR, published
 from common.records import PAPERS, Record
 from reports.collect import read_results
-from reports.experiments import REPORTS, built_papers, experiments
+from reports.experiments import REPORTS, ask_all, built_papers, experiments
 from reports.sweep import Cell, Choice, planned_cells
 
 
 def status(reports: Path = REPORTS) -> str:
     """For every paper a line of counts, then every experiment with its pairs and seeds; "earlier": measured with another configuration."""
+    ask_all()
     lines = []
     for paper in PAPERS:
         if paper not in built_papers():

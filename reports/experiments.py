@@ -21,25 +21,25 @@ def built_papers(root: Path = ROOT) -> list[str]:
     return [paper for paper in PAPERS if (root / paper / "train.py").is_file()]
 
 
-@lru_cache
 def experiments(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, dict]:
     """key -> entry of `python train.py --list-experiments`. Raises `RunError` if the command fails."""
-    return {entry["key"]: entry for entry in _ask(paper, preset, root)["experiments"]}
+    return {entry["key"]: entry for entry in ask(paper, preset, root)["experiments"]}
 
 
 def switches(paper: str, root: Path = ROOT) -> list[dict]:
     """The entries of `python train.py --list-switches`. Raises `RunError` if the command fails."""
-    return _ask(paper, "demo", root)["switches"]
+    return ask(paper, "demo", root)["switches"]
 
 
 def ask_all(root: Path = ROOT) -> None:
     """Asks all papers side by side, for what needs all of them: most of an answer's time is the import of PyTorch."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda paper: _ask(paper, "demo", root), built_papers(root)))
+        list(pool.map(lambda paper: ask(paper, "demo", root), built_papers(root)))
 
 
 @lru_cache
-def _ask(paper: str, preset: str, root: Path) -> dict[str, list[dict]]:
+def ask(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, list[dict]]:
+    """The paper's experiments under this preset, and its switches. Raises `RunError` if the command fails."""
     command = [sys.executable, "train.py", "--list-experiments", "--list-switches", "--preset", preset]
     answer = subprocess.run(command, cwd=root / paper, capture_output=True, text=True)
     if answer.returncode != 0:

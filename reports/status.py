@@ -44,8 +44,9 @@ def _line(key: str, entry: Mapping, records: Sequence[Record], cells: Sequence[C
 
 def _not_run(key: str, runs_as: str, cells: Sequence[Cell]) -> str:
     """Planned, or not; or printed only for datasets that no synthetic domain stands in for."""
-    if any(cell.key == runs_as for cell in cells):
-        return "not run"
+    planned = [cell for cell in cells if cell.key == runs_as]
+    if planned:
+        return f"not run: needs {planned[0].target} and --data-root" if all(cell.real for cell in planned) else "not run"
     places = [{row.source, row.target} - set(STANDS_FOR.values()) for row in published(key.split("/")[0]).values() if row.key == key]
     needed = min(places, key=len, default=set())
     return f"not run, not planned{': needs ' + ', '.join(sorted(needed)) if needed else ''}"

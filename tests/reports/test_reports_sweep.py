@@ -13,7 +13,7 @@ from common.records import METRICS, ROOT
 from reports import sweep as sweeps
 from reports.experiments import ask, built_papers
 from reports.processes import Job, Progress, clock
-from reports.sweep import Choice, parse_seeds, planned_cells, sweep
+from reports.sweep import Choice, parse_seeds, plan_jobs, planned_cells, sweep
 
 # Writes a record a key; a key with "fails" ends it, one with "slow" waits to be stopped and then keeps what it has.
 FAKE = '''
@@ -123,6 +123,18 @@ def test_a_pattern_without_experiment_is_refused(root):
     (root / "reports" / "sweeps.toml").write_text(SWEEPS.replace("hhl/fig*/*", "hhl/fig9/*"))
     with pytest.raises(InputError, match="hhl/fig9/\\* matches no experiment of hhl"):
         planned_cells(Choice(), root)
+
+
+def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(root, capsys):
+    entry = SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\nflags = ["--precision", "bf16"]')
+    (root / "reports" / "sweeps.toml").write_text(entry)
+    sweep(Choice(), dry_run=True, root=root)
+    assert capsys.readouterr().out.startswith("1 cells on real photographs are left out: they need --data-root DIR\n6 cells: ")
+    (real,) = [cell for cell in planned_cells(Choice(), root) if cell.real]
+    (job,) = plan_jobs([real], {real: 1.0}, {"hhl": root}, threads=1, data_root=root / "data", root=root)
+    assert job.command[-5:] == ("--resume", "--precision", "bf16", "--data-root", str(root / "data"))
+    sweep(Choice(), dry_run=True, data_root=root, root=root)
+    assert capsys.readouterr().out.startswith("7 cells: ")
 
 
 def test_seeds():

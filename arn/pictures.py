@@ -53,7 +53,7 @@ def what_codes_hold(model: ARNNet, config: ARNConfig, target: ReIDDataset, path:
     codes = {"from e_c": common}
     if model.encoder_t is not None:
         private = model.encoder_t(x)
-        codes = {"from both": common + private, "e_c alone": common, "e_p alone": private}
+        codes = {"of both": common + private, "of e_c": common, "of e_p": private}
     for name, code in codes.items():
         columns[name] = shown(model.decoder_base(code), original, config)
     image_grid(list(zip(*columns.values())), path, column_titles=list(columns), cell_height=96)

@@ -164,12 +164,14 @@ def main(paper: Paper, train: Callable[[Any, Run, Options], Record | None], argv
 
 
 def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
+    lists = {}
     if "--list-experiments" in argv:
         preset = _preset(paper, argv)
-        print(json.dumps([describe(paper, experiment, preset) for experiment in paper.experiments], indent=1))
-        return
+        lists["experiments"] = [describe(paper, experiment, preset) for experiment in paper.experiments]
     if "--list-switches" in argv:
-        print(json.dumps(switches(paper.presets), indent=1))
+        lists["switches"] = switches(paper.presets)
+    if lists:   # both flags: one object with both lists
+        print(json.dumps(lists if len(lists) == 2 else next(iter(lists.values())), indent=1))
         return
     options, jobs = parse(paper, argv)
     records: dict[str, Record] = {}

@@ -155,12 +155,13 @@ _DEFAULT = LSROConfig()
 PRESETS: dict[str, LSROConfig] = {
     # small enough for 2 CPU cores; deviations: a thin ResNet from scratch instead of ImageNet's ResNet-50, so a learning rate x 25; 7 epochs
     # instead of 50, so batches of 16 (as many steps as time allows) and no dropout: with it the baseline would not have learned its training
-    # set, and a regulariser has nothing to hold back; a DCGAN of an eighth of the channels at 64x32, batches of 32
+    # set, and a regulariser has nothing to hold back; a DCGAN of an eighth of the channels at 64x32, batches of 32,
+    # learning rate x 3
     "demo": LSROConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32, resize_height=73, resize_width=37, dropout=0.0),
         recipe=RecipeConfig(epochs=7, drop_epoch=5, batch=16, base_lr=0.05, lr_groups="simple"),
         method=MethodConfig(pseudo_start=3),
-        dcgan=DCGANConfig(height=64, width=32, g_channels=8, d_channels=8, epochs=12, batch=32),
+        dcgan=DCGANConfig(height=64, width=32, g_channels=8, d_channels=8, epochs=12, batch=32, lr=6e-4),
         pool=PoolConfig(amount=36_000 / MARKET_IMAGES, height=73, width=37, people="synthetic-duke"),
     ),
     # the MATLAB scripts, and the DCGAN of the git history that made the paper's images

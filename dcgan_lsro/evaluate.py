@@ -96,10 +96,13 @@ def pooling_window(model: ReIDNet, device: torch.device) -> tuple[int, int]:
 def multi_query_boxes(target: ReIDDataset) -> list[Sample]:
     """The images that multi-query pools for a query: those of its person and camera in `gt_bbox`; empty if the dataset has no such folder.
 
-    The synthetic domains have none: there it is the query and the gallery images that its ranking leaves out.
+    The synthetic domains have none: there it is the query and the gallery images that its ranking leaves out. A camera split has none either,
+    since its cameras are numbered anew.
     """
     wanted = {(s.pid, s.camid) for s in target.query}
-    if (target.root / GT_BBOX).is_dir():
+    if "@" in target.name:
+        boxes = []
+    elif (target.root / GT_BBOX).is_dir():
         boxes = read_folder(target.root / GT_BBOX, market_name, [])
     else:
         boxes = [*target.query, *target.gallery] if target.name in DOMAINS else []

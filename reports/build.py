@@ -9,7 +9,7 @@ from pathlib import Path
 from common.files import write_atomic
 from common.records import ROOT
 from reports.consistency import check_published
-from reports.experiments import REPORTS
+from reports.experiments import REPORTS, ask_all
 from reports.figures import figure_data, figure_specs
 from reports.page import page
 from reports.readme import update_readmes
@@ -21,6 +21,7 @@ def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
 
     Raises `InputError`, and writes nothing, if published numbers contradict each other in a way that their files do not list.
     """
+    ask_all(root)
     check_published()
     files = {reports / "figures" / name: text for name, text in figure_files(reports)}
     for path in set((reports / "figures").glob("*.*")) - set(files):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,20 +21,27 @@ def built_papers(root: Path = ROOT) -> list[str]:
     return [paper for paper in PAPERS if (root / paper / "train.py").is_file()]
 
 
-@lru_cache
 def experiments(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, dict]:
     """key -> entry of `python train.py --list-experiments`. Raises `RunError` if the command fails."""
-    return {entry["key"]: entry for entry in _ask(paper, root, "--list-experiments", "--preset", preset)}
+    return {entry["key"]: entry for entry in ask(paper, preset, root)["experiments"]}
+
+
+def switches(paper: str, root: Path = ROOT) -> list[dict]:
+    """The entries of `python train.py --list-switches`. Raises `RunError` if the command fails."""
+    return ask(paper, "demo", root)["switches"]
+
+
+def ask_all(root: Path = ROOT) -> None:
+    """Asks all papers side by side, for what needs all of them: most of an answer's time is the import of PyTorch."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda paper: ask(paper, "demo", root), built_papers(root)))
 
 
 @lru_cache
-def switches(paper: str, root: Path = ROOT) -> list[dict]:
-    """The entries of `python train.py --list-switches`."""
-    return _ask(paper, root, "--list-switches")
-
-
-def _ask(paper: str, root: Path, *flags: str) -> list[dict]:
-    answer = subprocess.run([sys.executable, "train.py", *flags], cwd=root / paper, capture_output=True, text=True)
+def ask(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, list[dict]]:
+    """The paper's experiments under this preset, and its switches. Raises `RunError` if the command fails."""
+    command = [sys.executable, "train.py", "--list-experiments", "--list-switches", "--preset", preset]
+    answer = subprocess.run(command, cwd=root / paper, capture_output=True, text=True)
     if answer.returncode != 0:
-        raise RunError(f"{paper}: {flags[0]} failed: {''.join(answer.stderr.strip().splitlines()[-1:])}")
+        raise RunError(f"{paper}: --list-experiments failed: {''.join(answer.stderr.strip().splitlines()[-1:])}")
     return json.loads(answer.stdout)

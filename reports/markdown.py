@@ -64,9 +64,7 @@ def joined(values: Any) -> str:
 
 
 def number_text(value: Value | None) -> str:
-    if value is None:
-        return "-"
-    return value.text(1 if value.mean >= 2 else 3)
+    return "-" if value is None else value.text
 
 
 def difference_text(row: Row) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from common.published import ANY, STANDS_FOR, Published, published, published_for
-from common.records import ROOT, Record
+from common.records import METRICS, ROOT, Record
 from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers, experiments
 
@@ -33,8 +33,12 @@ class Value:
     mean: float
     spread: float | None
     n: int
+    percent: bool = True
 
-    def text(self, digits: int = 1) -> str:
+    @property
+    def text(self) -> str:
+        """`62.2 ± 1.0`; a small measure with three digits."""
+        digits = 1 if self.percent or self.mean >= 2 else 3
         return f"{self.mean:.{digits}f}" + ("" if self.spread is None else f" ± {self.spread:.{digits}f}")
 
 
@@ -55,7 +59,7 @@ class Row:
         name = self.score + suffix
         found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else r.measures.get(column, r.measures.get(f"{column}_l2"))
                  for r in self.records]
-        return value_of([number for number in found if number is not None])
+        return value_of([number for number in found if number is not None], percent=column in METRICS)
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,11 @@ class Table:
         return any(row.value("R-1", "+adabn") for row in self.rows)
 
 
-def value_of(numbers: Sequence[float]) -> Value | None:
+def value_of(numbers: Sequence[float], *, percent: bool) -> Value | None:
     """None for no numbers."""
     if not numbers:
         return None
-    return Value(mean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+    return Value(mean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers), percent)
 
 
 def stands_for(source: str, target: str) -> tuple[str, str]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from common.published import STANDS_FOR, published
 from common.records import PAPERS, Record
 from reports.collect import read_results
-from reports.experiments import REPORTS, built_papers, experiments
+from reports.experiments import REPORTS, ask_all, built_papers, experiments
 from reports.sweep import Cell, Choice, planned_cells
 
 
 def status(reports: Path = REPORTS) -> str:
     """For every paper a line of counts, then every experiment with its pairs and seeds; "earlier": measured with another configuration."""
+    ask_all()
     lines = []
     for paper in PAPERS:
         if paper not in built_papers():
@@ -43,8 +44,9 @@ def _line(key: str, entry: Mapping, records: Sequence[Record], cells: Sequence[C
 
 def _not_run(key: str, runs_as: str, cells: Sequence[Cell]) -> str:
     """Planned, or not; or printed only for datasets that no synthetic domain stands in for."""
-    if any(cell.key == runs_as for cell in cells):
-        return "not run"
+    planned = [cell for cell in cells if cell.key == runs_as]
+    if planned:
+        return f"not run: needs {planned[0].target} and --data-root" if all(cell.real for cell in planned) else "not run"
     places = [{row.source, row.target} - set(STANDS_FOR.values()) for row in published(key.split("/")[0]).values() if row.key == key]
     needed = min(places, key=len, default=set())
     return f"not run, not planned{': needs ' + ', '.join(sorted(needed)) if needed else ''}"

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
@@ -41,11 +41,13 @@ class Cell:
     seed: int
     preset: str
     config_hash: str
+    flags: tuple[str, ...] = field(default=(), compare=False)   # of the command: how it runs, not what
+    real: bool = field(default=False, compare=False)            # needs a dataset that is not drawn here
 
     @property
-    def job(self) -> tuple[str, str, str, int, str]:
+    def job(self) -> tuple[str, str, str, int, str, tuple[str, ...], bool]:
         """What cells must share to run in one process."""
-        return (self.paper, self.source, self.target, self.seed, self.preset)
+        return (self.paper, self.source, self.target, self.seed, self.preset, self.flags, self.real)
 
     def matches(self, record: Record) -> bool:
         return self == Cell(record.paper, record.key, record.source, record.target, record.seed, record.preset, record.config_hash)
@@ -101,7 +103,8 @@ def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
         keys += [key for key in matching if _in_table(paper, key, choice.table)]
     runs = dict.fromkeys(table[key]["alias_of"] or key for key in keys)
     seeds = range(entry["seeds"]) if choice.seeds is None else choice.seeds
-    return [Cell(paper, key, entry["source"], entry["target"], seed, preset, table[key]["config_hash"]) for seed in seeds for key in runs]
+    how = tuple(entry.get("flags", ())), entry.get("real", False)
+    return [Cell(paper, key, entry["source"], entry["target"], seed, preset, table[key]["config_hash"], *how) for seed in seeds for key in runs]
 
 
 def _in_table(paper: str, key: str, pattern: str) -> bool:
@@ -134,16 +137,25 @@ def expected_seconds(cells: Sequence[Cell], root: Path = ROOT) -> dict[Cell, flo
     return expected
 
 
-def sweep(choice: Choice, *, jobs: int = 2, threads: int = 1, out: Path | None = None, dry_run: bool = False, root: Path = ROOT) -> None:
-    """Runs the missing cells, `jobs` processes at a time, longest first. Raises `RunError` at the end if a process failed."""
+def sweep(choice: Choice, *, jobs: int = 2, threads: int = 1, out: Path | None = None, data_root: Path | None = None, dry_run: bool = False,
+          root: Path = ROOT) -> None:
+    """Runs the missing cells, `jobs` processes at a time, longest first; those on real photographs only with `data_root`.
+
+    Raises `RunError` at the end if a process failed, and `InputError` if nothing is left to be planned.
+    """
     if jobs < 1 or threads < 1:
         raise InputError("--jobs and --threads must be positive")
     cells = planned_cells(choice, root)
+    if data_root is None:
+        left_out = sum(cell.real for cell in cells)
+        cells = [cell for cell in cells if not cell.real]
+        if left_out:
+            print(f"{left_out} cells on real photographs are left out: they need --data-root DIR", flush=True)
     collected = {paper: read_results(paper, root / "reports") for paper in {cell.paper for cell in cells}}
     folders = {paper: output_folder(paper, out, root) for paper in collected}
     kept = [cell for cell in cells if any(cell.matches(record) for record in collected[cell.paper])]
     missing = [cell for cell in cells if cell not in kept and not is_done(cell, folders[cell.paper])]
-    queue = plan_jobs(missing, expected_seconds(missing, root), folders, threads=threads, root=root)
+    queue = plan_jobs(missing, expected_seconds(missing, root), folders, threads=threads, data_root=data_root, root=root)
     print(f"{len(cells)} cells: {len(kept)} in reports/results, {len(cells) - len(kept) - len(missing)} in the output folder, {len(missing)} to run "
           f"in {len(queue)} processes, {jobs} at a time", flush=True)
     if dry_run:
@@ -155,15 +167,17 @@ def sweep(choice: Choice, *, jobs: int = 2, threads: int = 1, out: Path | None =
         raise RunError("\n".join([f"{len(failures)} failed; the same command goes on from here", *failures]))
 
 
-def plan_jobs(missing: Sequence[Cell], seconds: Mapping[Cell, float], folders: Mapping[str, Path], *, threads: int, root: Path = ROOT) -> list[Job]:
+def plan_jobs(missing: Sequence[Cell], seconds: Mapping[Cell, float], folders: Mapping[str, Path], *, threads: int, data_root: Path | None = None,
+              root: Path = ROOT) -> list[Job]:
     """One job for each paper, pair and seed, those that should take longest first."""
     groups: dict[tuple, list[Cell]] = {}
     for cell in missing:
         groups.setdefault(cell.job, []).append(cell)
     queue = []
-    for (paper, source, target, seed, preset), cells in groups.items():
+    for (paper, source, target, seed, preset, flags, real), cells in groups.items():
         command = [sys.executable, "train.py", "--preset", preset, "--source", source, "--target", target, "--seed", str(seed),
-                   "--threads", str(threads), "--out", str(folders[paper]), "--resume"]
+                   "--threads", str(threads), "--out", str(folders[paper]), "--resume", *flags]
+        command += ["--data-root", str(data_root.absolute())] if real and data_root else []
         queue.append(Job(
             name=f"{paper} {source}->{target} seed {seed}", command=tuple(command), folder=root / paper, threads=threads,
             log=folders[paper] / "logs" / f"{preset}+{source}+{target}+seed={seed}.log",

@@ -54,6 +54,9 @@ def test_switches_have_dotted_names_types_groups_and_the_values_of_every_preset(
     toy = Paper("toy", None, presets, [Experiment("toy/a/b", "b")], ("toy/a/b",), ("toy/a/b",))
     assert main(toy, None, ["--list-switches"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(entries))
+    assert main(toy, None, ["--list-switches", "--list-experiments"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both["switches"] == json.loads(json.dumps(entries)) and [entry["key"] for entry in both["experiments"]] == ["toy/a/b"]
 
 
 @pytest.mark.parametrize("paper", built_papers())

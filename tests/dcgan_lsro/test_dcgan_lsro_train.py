@@ -14,6 +14,7 @@ from PIL import Image
 
 from common import cli
 from common.backbones import split_batch_norm
+from common.datasets import load_dataset
 from common.datasets.synthetic import load_synthetic
 from common.records import ROOT, read_record
 from dcgan_lsro import evaluate, pictures
@@ -243,3 +244,8 @@ def test_multi_query_without_boxes_is_refused_and_left_out(finished, data_root, 
     assert "gt_bbox" in complaint(capsys)
     assert run_lsro(root, tmp_path / "out", rows=[BASELINE]) == 0
     assert set(record(tmp_path / "out", BASELINE).scores) == {"last", "last+dense256"}
+
+
+def test_a_camera_split_has_no_boxes_because_its_cameras_are_numbered_anew(data_root):
+    assert evaluate.multi_query_boxes(load_dataset("market1501", data_root))
+    assert not evaluate.multi_query_boxes(load_dataset("market1501@c456", data_root))

@@ -11,9 +11,9 @@ import pytest
 from common.errors import InputError, RunError
 from common.records import METRICS, ROOT
 from reports import sweep as sweeps
-from reports.experiments import built_papers, experiments
+from reports.experiments import ask, built_papers
 from reports.processes import Job, Progress, clock
-from reports.sweep import Choice, parse_seeds, planned_cells, sweep
+from reports.sweep import Choice, parse_seeds, plan_jobs, planned_cells, sweep
 
 # Writes a record a key; a key with "fails" ends it, one with "slow" waits to be stopped and then keeps what it has.
 FAKE = '''
@@ -22,9 +22,9 @@ flags = sys.argv[1:]
 keys = ["hhl/table2/a", "hhl/table2/b", "hhl/fig5/beta=1", "hhl/fig5/fails", "hhl/fig5/slow", "hhl/fig6/c"]
 salt = pathlib.Path("salt").read_text()
 if "--list-experiments" in flags:
-    print(json.dumps([{"key": k, "title": k, "alias_of": None, "score": "last", "demo": True, "overrides": {}, "config_hash": salt + k[-1]}
-                      for k in keys] + [{"key": "hhl/table3/a", "title": "", "alias_of": "hhl/table2/a", "score": "last", "demo": False,
-                                         "overrides": {}, "config_hash": salt + "a"}]))
+    rows = [{"key": k, "title": k, "alias_of": None, "score": "last", "demo": True, "overrides": {}, "config_hash": salt + k[-1]} for k in keys]
+    rows.append({**rows[0], "key": "hhl/table3/a", "title": "", "alias_of": "hhl/table2/a", "demo": False})
+    print(json.dumps({"experiments": rows, "switches": []}))
     sys.exit()
 given = dict(zip(flags[:-1], flags[1:]))
 out, pair, seed = pathlib.Path(given["--out"]), (given["--source"], given["--target"]), int(given["--seed"])
@@ -84,9 +84,9 @@ def root(tmp_path):
     (tmp_path / "hhl" / "train.py").write_text(FAKE)
     (tmp_path / "hhl" / "salt").write_text("x")
     (tmp_path / "reports" / "sweeps.toml").write_text(SWEEPS)
-    experiments.cache_clear()
+    ask.cache_clear()
     yield tmp_path
-    experiments.cache_clear()
+    ask.cache_clear()
 
 
 def keys(cells):
@@ -125,6 +125,18 @@ def test_a_pattern_without_experiment_is_refused(root):
         planned_cells(Choice(), root)
 
 
+def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(root, capsys):
+    entry = SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\nflags = ["--precision", "bf16"]')
+    (root / "reports" / "sweeps.toml").write_text(entry)
+    sweep(Choice(), dry_run=True, root=root)
+    assert capsys.readouterr().out.startswith("1 cells on real photographs are left out: they need --data-root DIR\n6 cells: ")
+    (real,) = [cell for cell in planned_cells(Choice(), root) if cell.real]
+    (job,) = plan_jobs([real], {real: 1.0}, {"hhl": root}, threads=1, data_root=root / "data", root=root)
+    assert job.command[-5:] == ("--resume", "--precision", "bf16", "--data-root", str(root / "data"))
+    sweep(Choice(), dry_run=True, data_root=root, root=root)
+    assert capsys.readouterr().out.startswith("7 cells: ")
+
+
 def test_seeds():
     assert parse_seeds("0-2,5,1") == (0, 1, 2, 5)
     for text in ("", "a", "3-1", "-1"):
@@ -154,7 +166,7 @@ def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
     sweep(Choice(table="table2"), dry_run=True, root=root)
     assert "1 in reports/results, 5 in the output folder, 0 to run" in capsys.readouterr().out
     (root / "hhl" / "salt").write_text("y")
-    experiments.cache_clear()
+    ask.cache_clear()
     sweep(Choice(table="table2"), dry_run=True, root=root)
     assert "0 in reports/results, 0 in the output folder, 6 to run" in capsys.readouterr().out
 

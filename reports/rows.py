@@ -55,10 +55,14 @@ class Row:
     stale: bool                   # the configuration has changed since
 
     def value(self, column: str, suffix: str = "") -> Value | None:
-        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name (`_l2` where the paper names none)."""
+        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name (`_l2` where the paper names none).
+
+        A measure belongs to the run and not to one of its scores, so it has no value with a suffix.
+        """
         name = self.score + suffix
-        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else r.measures.get(column, r.measures.get(f"{column}_l2"))
-                 for r in self.records]
+        measures = [{} if suffix else r.measures for r in self.records]
+        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else of_run.get(column, of_run.get(f"{column}_l2"))
+                 for r, of_run in zip(self.records, measures)]
         return value_of([number for number in found if number is not None], percent=column in METRICS)
 
 
@@ -114,7 +118,7 @@ class Table:
 
     @property
     def adapted(self) -> bool:
-        return any(row.value("R-1", "+adabn") for row in self.rows)
+        return any(row.value(column, "+adabn") for row in self.rows for column in self.columns)
 
 
 def value_of(numbers: Sequence[float], *, percent: bool) -> Value | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,19 @@ def fingerprint(arrays: Mapping) -> np.ndarray:
     return np.array(rows)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Each file begins and ends with one thread in PyTorch, where PyTorch is loaded (beside TensorFlow it is not)."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def formulas() -> SimpleNamespace:
     """The functions above; a paper's own conftest adds how its golden networks were filled."""
@@ -50,22 +64,30 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory) -> Path:
-    """Market-1501 and DukeMTMC-reID layouts of a few drawn people each, with their true masks as `<split>_mask/<stem>.png`."""
+def draw_data_root(tmp_path_factory) -> Callable[..., Path]:
+    """`draw_data_root(train_ids=6, test_ids=4)`: Market-1501 and DukeMTMC-reID layouts of drawn people, their true masks in `<split>_mask`."""
     from common.datasets.synthetic import load_synthetic
 
-    root = tmp_path_factory.mktemp("data")
-    for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
-        drawn = load_synthetic(name, root / "drawn", train_ids=6, test_ids=4).root
-        for split in ("bounding_box_train", "bounding_box_test", "query"):
-            people, masks = root / folder / split, root / folder / f"{split}_mask"
-            people.mkdir(parents=True)
-            masks.mkdir()
-            for path in (drawn / split).glob("*.jpg"):
-                pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
-                market = folder.startswith("Market")
-                if market or pid != "-1":
-                    stem = path.stem if market else f"{pid}_c{camera}_f{sequence}{frame}"
-                    shutil.copyfile(path, people / f"{stem}.jpg")
-                    shutil.copyfile(drawn / "masks" / split / f"{path.stem}.png", masks / f"{stem}.png")
-    return root
+    def draw(train_ids: int = 6, test_ids: int = 4) -> Path:
+        root = tmp_path_factory.mktemp("data")
+        for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
+            drawn = load_synthetic(name, root / "drawn", train_ids=train_ids, test_ids=test_ids).root
+            for split in ("bounding_box_train", "bounding_box_test", "query"):
+                people, masks = root / folder / split, root / folder / f"{split}_mask"
+                people.mkdir(parents=True)
+                masks.mkdir()
+                for path in (drawn / split).glob("*.jpg"):
+                    pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
+                    market = folder.startswith("Market")
+                    if market or pid != "-1":
+                        stem = path.stem if market else f"{pid}_c{camera}_f{sequence}{frame}"
+                        shutil.copyfile(path, people / f"{stem}.jpg")
+                        shutil.copyfile(drawn / "masks" / split / f"{path.stem}.png", masks / f"{stem}.png")
+        return root
+    return draw
+
+
+@pytest.fixture(scope="session")
+def data_root(draw_data_root) -> Path:
+    """Ten people a dataset, six of them to train on."""
+    return draw_data_root()

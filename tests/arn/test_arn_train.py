@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,28 +16,11 @@ from arn.config import PRESETS
 from arn.experiments import ARN
 from arn.train import learning_rates, train
 from common import cli
-from common.datasets.synthetic import load_synthetic
 from common.records import ROOT, read_record
 
 TINY = ("--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 2 --recipe.batch 8 --recipe.ids 2 --latent.width 8 --threads 1").split()
 ROWS = [f"arn/{row}" for row in ("ablation/baseline", "ablation/rec", "ablation/full")]
 RELEASED = "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 --recipe.epochs 1".split()
-
-
-@pytest.fixture(scope="session")
-def data_root(tmp_path_factory) -> Path:
-    """Market-1501 and DukeMTMC-reID layouts of a few drawn people each."""
-    root = tmp_path_factory.mktemp("data")
-    for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
-        drawn = load_synthetic(name, root / "drawn", train_ids=6, test_ids=4).root
-        for split in ("bounding_box_train", "bounding_box_test", "query"):
-            (root / folder / split).mkdir(parents=True)
-            for path in (drawn / split).glob("*.jpg"):
-                pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
-                market = folder.startswith("Market")
-                if market or pid != "-1":
-                    shutil.copyfile(path, root / folder / split / (path.name if market else f"{pid}_c{camera}_f{sequence}{frame}.jpg"))
-    return root
 
 
 def command(data_root: Path, out: Path, *flags: str, rows=("arn/ablation/full",)) -> list[str]:

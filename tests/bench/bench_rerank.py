@@ -1,6 +1,6 @@
 """Time and memory of k-reciprocal re-ranking at the sizes of Market-1501 and MSMT17, 256-d. Run by hand on a quiet machine:
 
-    python tests/bench/bench_rerank.py [market|msmt17] [--library numpy|torch]
+    python tests/bench/bench_rerank.py [market|msmt17] [--backend numpy|torch]
 
 Extra memory is the growth of the process's peak resident size over what it held with the features (Linux).
 """
@@ -48,11 +48,11 @@ def _kilobytes(field: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="k-reciprocal re-ranking (20, 6, 0.3)")
     parser.add_argument("size", choices=SIZES, nargs="?", default="market")
-    parser.add_argument("--library", choices=("numpy", "torch"), default="numpy")
+    parser.add_argument("--backend", choices=("numpy", "torch"), default="numpy")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     sets = features(*SIZES[options.size])
-    if options.library == "torch":
+    if options.backend == "torch":
         sets = tuple(map(torch.from_numpy, sets))
     Path("/proc/self/clear_refs").write_text("5")   # sets the peak to the present size
     before = _kilobytes("VmRSS")
@@ -60,7 +60,7 @@ def main() -> None:
     times = [rerank_all(*sets) for _ in range(options.repeats)]
     processor = (time.process_time() - processor) / options.repeats
     extra = (_kilobytes("VmHWM") - before) / 1024
-    print(f"{options.size} {options.library}: median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, "
+    print(f"{options.size} {options.backend}: median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, "
           f"{processor:.2f} CPU s each, {extra:.0f} MB beyond the features")
 
 

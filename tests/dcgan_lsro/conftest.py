@@ -10,14 +10,6 @@ import torch
 from torch import nn
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def formulas(formulas) -> SimpleNamespace:
     """The formulas of all papers, and `fill`."""

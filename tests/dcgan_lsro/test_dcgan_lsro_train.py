@@ -15,7 +15,6 @@ from PIL import Image
 from common import cli
 from common.backbones import split_batch_norm
 from common.datasets import load_dataset
-from common.datasets.synthetic import load_synthetic
 from common.records import ROOT, read_record
 from dcgan_lsro import evaluate, pictures
 from dcgan_lsro import train as training
@@ -30,14 +29,11 @@ ROWS = [BASELINE, LSRO_24K, *(f"dcgan_lsro/{row}" for row in ("table2/all_in_one
 
 
 @pytest.fixture(scope="session")
-def data_root(tmp_path_factory) -> Path:
-    """Market-1501's layout and ten drawn people."""
-    root = tmp_path_factory.mktemp("data")
-    drawn = load_synthetic("synthetic-market", root / "drawn", train_ids=6, test_ids=4).root
+def data_root(draw_data_root) -> Path:
+    """With the queries as boxes drawn by hand."""
+    root = draw_data_root()
     market = root / "Market-1501-v15.09.15"
-    for split in ("bounding_box_train", "bounding_box_test", "query"):
-        shutil.copytree(drawn / split, market / split)
-    shutil.copytree(drawn / "query", market / "gt_bbox")
+    shutil.copytree(market / "query", market / "gt_bbox")
     return root
 
 

@@ -17,14 +17,6 @@ class HalfDrop(nn.Module):
         return x * (torch.arange(x.numel()).reshape(x.shape) % 2 * 2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def formulas(formulas) -> SimpleNamespace:
     """The formulas of all papers, fingerprints in float32, and: `scattered`, a float32 tensor; `fill`; `HalfDrop`."""

@@ -19,14 +19,6 @@ from spgan.reid.model import build_network, freeze, local_pool, parameter_groups
 THIN = NetConfig(backbone="thin", weights="none", height=64, width=32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def batch(formulas):
     return torch.from_numpy(formulas.scatter("batch", 8, 3, 64, 32)).float(), torch.arange(8) % 4

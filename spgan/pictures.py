@@ -42,7 +42,7 @@ def draw(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset
 def translations(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample], path: Path,
                  people: int = 5) -> None:
     """Source images (rows), their translations by the rows of Table 2 that this output folder holds, by this run, and a target image beside."""
-    columns = {"source": source.train, **other_rows(run, config, source, target), run.experiment.runs_as.split("/", 1)[1]: fakes}
+    columns = {"source": source.train, **other_rows(run, config, source, target), run.experiment.runs_as.rsplit("/", 1)[1]: fakes}
     chosen = [int(i * len(source.train) / people) for i in range(people)]
     beside = [target.train[int((i + 0.5) * len(target.train) / people)] for i in range(people)]
     rows = [[*(read_image(samples[i].path) for samples in columns.values()), read_image(other.path)] for i, other in zip(chosen, beside)]

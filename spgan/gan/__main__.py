@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")   # before TensorFlow: its start-up notices
-
-import keras
-import tensorflow as tf
 
 from common.errors import InputError, RunError
 from common.files import write_atomic
 from common.runs import Workspace
 from spgan.config import GanConfig, TranslateConfig
+from spgan.gan.quiet import keras, tf
 from spgan.gan.train import train_gan
 from spgan.gan.translate import translate
 
@@ -52,6 +47,7 @@ def run(job: dict) -> None:
 def main(path: Path) -> int:
     """0; 2 and 1 for an `InputError` and a `RunError`, whose text is then in `<job>.error`; 130 when stopped."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    tf.get_logger().setLevel(logging.ERROR)   # the legacy sampler is deprecated, which is why it has a switch
     try:
         run(json.loads(path.read_text()))
     except (InputError, RunError) as error:

@@ -212,4 +212,7 @@ PRESETS: dict[str, ARNConfig] = {
         recipe=RecipeConfig(ei_bn_eval=False, source_split="all", sampler="uniform"),
     ),
     "blog": _BLOG,
+    # real photographs without ImageNet weights, for a GPU: the missing stage starts at random and at 0.1, and E_I then stays as it is
+    "scratch": dataclasses.replace(
+        _BLOG, net=NetConfig(weights="none"), pretrain=PretrainConfig(lr=0.1), lr=RateConfig(ei=0.0, latent=0.01, cls=0.02)),
 }

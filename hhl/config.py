@@ -174,6 +174,7 @@ def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
 
 _RELEASED = HHLConfig()
 _PAPER_STARGAN = dataclasses.replace(_RELEASED.stargan, height=128, width=64, iterations=200_000, lr_decay="true_linear")
+_FROM_SCRATCH = {"base_lr": 0.1, "embed_lr": 0.1, "baseline_embed_lr": 0.1}   # every layer starts at random, so all learn at a new layer's rate
 
 PRESETS: dict[str, HHLConfig] = {
     # the paper's reading (FC-1024 and FC-128 learn like the backbone), small enough for 2 CPU cores; deviations: a thin ResNet
@@ -191,4 +192,14 @@ PRESETS: dict[str, HHLConfig] = {
     # section 2.4.2 of the blog: new layers at 0.1
     "blog": dataclasses.replace(
         _RELEASED, recipe=dataclasses.replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1), stargan=_PAPER_STARGAN),
+    # real photographs without ImageNet weights: 30 epochs on the source in their place, then the paper's network and schedule; for a GPU
+    "scratch": dataclasses.replace(
+        _RELEASED, net=NetConfig(weights="none"), recipe=RecipeConfig(pretrain_epochs=30, **_FROM_SCRATCH), stargan=_PAPER_STARGAN),
+    # the same for 2 CPU cores: ResNet-18 at 128x64, the demo's short schedule about twice, its StarGAN at twice the size
+    "scratch_cpu": HHLConfig(
+        net=NetConfig(backbone="resnet18", weights="none", height=128, width=64),
+        recipe=RecipeConfig(epochs=8, pretrain_epochs=15, drop_epoch=6, batch_scale=0.5, **_FROM_SCRATCH),
+        stargan=StarGANConfig(height=128, width=64, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=16, d_layers=5,
+                              iterations=1100, batch=8, lr=2e-4, n_critic=3, lr_decay="true_linear", lambda_idt=10.0),
+    ),
 }

@@ -167,4 +167,8 @@ PRESETS: dict[str, PTGANConfig] = {
     # (`id_loss=l2`) with the printed weight would freeze the person, which the paper's own figure does not show: it stays a switch
     "paper": dataclasses.replace(
         _DEFAULT, net=NetConfig(backbone=GOOGLENET), gan=GANConfig(lr_d=1e-4, epochs=40, decay="none")),
+    # real photographs without ImageNet weights or a segmentation network, for a GPU: a GAN of 20 epochs with a soft ellipse for a mask
+    "scratch": dataclasses.replace(
+        _DEFAULT, net=NetConfig(weights="none"), recipe=RecipeConfig(base_lr=0.1), masks=MaskConfig(kind="gaussian"),
+        gan=GANConfig(height=128, width=64, load_height=144, load_width=72, epochs=20, decay_epoch=10, batch=4)),
 }

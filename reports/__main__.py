@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--threads", type=int, default=1, help="CPU threads of each")
     run.add_argument("--out", type=Path, metavar="DIR", help="output goes to DIR/<paper>; default: runs/ in each paper's folder")
     run.add_argument("--data-root", type=Path, metavar="DIR", help="where the real datasets are; without it, only what is drawn here runs")
+    run.add_argument("--gpu", action="store_true", help="also the cells that would take days without a GPU")
     run.add_argument("--dry-run", action="store_true", help="say what would be run, and stop")
     gather = commands.add_parser("collect", help="take finished runs into reports/results")
     gather.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="the --out folder of a run (hhl/runs, say)")
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "sweep":
             choice = Choice(arguments.paper, arguments.table, arguments.pairs, parse_seeds(arguments.seeds) if arguments.seeds else None)
             sweep(choice, jobs=arguments.jobs, threads=arguments.threads, out=arguments.out, data_root=arguments.data_root,
-                  dry_run=arguments.dry_run)
+                  gpu=arguments.gpu, dry_run=arguments.dry_run)
         elif arguments.command == "collect":
             print("\n".join(collect(arguments.folders, replace=arguments.replace)))
         elif arguments.command == "status":

@@ -49,6 +49,7 @@ class Claim:
     column: tuple[str, str] = ("", "")     # column of the published rows, where it is not called like the measure or the metric
     origin: str = "paper"                  # who says so: paper | blog | ours (a question that nobody published)
     where: str = ""                        # "Table 2"
+    preset: str = "demo"                   # that our records were made under
     headline: bool = False                 # shown in the README's first table; one a paper
     against: str = ""                      # why the published numbers themselves do not bear the claim out
 
@@ -144,9 +145,9 @@ def _reversed(pair: str) -> str:
 
 # ---------------------------------------------------------------- against the records
 
-def measured(claim: Claim, records: Sequence[Record], *, preset: str = "demo") -> Difference | None:
+def measured(claim: Claim, records: Sequence[Record]) -> Difference | None:
     """The paired difference, over the seeds that every key of the claim has; None if there is none."""
-    mine = [record for record in records if (record.preset, f"{record.source}->{record.target}") == (preset, claim.measured_on)]
+    mine = [record for record in records if (record.preset, f"{record.source}->{record.target}") == (claim.preset, claim.measured_on)]
     sides = [{key: _by_seed(key.removeprefix("-"), claim, side, mine) for key in _members(keys)}
              for side, keys in enumerate((claim.left, claim.right))]
     seeds = sorted(set.intersection(*(set(values) for side in sides for values in side.values())))

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.published import Published
 from common.tables import BAND
-from reports.rows import Row, Table, Value, pair_text
+from reports.rows import SCRATCH, Row, Table, Value, pair_text
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -28,6 +28,7 @@ def result_markdown(table: Table) -> str:
     body = [_cells(table, row) for row in table.rows]
     caption = f"**{table.title}**, measured on {table.source} → {table.target}" if table.source != table.target else \
         f"**{table.title}**, measured on {table.source}"
+    caption += f", preset {table.preset}" * (table.preset != "demo")
     stands = f", published on {pair_text(*table.stands_for)}" if table.synthetic and table.printed else ""
     idle = f"\n\nNot run: {'; '.join(table.idle)}." if table.idle else ""
     return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}{idle}"
@@ -89,10 +90,10 @@ def switches_markdown(entries: Sequence[dict], source: str) -> str:
 
 
 def values_text(values: dict[str, Any]) -> str:
-    """`256; demo 64`: the value of most presets, then those that differ, named."""
+    """`256; demo 64`: the value of most presets, rather a source's than the demo's, then those that differ, named."""
     texts = {preset: value_text(value) for preset, value in values.items()}
-    counts = [list(texts.values()).count(text) for text in texts.values()]
-    usual = list(texts.values())[counts.index(max(counts))]
+    counted = [text for preset, text in sorted(texts.items(), key=lambda entry: entry[0] == "demo") if not preset.startswith(SCRATCH)]
+    usual = max(counted, key=counted.count)
     others: dict[str, list[str]] = {}
     for preset, text in texts.items():
         if text != usual:

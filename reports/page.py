@@ -23,7 +23,7 @@ from reports.coverage import Item, read_coverage
 from reports.experiments import REPORTS, built_papers
 from reports.figures import figure_data, figure_specs, keys_of, papers_of
 from reports.markdown import difference_text, number_text, published_number
-from reports.rows import TITLES, Row, Table, entries_of, pair_text, planned_pairs, row_of, tables
+from reports.rows import TITLES, Row, Table, entries_of, pair_text, planned_pairs, planned_photographs, row_of, tables
 from reports.svg import STYLE, draw_panel
 
 if sys.version_info >= (3, 11):
@@ -31,6 +31,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+PHOTOGRAPHS = "photographs"   # the section of claims.toml about real ones
 MISSING = {"title": "", "alias_of": None, "score": "last", "config_hash": ""}   # a key that its paper does not list yet
 RANK_COLUMNS = ("R-1", "R-5", "R-10", "R-20", "mAP")
 VERDICTS = {"holds": "claims hold", "undecided": "undecided", "reversed": "reversed", "not run": "not run"}
@@ -44,12 +45,13 @@ def page(reports: Path = REPORTS) -> str:
     claims = [claim_view(claim, records) for claim in all_claims(reports)]
     figures = [figure_view(spec, claims, reports) for spec in figure_specs(reports)]
     context = {
-        "plot_style": Markup(STYLE), "claims": claims, "titles": TITLES, "verdicts": VERDICTS,
+        "plot_style": Markup(STYLE), "claims": claims, "titles": TITLES | {PHOTOGRAPHS: "photographs"}, "verdicts": VERDICTS,
         "counts": Counter(claim["verdict"] for claim in claims), "records": sum(len(found) for found in records.values()),
         "baselines": baselines(records), "overview": next(figure for figure in figures if figure["name"] == "overview"),
         "questions": [figure for figure in figures if figure["question"]],
         "papers": [paper_view(paper, claims, figures, records[paper], reports) for paper in PAPERS],
-        "across": [claim for claim in claims if claim["paper"] not in PAPERS], "coverage": coverage_view(records, reports),
+        "across": [claim for claim in claims if claim["paper"] not in (*PAPERS, PHOTOGRAPHS)], "coverage": coverage_view(records, reports),
+        "photographs": photographs(claims, reports),
     }
     return environment.get_template("index.html.j2").render(context)
 
@@ -84,7 +86,7 @@ def claim_view(claim: Claim, records: Mapping[str, Sequence[Record]]) -> dict[st
     return {"paper": claim.paper, "text": claim.text, "where": claim.where, "origin": claim.origin, "headline": claim.headline,
             "against": claim.against, "keys": claim.keys, "pair": pair_text(*claim.pair.split("->")), "published": versus(claimed(claim), claim),
             "measured": versus((found.left, found.right), claim) if found else "", "difference": difference_view(claim, found),
-            "verdict": said.split(" (")[0], "said": said, "anchor": anchor(_runs_as(claim.keys[0]), source, target, "demo"),
+            "verdict": said.split(" (")[0], "said": said, "anchor": anchor(_runs_as(claim.keys[0]), source, target, claim.preset),
             "link": published_file(claim.paper).get("link", "")}
 
 
@@ -159,9 +161,18 @@ def needs(table: Table) -> str:
     """What it takes to measure a table that is not measured."""
     if table.paper not in built_papers():
         return f"{TITLES[table.paper]} is not built yet"
+    if table.scratch:
+        return photographs_needed(table)
     if table.synthetic and (table.source, table.target) in planned_pairs(table.paper):
         return f"python -m reports sweep --paper {table.paper} --table {table.name} --pairs '{table.source}->{table.target}'"
     return f"cd {table.paper} && python train.py --preset released --source {table.source} --target {table.target} --data-root DIR"
+
+
+def photographs_needed(table: Table) -> str:
+    """The command that measures it."""
+    place = (table.source, table.target, table.preset)
+    gpu = any(planned_photographs(table.paper, row.key).get(place) for row in table.rows)
+    return f"python -m reports sweep --paper {table.paper} --pairs '{table.source}->{table.target}' --data-root DIR" + " --gpu" * gpu
 
 
 def figure_view(spec: Mapping[str, Any], claims: Sequence[dict], reports: Path) -> dict[str, Any]:
@@ -178,7 +189,7 @@ def paper_view(paper: str, claims: Sequence[dict], figures: Sequence[dict], reco
     own = [figure for figure in figures if figure["papers"] == [paper] and not figure["question"]]
     drawn = {name for figure in own if figure["kind"] in ("curve", "heatmap") for name in figure["tables"]}
     first = planned_pairs(paper)[0]
-    found = tables(paper, reports)
+    found = [table for table in tables(paper, reports) if not table.scratch]
     shown = [table for table in found if table.name not in drawn and (table.measured or (table.printed and (table.source, table.target) == first))]
     about = published_file(paper)
     return {"name": paper, "title": TITLES[paper], "cited": about.get("title", ""), "link": about.get("link", ""), "built": paper in built_papers(),
@@ -207,7 +218,15 @@ def _other(row: Published, columns: Sequence[str]) -> dict[str, Any]:
             "cells": [published_number(row, column) for column in columns]}
 
 
-# ---------------------------------------------------------------- pictures and records
+# ---------------------------------------------------------------- real photographs, pictures, records
+
+def photographs(claims: Sequence[dict], reports: Path) -> dict[str, Any]:
+    """What was, or is to be, measured on real photographs with networks that start at random: tables of all papers, claims."""
+    found = [table for paper in PAPERS for table in tables(paper, reports) if table.scratch]
+    views = [{**table_view(table), "title": f"{TITLES[table.paper]}, {table.title}"} for table in found]
+    return {"tables": [view for view in views if view["measured"]], "idle": [view for view in views if not view["measured"]],
+            "claims": [claim for claim in claims if claim["paper"] == PHOTOGRAPHS]}
+
 
 def pictures(paper: str, reports: Path) -> list[dict[str, Any]]:
     """The picture sheets that `collect` has kept: of people that a program has drawn."""

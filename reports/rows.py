@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -22,6 +23,7 @@ else:
 
 TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
 NAMES = {"market1501": "Market", "dukemtmc": "Duke", "cuhk03": "CUHK03", "msmt17": "MSMT17", "prid2011": "PRID", "any": "any"}
+SCRATCH = "scratch"   # how the presets begin that train on real photographs without ImageNet weights
 DRAWN = {real: synthetic for synthetic, real in STANDS_FOR.items()}   # the synthetic domain that stands in for a dataset
 PERCENT = "%"
 
@@ -105,7 +107,12 @@ class Table:
     @property
     def comparable(self) -> bool:
         """Whether the data and the preset are the paper's, so that a difference of the numbers means something."""
-        return self.preset != "demo" and not self.synthetic
+        return self.preset != "demo" and not self.scratch and not self.synthetic
+
+    @property
+    def scratch(self) -> bool:
+        """Real photographs, networks that start at random."""
+        return self.preset.startswith(SCRATCH)
 
     @property
     def printed(self) -> bool:
@@ -134,17 +141,33 @@ def stands_for(source: str, target: str) -> tuple[str, str]:
 
 
 def pair_text(source: str, target: str) -> str:
-    """`Duke → Market`; one name where source and target are the same dataset."""
-    first, second = (NAMES.get(STANDS_FOR.get(name, name), name) for name in (source, target))
+    """`Duke → Market`, `Market c123 → Market c456`; one name where both are the same dataset. "synthetic" in front means both sides."""
+    first, second = (_name(name) for name in (source, target))
     drawn = "synthetic " if source in STANDS_FOR else ""
-    return drawn + (first if source == target else f"{first} → {second}")
+    real = "real " if drawn and target not in STANDS_FOR else ""
+    return drawn + (first if source == target else f"{first} → {real}{second}")
+
+
+def _name(dataset: str) -> str:
+    name, _, cameras = STANDS_FOR.get(dataset, dataset).partition("@")
+    return " ".join(filter(None, (NAMES.get(name, name), cameras)))
 
 
 @lru_cache
 def planned_pairs(paper: str, root: Path = ROOT) -> tuple[tuple[str, str], ...]:
     """The pairs that `sweeps.toml` has for a paper, the main one first."""
-    entries = tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"]
-    return tuple(dict.fromkeys((entry["source"], entry["target"]) for entry in entries if entry["paper"] == paper))
+    return tuple(dict.fromkeys((entry["source"], entry["target"]) for entry in _sweeps(root) if entry["paper"] == paper and not entry.get("real")))
+
+
+def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[tuple[str, str, str], bool]:
+    """Where `sweeps.toml` wants a key on real photographs: (source, target, preset) -> whether it needs a GPU."""
+    return {(entry["source"], entry["target"], entry.get("preset", "demo")): entry.get("gpu", False) for entry in _sweeps(root)
+            if entry["paper"] == paper and entry.get("real") and any(fnmatchcase(key, pattern) for pattern in entry["keys"])}
+
+
+@lru_cache
+def _sweeps(root: Path) -> list[dict]:
+    return tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"]
 
 
 def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
@@ -157,11 +180,14 @@ def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
         for source, target, preset in _places(paper, keys, entries, records):
             rows = [row_of(paper, key, entries[key], source, target, preset, records) for key in keys]
             found.append(_table(paper, name, source, target, preset, rows))
-    return found
+    return [table for table in found if table.rows or not table.scratch]
 
 
 def _table(paper: str, name: str, source: str, target: str, preset: str, rows: Sequence[Row]) -> Table:
-    """Without the rows that neither side has run, but for those of a printed table on the main pair."""
+    """Without the rows that neither side has run, but for those of a printed table on the main pair. Real photographs: what is planned or run."""
+    if preset.startswith(SCRATCH):
+        planned = [row for row in rows if (source, target, preset) in planned_photographs(paper, row.key) or (row.records and row.runs_as == row.key)]
+        return Table(paper, name, source, target, preset, tuple(planned))
     if (source, target) == planned_pairs(paper)[0] and any(row.published for row in rows):
         return Table(paper, name, source, target, preset, tuple(rows))
     kept = tuple(row for row in rows if row.published or row.records)
@@ -194,7 +220,8 @@ def _places(paper: str, keys: Sequence[str], entries: dict[str, dict], records: 
         ran = {(r.source, r.target) for r in records if r.key in runs and r.preset == "demo"}
         wanted = [pair for pair in planned_pairs(paper) if pair in ran] or list(planned_pairs(paper)[:1])
     yield from ((source, target, "demo") for source, target in dict.fromkeys(wanted))
-    yield from dict.fromkeys((r.source, r.target, r.preset) for r in records if r.key in runs and r.preset != "demo")
+    others = [(r.source, r.target, r.preset) for r in records if r.key in runs and r.preset != "demo"]
+    yield from dict.fromkeys([*others, *(place for key in keys for place in planned_photographs(paper, key))])
 
 
 def row_of(paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]) -> Row:

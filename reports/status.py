@@ -46,7 +46,8 @@ def _not_run(key: str, runs_as: str, cells: Sequence[Cell]) -> str:
     """Planned, or not; or printed only for datasets that no synthetic domain stands in for."""
     planned = [cell for cell in cells if cell.key == runs_as]
     if planned:
-        return f"not run: needs {planned[0].target} and --data-root" if all(cell.real for cell in planned) else "not run"
+        needed = [planned[0].target.partition("@")[0], *(["a GPU"] if planned[0].gpu else [])] if all(cell.real for cell in planned) else []
+        return f"not run{': needs ' * bool(needed)}{' and '.join(needed)}"
     places = [{row.source, row.target} - set(STANDS_FOR.values()) for row in published(key.split("/")[0]).values() if row.key == key]
     needed = min(places, key=len, default=set())
     return f"not run, not planned{': needs ' + ', '.join(sorted(needed)) if needed else ''}"

@@ -43,6 +43,7 @@ class Cell:
     config_hash: str
     flags: tuple[str, ...] = field(default=(), compare=False)   # of the command: how it runs, not what
     real: bool = field(default=False, compare=False)            # needs a dataset that is not drawn here
+    gpu: bool = field(default=False, compare=False)             # would take days without one
 
     @property
     def job(self) -> tuple[str, str, str, int, str, tuple[str, ...], bool]:
@@ -103,7 +104,7 @@ def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
         keys += [key for key in matching if _in_table(paper, key, choice.table)]
     runs = dict.fromkeys(table[key]["alias_of"] or key for key in keys)
     seeds = range(entry["seeds"]) if choice.seeds is None else choice.seeds
-    how = tuple(entry.get("flags", ())), entry.get("real", False)
+    how = tuple(entry.get("flags", ())), entry.get("real", False), entry.get("gpu", False)
     return [Cell(paper, key, entry["source"], entry["target"], seed, preset, table[key]["config_hash"], *how) for seed in seeds for key in runs]
 
 
@@ -137,9 +138,9 @@ def expected_seconds(cells: Sequence[Cell], root: Path = ROOT) -> dict[Cell, flo
     return expected
 
 
-def sweep(choice: Choice, *, jobs: int = 2, threads: int = 1, out: Path | None = None, data_root: Path | None = None, dry_run: bool = False,
-          root: Path = ROOT) -> None:
-    """Runs the missing cells, `jobs` processes at a time, longest first; those on real photographs only with `data_root`.
+def sweep(choice: Choice, *, jobs: int = 2, threads: int = 1, out: Path | None = None, data_root: Path | None = None, gpu: bool = False,
+          dry_run: bool = False, root: Path = ROOT) -> None:
+    """Runs the missing cells, `jobs` processes at a time, longest first; those on real photographs only with `data_root`, some only with `gpu`.
 
     Raises `RunError` at the end if a process failed, and `InputError` if nothing is left to be planned.
     """
@@ -147,10 +148,9 @@ def sweep(choice: Choice, *, jobs: int = 2, threads: int = 1, out: Path | None =
         raise InputError("--jobs and --threads must be positive")
     cells = planned_cells(choice, root)
     if data_root is None:
-        left_out = sum(cell.real for cell in cells)
-        cells = [cell for cell in cells if not cell.real]
-        if left_out:
-            print(f"{left_out} cells on real photographs are left out: they need --data-root DIR", flush=True)
+        cells = _without(cells, [cell for cell in cells if cell.real], "on real photographs", "--data-root DIR")
+    if not gpu:
+        cells = _without(cells, [cell for cell in cells if cell.gpu], "for a GPU", "--gpu")
     collected = {paper: read_results(paper, root / "reports") for paper in {cell.paper for cell in cells}}
     folders = {paper: output_folder(paper, out, root) for paper in collected}
     kept = [cell for cell in cells if any(cell.matches(record) for record in collected[cell.paper])]
@@ -165,6 +165,12 @@ def sweep(choice: Choice, *, jobs: int = 2, threads: int = 1, out: Path | None =
     print("\n".join(_what_next(cells, kept, folders)))
     if failures:
         raise RunError("\n".join([f"{len(failures)} failed; the same command goes on from here", *failures]))
+
+
+def _without(cells: Sequence[Cell], left_out: Sequence[Cell], which: str, needed: str) -> list[Cell]:
+    if left_out:
+        print(f"{len(left_out)} cells {which} are left out: they need {needed}", flush=True)
+    return [cell for cell in cells if cell not in left_out]
 
 
 def plan_jobs(missing: Sequence[Cell], seconds: Mapping[Cell, float], folders: Mapping[str, Path], *, threads: int, data_root: Path | None = None,

@@ -96,7 +96,7 @@ def test_only_seeds_that_every_side_has_count():
 def test_other_presets_and_pairs_do_not_count():
     records = runs(L_CD=[60, 62], baseline_source=[44, 45])
     assert measured(claim(L_CD, BASE), [replace(r, preset="released") for r in records]) is None
-    assert measured(claim(L_CD, BASE), [replace(r, preset="released") for r in records], preset="released").n == 2
+    assert measured(claim(L_CD, BASE, preset="released"), [replace(r, preset="released") for r in records]).n == 2
     assert measured(claim(L_CD, BASE, measured_on="synthetic-market->synthetic-duke"), records) is None
 
 
@@ -146,9 +146,9 @@ def test_both_ways_exchanges_the_domains():
 
 
 def test_no_claim_stands_twice():
-    statements = [(c.left, c.right, c.relation, c.metric, c.score, c.measure, c.pair) for c in all_claims()]
+    statements = [(c.left, c.right, c.relation, c.metric, c.score, c.measure, c.measured_on) for c in all_claims()]
     assert len(set(statements)) == len(statements)
-    assert len({(c.text, c.pair) for c in all_claims()}) == len(all_claims())
+    assert len({(c.text, c.measured_on) for c in all_claims()}) == len(all_claims())
 
 
 @pytest.mark.parametrize("paper", PAPERS)

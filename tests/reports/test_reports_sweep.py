@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from common.datasets.cameras import parse_split
 from common.errors import InputError, RunError
 from common.records import METRICS, ROOT
 from reports import sweep as sweeps
@@ -137,6 +138,14 @@ def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(r
     assert capsys.readouterr().out.startswith("7 cells: ")
 
 
+def test_cells_for_a_gpu_wait_to_be_asked_for(root, capsys):
+    (root / "reports" / "sweeps.toml").write_text(SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\ngpu = true'))
+    sweep(Choice(), dry_run=True, data_root=root, root=root)
+    assert capsys.readouterr().out.startswith("1 cells for a GPU are left out: they need --gpu\n6 cells: ")
+    sweep(Choice(), dry_run=True, data_root=root, gpu=True, root=root)
+    assert capsys.readouterr().out.startswith("7 cells: ")
+
+
 def test_seeds():
     assert parse_seeds("0-2,5,1") == (0, 1, 2, 5)
     for text in ("", "a", "3-1", "-1"):
@@ -216,4 +225,7 @@ def test_the_committed_sweeps_name_papers_keys_and_pairs_that_exist():
     for paper in built_papers():
         cells = planned_cells(Choice(paper=paper))
         assert cells and json.loads(json.dumps(sorted({cell.seed for cell in cells})))[0] == 0
-        assert {cell.source for cell in cells} | {cell.target for cell in cells} <= {"synthetic-duke", "synthetic-market"}
+        drawn = {"synthetic-duke", "synthetic-market"}
+        assert all({cell.source, cell.target} <= drawn or cell.real for cell in cells)
+        for name in {cell.source for cell in cells} | {cell.target for cell in cells}:
+            parse_split(name)   # an InputError for a split that cannot be

@@ -79,7 +79,7 @@ class RecipeConfig:
     pretrain_epochs: int = 0   # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
     lr: float = 1e-3   # of the backbone; Caffe, IDE, IDE+; the blog's IDE (train.py): 0.01
     head_lr_factor: float = 10.0   # the head's rate over the backbone's; IDE, IDE+: 10; Caffe: 2 (translated images), 1 (baselines)
-    lr_scale: float = 1.0   # times both rates: 30 in the demo, so that keys keep the paper's numbers
+    lr_scale: float = 1.0   # times both rates: 3 in the demo, so that keys keep the paper's numbers
     schedule: Literal["paper", "caffe"] = "paper"   # paper: `epochs` and one drop; caffe: 50,000 steps, drops at 20,000 and 40,000
     epochs: int = 50   # paper; IDE, IDE+: 60
     drop_epoch: int = 40   # rates x 0.1 from here; the released call of the scheduler takes effect one epoch early in today's PyTorch
@@ -160,12 +160,12 @@ _DEFAULT = SPGANConfig()
 
 PRESETS: dict[str, SPGANConfig] = {
     # small enough for 2 CPU cores; deviations: a thin ResNet pretrained on the source instead of ImageNet's ResNet-50, 4 epochs instead of 50 with
-    # rates x 30; GANs of a quarter of the channels and 3 blocks at 64x32 whose output is input + change, batches of 4, 1.25 passes
+    # rates x 3; GANs of a quarter of the channels and 3 blocks at 64x32 whose output is input + change, batches of 4, 1.25 passes
     "demo": SPGANConfig(
         gan=GanConfig(height=64, width=32, load_height=72, load_width=36, g_channels=16, blocks=3, residual=True, d_channels=16, sia_channels=8,
                       epochs=1.25, batch=4),
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        recipe=RecipeConfig(pretrain_epochs=5, epochs=4, drop_epoch=3, lr_scale=30.0),
+        recipe=RecipeConfig(pretrain_epochs=5, epochs=4, drop_epoch=3, lr_scale=3.0),
     ),
     # the demo script of the released GAN and the Caffe net of the translated images
     "released": SPGANConfig(

@@ -44,7 +44,7 @@ class Paper:
 class Options:
     """The flags that all five papers have."""
 
-    preset: str = "demo"   # starting values: demo, released, paper or blog, as the paper offers them
+    preset: str = "demo"   # starting values: demo, released, paper, blog or scratch, as the paper offers them
     experiment: tuple[str, ...] = ()   # keys to run, from --list-experiments
     list_experiments: bool = False   # print this paper's experiments as JSON and stop
     list_switches: bool = False   # print every field of the configuration, with its value in each preset, as JSON and stop

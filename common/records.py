@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -94,6 +94,12 @@ class Record:
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
+
+
+def newest_configuration(records: Sequence[Record]) -> list[Record]:
+    """Of records of one experiment, pair and preset those of the newest configuration."""
+    latest = max(((r.created, r.config_hash) for r in records), default=("", ""))[1]
+    return [r for r in records if r.config_hash == latest]
 
 
 def read_record(text: str, origin: str = "record") -> Record:

@@ -4,7 +4,7 @@ The output folder looks like this:
 
     stages/<name>-<hash>/           a finished part of a job (weights, translations, scores), shared by every row with the same hash
     stages/<name>-<hash>.partial/   one in progress, with its checkpoint
-    runs/<key>/<pair>/seed=<n>/     record.json and the pictures of one experiment
+    runs/<key>/<pair>/seed=<n>/     record.json and the pictures of one experiment; <preset>+seed=<n> for all presets but the demo
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ class Workspace:
         write_atomic(self.folder / name, json.dumps(canonical(value), indent=1))
 
 
+def run_folder(out: Path, key: str, source: str, target: str, seed: int, preset: str) -> Path:
+    """Where the record and the pictures of a run lie in an output folder; presets other than the demo's have folders of their own."""
+    return out / "runs" / key.replace("/", "+") / f"{source}+{target}" / f"{'' if preset == 'demo' else f'{preset}+'}seed={seed}"
+
+
 @dataclass
 class Run:
     """One experiment on one pair with one seed: its place on disk and what goes into its record."""
@@ -106,7 +111,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return self.out / "runs" / self.experiment.runs_as.replace("/", "+") / f"{self.source}+{self.target}" / f"seed={self.seed}"
+        return run_folder(self.out, self.experiment.runs_as, self.source, self.target, self.seed, self.preset)
 
     @property
     def cache(self) -> Path | None:

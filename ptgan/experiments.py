@@ -17,6 +17,9 @@ TRANSFER = [
     Experiment(PTGAN_ROW, "PTGAN"),
 ]
 
+# the paper's picture of transferred people, measured: how far the inside and the outside of the mask change
+FIGURE = [Experiment("ptgan/figure/CycleGAN", "CycleGAN", alias_of=CYCLEGAN), Experiment("ptgan/figure/PTGAN", "PTGAN", alias_of=PTGAN_ROW)]
+
 MASKS = [
     Experiment("ptgan/masks/oracle", "the dataset's own masks (true ones on the synthetic domains)", alias_of=PTGAN_ROW),
     Experiment("ptgan/masks/gaussian", "a Gaussian blob in place of the mask", {"masks.kind": "gaussian"}),
@@ -55,7 +58,7 @@ PTGAN = Paper(
     name="ptgan",
     folder=Path(__file__).resolve().parent,
     presets=PRESETS,
-    experiments=[*TRANSFER, *MASKS, *ID_LOSS, *CONTROLS, *PRID],
+    experiments=[*TRANSFER, *FIGURE, *MASKS, *ID_LOSS, *CONTROLS, *PRID],
     demo=(DIRECT, CYCLEGAN, PTGAN_ROW),
     headline=(DIRECT, PTGAN_ROW),
 )

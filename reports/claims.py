@@ -21,7 +21,7 @@ from scipy.stats import t
 
 from common.errors import InputError
 from common.published import published, read_toml
-from common.records import METRICS, Record
+from common.records import METRICS, Record, newest_configuration
 from reports.experiments import REPORTS, built_papers, experiments
 
 RELATIONS = ("greater", "less", "equivalent", "best_among")
@@ -49,6 +49,7 @@ class Claim:
     column: tuple[str, str] = ("", "")     # column of the published rows, where it is not called like the measure or the metric
     origin: str = "paper"                  # who says so: paper | blog | ours (a question that nobody published)
     where: str = ""                        # "Table 2"
+    answers: tuple[str, ...] = ()          # names of the question figures under which it is shown
     preset: str = "demo"                   # that our records were made under
     headline: bool = False                 # shown in the README's first table; one a paper
     against: str = ""                      # why the published numbers themselves do not bear the claim out
@@ -116,6 +117,8 @@ def _expand(paper: str, section: Mapping[str, Any], entry: Mapping[str, Any]) ->
         raise InputError(f"claims.toml: {entry.get('text')!r}: {', '.join(sorted(unknown | absent))}: {'no such field' if unknown else 'missing'}")
     entry.update({side: entry[side] if isinstance(entry[side], str) else tuple(entry[side]) for side in ("left", "right")})
     entry.update({name: (entry[name],) * 2 if isinstance(entry[name], str) else tuple(entry[name]) for name in PAIRED if name in entry})
+    if "answers" in entry:
+        entry["answers"] = (entry["answers"],) if isinstance(entry["answers"], str) else tuple(entry["answers"])
     claim = Claim(paper, **entry)
     _check(claim)
     yield claim
@@ -173,10 +176,10 @@ def difference(left: Sequence[float], right: Sequence[float]) -> Difference:
 def _by_seed(key: str, claim: Claim, side: int, records: Sequence[Record]) -> dict[int, float]:
     runs_as, own_score = _run_of(key)
     score = own_score + claim.score[side] if claim.score[side].startswith("+") else claim.score[side] or own_score
-    measure = claim.measure[side]
+    measure, own = claim.measure[side], newest_configuration([record for record in records if record.key == runs_as])
     if measure:
-        return {record.seed: record.measures[measure] for record in records if record.key == runs_as and measure in record.measures}
-    return {record.seed: 100 * record.scores[score][claim.metric] for record in records if record.key == runs_as and score in record.scores}
+        return {record.seed: record.measures[measure] for record in own if measure in record.measures}
+    return {record.seed: 100 * record.scores[score][claim.metric] for record in own if score in record.scores}
 
 
 def _run_of(key: str) -> tuple[str, str]:

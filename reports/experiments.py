@@ -13,6 +13,11 @@ from pathlib import Path
 from common.errors import RunError
 from common.records import PAPERS, ROOT
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 REPORTS = ROOT / "reports"
 
 
@@ -31,10 +36,17 @@ def switches(paper: str, root: Path = ROOT) -> list[dict]:
     return ask(paper, "demo", root)["switches"]
 
 
+def sweep_entries(root: Path = ROOT) -> list[dict]:
+    """The entries of `reports/sweeps.toml`."""
+    return tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"]
+
+
 def ask_all(root: Path = ROOT) -> None:
-    """Asks all papers side by side, for what needs all of them: most of an answer's time is the import of PyTorch."""
+    """Asks all papers about every preset that a sweep uses, side by side: most of an answer's time is the import of PyTorch."""
+    questions = [(paper, "demo", root) for paper in built_papers(root)]
+    questions += [(entry["paper"], entry.get("preset", "demo"), root) for entry in sweep_entries(root) if entry["paper"] in built_papers(root)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda paper: ask(paper, "demo", root), built_papers(root)))
+        list(pool.map(lambda question: ask(*question), dict.fromkeys(questions)))
 
 
 @lru_cache

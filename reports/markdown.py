@@ -90,15 +90,18 @@ def switches_markdown(entries: Sequence[dict], source: str) -> str:
 
 
 def values_text(values: dict[str, Any]) -> str:
-    """`256; demo 64`: the value of most presets, rather a source's than the demo's, then those that differ, named."""
+    """`256; demo 64`: the value that most presets share, then those that differ, named; all are named where no value has a majority.
+
+    Presets of real photographs from scratch, which take over most of another's values, do not vote.
+    """
     texts = {preset: value_text(value) for preset, value in values.items()}
-    counted = [text for preset, text in sorted(texts.items(), key=lambda entry: entry[0] == "demo") if not preset.startswith(SCRATCH)]
-    usual = max(counted, key=counted.count)
+    votes = [text for preset, text in texts.items() if not preset.startswith(SCRATCH)]
+    usual = next((text for text in votes if 2 * votes.count(text) > len(votes)), None)
     others: dict[str, list[str]] = {}
     for preset, text in texts.items():
         if text != usual:
             others.setdefault(text, []).append(preset)
-    return "; ".join([usual, *(f"{', '.join(presets)} {text}" for text, presets in others.items())])
+    return "; ".join([*([usual] if usual else []), *(f"{', '.join(presets)} {text}" for text, presets in others.items())])
 
 
 def value_text(value: Any) -> str:

@@ -84,7 +84,8 @@ def claim_view(claim: Claim, records: Mapping[str, Sequence[Record]]) -> dict[st
     said = verdict(claim, found)
     source, target = claim.measured_on.split("->")
     return {"paper": claim.paper, "text": claim.text, "where": claim.where, "origin": claim.origin, "headline": claim.headline,
-            "against": claim.against, "keys": claim.keys, "pair": pair_text(*claim.pair.split("->")), "published": versus(claimed(claim), claim),
+            "answers": claim.answers, "against": claim.against, "keys": claim.keys, "pair": pair_text(*claim.pair.split("->")),
+            "published": versus(claimed(claim), claim),
             "measured": versus((found.left, found.right), claim) if found else "", "difference": difference_view(claim, found),
             "verdict": said.split(" (")[0], "said": said, "anchor": anchor(_runs_as(claim.keys[0]), source, target, claim.preset),
             "link": published_file(claim.paper).get("link", "")}
@@ -176,12 +177,11 @@ def photographs_needed(table: Table) -> str:
 
 
 def figure_view(spec: Mapping[str, Any], claims: Sequence[dict], reports: Path) -> dict[str, Any]:
-    """A figure's panels as SVG, with the verdicts of our own claims about its rows."""
+    """A figure's panels as SVG, with the claims that answer its question."""
     data, keys = figure_data(spec, reports), set(keys_of(spec))
-    ours = [claim for claim in claims if claim["origin"] == "ours" and set(claim["keys"]) <= keys] if "question" in spec else []
     return {"name": spec["name"], "title": spec["title"], "question": spec.get("question", ""), "papers": papers_of(spec), "kind": spec["kind"],
             "tables": {key.split("/")[1] for key in keys}, "panels": [Markup(draw_panel(data["kind"], panel)) for panel in data["panels"]],
-            "claims": ours}
+            "claims": [claim for claim in claims if spec["name"] in claim["answers"]]}
 
 
 def paper_view(paper: str, claims: Sequence[dict], figures: Sequence[dict], records: Sequence[Record], reports: Path) -> dict[str, Any]:

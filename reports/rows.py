@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,14 +11,9 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from common.published import ANY, STANDS_FOR, Published, published, published_for
-from common.records import METRICS, ROOT, Record
+from common.records import METRICS, ROOT, Record, newest_configuration
 from reports.collect import read_results
-from reports.experiments import REPORTS, built_papers, experiments
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from reports.experiments import REPORTS, built_papers, experiments, sweep_entries
 
 TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
 NAMES = {"market1501": "Market", "dukemtmc": "Duke", "cuhk03": "CUHK03", "msmt17": "MSMT17", "prid2011": "PRID", "any": "any"}
@@ -156,18 +150,15 @@ def _name(dataset: str) -> str:
 @lru_cache
 def planned_pairs(paper: str, root: Path = ROOT) -> tuple[tuple[str, str], ...]:
     """The pairs that `sweeps.toml` has for a paper, the main one first."""
-    return tuple(dict.fromkeys((entry["source"], entry["target"]) for entry in _sweeps(root) if entry["paper"] == paper and not entry.get("real")))
-
-
-def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[tuple[str, str, str], bool]:
-    """Where `sweeps.toml` wants a key on real photographs: (source, target, preset) -> whether it needs a GPU."""
-    return {(entry["source"], entry["target"], entry.get("preset", "demo")): entry.get("gpu", False) for entry in _sweeps(root)
-            if entry["paper"] == paper and entry.get("real") and any(fnmatchcase(key, pattern) for pattern in entry["keys"])}
+    own = [entry for entry in sweep_entries(root) if entry["paper"] == paper and not entry.get("real")]
+    return tuple(dict.fromkeys((entry["source"], entry["target"]) for entry in own))
 
 
 @lru_cache
-def _sweeps(root: Path) -> list[dict]:
-    return tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"]
+def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[tuple[str, str, str], bool]:
+    """Where `sweeps.toml` wants a key on real photographs: (source, target, preset) -> whether it needs a GPU."""
+    return {(entry["source"], entry["target"], entry.get("preset", "demo")): entry.get("gpu", False) for entry in sweep_entries(root)
+            if entry["paper"] == paper and entry.get("real") and any(fnmatchcase(key, pattern) for pattern in entry["keys"])}
 
 
 def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
@@ -224,12 +215,19 @@ def _places(paper: str, keys: Sequence[str], entries: dict[str, dict], records: 
     yield from dict.fromkeys([*others, *(place for key in keys for place in planned_photographs(paper, key))])
 
 
+def _config_hash(paper: str, key: str, entry: dict, preset: str, record: Record) -> str:
+    """The configuration that a row has now; for presets that people run with flags of their own, that of the record."""
+    if preset == "demo":
+        return entry["config_hash"]
+    return experiments(paper, preset)[key]["config_hash"] if preset.startswith(SCRATCH) else record.config_hash
+
+
 def row_of(paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]) -> Row:
     """One row. Of records with several configurations those of the newest count."""
     runs_as = entry["alias_of"] or key
     theirs = published_for(paper, key, source, target)
     own = [r for r in records if (r.key, r.source, r.target, r.preset) == (runs_as, source, target, preset)]
-    latest = max((r.created, r.config_hash) for r in own)[1] if own else ""
-    own = sorted((r for r in own if r.config_hash == latest), key=lambda r: r.seed)
-    stale = bool(own) and preset == "demo" and latest != entry["config_hash"]
-    return Row(key, entry["title"], runs_as, entry["score"], theirs if theirs and theirs.kind == "ours" else None, tuple(own), stale)
+    own = sorted(newest_configuration(own), key=lambda r: r.seed)
+    stale = bool(own) and own[0].config_hash != _config_hash(paper, key, entry, preset, own[0])
+    compared = theirs and theirs.kind == "ours" and not preset.startswith(SCRATCH)
+    return Row(key, entry["title"], runs_as, entry["score"], theirs if compared else None, tuple(own), stale)

@@ -18,14 +18,10 @@ from statistics import median
 
 from common.errors import InputError, RunError
 from common.records import PAPERS, ROOT, Record, read_record
+from common.runs import run_folder
 from reports.collect import read_results
-from reports.experiments import built_papers, experiments
+from reports.experiments import built_papers, experiments, sweep_entries
 from reports.processes import Job, run_jobs
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 GUESS = 60.0   # seconds of a cell whose paper has no record yet
 
@@ -83,7 +79,7 @@ def planned_cells(choice: Choice, root: Path = ROOT) -> list[Cell]:
     if choice.paper and choice.paper not in PAPERS:
         raise InputError(f"--paper {choice.paper}: expected one of {', '.join(PAPERS)}")
     cells: list[Cell] = []
-    for entry in tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"]:
+    for entry in sweep_entries(root):
         if entry["paper"] in built_papers(root) and choice.paper in ("", entry["paper"]):
             cells += _cells_of(entry, choice, root)
     if not cells:
@@ -119,7 +115,7 @@ def output_folder(paper: str, out: Path | None, root: Path = ROOT) -> Path:
 
 def is_done(cell: Cell, folder: Path) -> bool:
     """Whether the output folder holds the cell's record."""
-    path = folder / "runs" / cell.key.replace("/", "+") / f"{cell.source}+{cell.target}" / f"seed={cell.seed}" / "record.json"
+    path = run_folder(folder, cell.key, cell.source, cell.target, cell.seed, cell.preset) / "record.json"
     try:
         return cell.matches(read_record(path.read_text(), str(path)))
     except (FileNotFoundError, InputError):
@@ -131,10 +127,10 @@ def expected_seconds(cells: Sequence[Cell], root: Path = ROOT) -> dict[Cell, flo
     expected = {}
     for paper in {cell.paper for cell in cells}:
         records = read_results(paper, root / "reports")
-        default = median([r.seconds for r in records] or [GUESS])
+        default = {cell.preset: median([r.seconds for r in records if r.preset == cell.preset] or [GUESS]) for cell in cells}
         for cell in cells:
             if cell.paper == paper:
-                expected[cell] = median([r.seconds for r in records if (r.key, r.preset) == (cell.key, cell.preset)] or [default])
+                expected[cell] = median([r.seconds for r in records if (r.key, r.preset) == (cell.key, cell.preset)] or [default[cell.preset]])
     return expected
 
 
@@ -184,8 +180,9 @@ def plan_jobs(missing: Sequence[Cell], seconds: Mapping[Cell, float], folders: M
         command = [sys.executable, "train.py", "--preset", preset, "--source", source, "--target", target, "--seed", str(seed),
                    "--threads", str(threads), "--out", str(folders[paper]), "--resume", *flags]
         command += ["--data-root", str(data_root.absolute())] if real and data_root else []
+        how = "" if preset == "demo" else f"{preset} "
         queue.append(Job(
-            name=f"{paper} {source}->{target} seed {seed}", command=tuple(command), folder=root / paper, threads=threads,
+            name=f"{paper} {source}->{target} {how}seed {seed}", command=tuple(command), folder=root / paper, threads=threads,
             log=folders[paper] / "logs" / f"{preset}+{source}+{target}+seed={seed}.log",
             seconds={cell.key: seconds[cell] for cell in cells}, is_done=_checker(cells, folders[paper])))
     return sorted(queue, key=lambda job: -sum(job.seconds.values()))

@@ -116,8 +116,9 @@ def test_status_counts_seeds_and_says_not_run(tmp_path):
     collect([tmp_path / "runs"], tmp_path)
     lines = {line.split()[0]: line for line in status(tmp_path).splitlines()}
     assert "synthetic-duke -> synthetic-market [demo, earlier]: 3 seeds" in lines["hhl/table2/L_CD"]
-    assert lines["hhl/table2/L_D"].endswith("not run") and lines["hhl/fig5/beta=1.1"].endswith("not run, not planned")
-    assert "3 records, 0 of " in lines["hhl:"] and lines["hhl:"].endswith("the rest: python -m reports sweep --paper hhl")
+    assert "not run: 5 seeds on synthetic-duke -> synthetic-market [demo], not run: 3 seeds on " in lines["hhl/table2/L_D"]
+    assert "[scratch] (needs market1501 and a GPU)" in lines["hhl/table2/L_D"] and lines["hhl/fig5/beta=1.1"].endswith("not run, not planned")
+    assert "3 records, 0 of " in lines["hhl:"] and lines["hhl:"].endswith("the rest: python -m reports sweep --paper hhl --data-root DIR --gpu")
     assert "(as hhl/table2/L_CD)" in lines["hhl/table3/L_CD"]
 
 

@@ -8,6 +8,8 @@ from common.errors import InputError
 from common.records import METRICS, PAPERS, Record
 from reports.claims import Claim, all_claims, borne_out, claimed, difference, measured, read_claims, verdict
 from reports.experiments import built_papers, experiments
+from reports.figures import figure_specs
+from reports.sweep import Choice, planned_cells
 
 L_CD, L_C, L_D, L_T, BASE = (f"hhl/table2/{row}" for row in ("L_CD", "L_C", "L_D", "L_T", "baseline_source"))
 WAY = {"pair": "dukemtmc->market1501", "measured_on": "synthetic-duke->synthetic-market"}
@@ -143,6 +145,21 @@ def test_each_paper_has_one_headline():
 def test_both_ways_exchanges_the_domains():
     pairs = [(c.pair, c.measured_on) for c in all_claims() if c.text == "HHL beats direct transfer"]
     assert pairs == [("dukemtmc->market1501", "synthetic-duke->synthetic-market"), ("market1501->dukemtmc", "synthetic-market->synthetic-duke")]
+
+
+def test_every_claim_on_data_that_can_be_had_is_planned():
+    """Else it could never get a verdict."""
+    planned = {(cell.key, f"{cell.source}->{cell.target}", cell.preset) for cell in planned_cells(Choice())}
+    for claim in all_claims():
+        if claim.measured_on != "cuhk03->cuhk03":
+            for key in claim.keys:
+                runs_as = experiments(key.split("/")[0])[key]["alias_of"] or key
+                assert (runs_as, claim.measured_on, claim.preset) in planned, (claim.text, key)
+
+
+def test_each_question_has_an_answer_and_each_answer_a_question():
+    questions = {spec["name"] for spec in figure_specs() if "question" in spec}
+    assert {name for claim in all_claims() for name in claim.answers} == questions
 
 
 def test_no_claim_stands_twice():

@@ -144,6 +144,6 @@ def test_cells():
     assert number_text(Value(0.0484, None, 1, percent=False)) == "0.048" and number_text(Value(14.28, None, 1, percent=False)) == "14.3"
     assert markdown(["a", "b"], [["x|y", "1"]], right=[1]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 |"
     assert values_text({"demo": 64, "released": 256, "paper": 256}) == "256; demo 64"
-    assert values_text({"demo": None, "paper": None}) == "none" and values_text({"demo": True, "paper": 0.5}) == "0.5; demo yes"
+    assert values_text({"demo": None, "paper": None}) == "none" and values_text({"demo": True, "paper": 0.5}) == "demo yes; paper 0.5"
     assert values_text({"released": 256, "scratch": 128, "scratch_cpu": 128}) == "256; scratch, scratch_cpu 128"
     assert pair_text("synthetic-duke", "synthetic-market") == "synthetic Duke → Market" and pair_text("market1501", "market1501") == "Market"

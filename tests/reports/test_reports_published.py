@@ -108,7 +108,7 @@ def test_a_second_printing_is_named():
 
 
 def test_pairs_are_found():
-    assert published_for("ptgan", "ptgan/transfer/CycleGAN", "synthetic-duke", "synthetic-market").values == {"rms_inside": 0.47, "rms_outside": 0.38}
+    assert published_for("ptgan", "ptgan/figure/CycleGAN", "synthetic-duke", "synthetic-market").values == {"rms_inside": 0.47, "rms_outside": 0.38}
     assert published_for("ptgan", "ptgan/transfer/PTGAN", "synthetic-duke", "synthetic-market").values["R-1"] == 38.6
     assert published_for("hhl", "hhl/table4/CAMEL", "market1501", "dukemtmc") is None   # a dash
     assert published_for("hhl", "hhl/table3/L_C", "cuhk03", "dukemtmc").values["mAP"] == 20.8

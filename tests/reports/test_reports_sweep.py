@@ -39,7 +39,8 @@ for key in flags[flags.index("--experiment") + 1:]:
         out.joinpath("ready").touch()
         time.sleep(60)
     score = dict(zip(SCORES, (0.5, 0.6, 0.7, 0.8, 0.3, 0.3)))
-    folder = out / "runs" / key.replace("/", "+") / "+".join(pair) / f"seed={seed}"
+    preset = "" if given["--preset"] == "demo" else given["--preset"] + "+"
+    folder = out / "runs" / key.replace("/", "+") / "+".join(pair) / f"{preset}seed={seed}"
     folder.mkdir(parents=True, exist_ok=True)
     record = dict(paper="hhl", key=key, preset=given["--preset"], source=pair[0], target=pair[1], seed=seed, config={}, config_hash=salt + key[-1],
                   data={}, scores={"last": score}, measures={}, stages={}, selection="last epoch", code_version="v", libraries={}, hardware={},
@@ -136,6 +137,16 @@ def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(r
     assert job.command[-5:] == ("--resume", "--precision", "bf16", "--data-root", str(root / "data"))
     sweep(Choice(), dry_run=True, data_root=root, root=root)
     assert capsys.readouterr().out.startswith("7 cells: ")
+
+
+def test_two_presets_of_one_pair_do_not_take_each_others_place(root):
+    """Both have the fake paper's configurations; each is found in a folder of its own, and so runs once."""
+    entry = SWEEPS.split("[[sweep]]")[1]
+    (root / "reports" / "sweeps.toml").write_text(f'[[sweep]]{entry}[[sweep]]\npreset = "paper"{entry}')
+    cells = planned_cells(Choice(), root)
+    assert {cell.preset for cell in cells} == {"demo", "paper"}
+    sweep(Choice(), root=root)
+    assert all(sweeps.is_done(cell, root / "hhl" / "runs") for cell in cells)
 
 
 def test_cells_for_a_gpu_wait_to_be_asked_for(root, capsys):

@@ -20,7 +20,7 @@ from common.errors import InputError, RunError
 from common.records import Experiment, Record, check_experiments, digest
 from common.runs import Run, rank_and_world
 from common.switches import switches
-from common.tables import results_table
+from common.tables import measures_table, results_table
 
 log = logging.getLogger("run")
 Config = TypeVar("Config")
@@ -185,6 +185,9 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
             records[experiment.runs_as] = train(config, run, options)
     if rank_and_world()[0] == 0:
         print(results_table(paper.name, [(experiment, records[experiment.runs_as]) for experiment, _ in jobs]))
+        measured = measures_table(paper.name, [(e, records[e.runs_as]) for e in paper.experiments if e.runs_as in records])
+        if measured:
+            print(measured)
 
 
 def describe(paper: Paper, experiment: Experiment, preset: str = "demo") -> dict[str, Any]:

@@ -33,6 +33,24 @@ def results_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> s
     return "\n".join(["", *lines, ""])
 
 
+def measures_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> str:
+    """Plain text: what a paper prints in another unit than percent (distances, changes of an image) beside our measures; "" if nothing."""
+    rows = [(experiment, published_for(paper, experiment.key, record.source, record.target), record) for experiment, record in results]
+    rows = [(experiment, theirs, record) for experiment, theirs, record in rows if theirs and theirs.unit != "%"]
+    lines = []
+    for columns in dict.fromkeys(tuple(theirs.values) for _, theirs, _ in rows):
+        own = [(experiment, theirs, record) for experiment, theirs, record in rows if tuple(theirs.values) == columns]
+        body = [[experiment.title, *(f"{theirs.values[name]:g}" for name in columns), *(_measure(record, name) for name in columns)]
+                for experiment, theirs, record in own]
+        lines += aligned([["", *(f"published {name}" for name in columns), *(f"measured {name}" for name in columns)], *body])
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def _measure(record: Record, name: str) -> str:
+    value = record.measures.get(name, record.measures.get(f"{name}_l2"))
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _row(paper: str, experiment: Experiment, record: Record, adapted: bool) -> list[str]:
     theirs = published_for(paper, experiment.key, record.source, record.target)
     cells = [experiment.title, " ".join(f"{theirs.values[name]:5.1f}" if name in theirs.values else "    -" for name in SHOWN) if theirs else "-"]

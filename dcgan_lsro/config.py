@@ -140,6 +140,8 @@ class LSROConfig:
             raise InputError("expected --method.amount, --method.gan-weight, --method.pseudo-weight and --method.pseudo-start of 0 or more")
         if method.loss != "none" and method.amount == 0:
             raise InputError(f"--method.loss {method.loss} with --method.amount 0: expected unlabelled images; use --method.loss none")
+        if not 0 <= recipe.momentum < 1 or (recipe.nesterov and recipe.momentum == 0):
+            raise InputError(f"--recipe.momentum {recipe.momentum}: expected 0 to less than 1, and more than 0 with --recipe.nesterov")
         if not 1 <= pool.quality <= 100:
             raise InputError(f"--pool.quality {pool.quality}: expected 1 to 100")
 

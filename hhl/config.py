@@ -144,6 +144,8 @@ class HHLConfig:
                                                   "batch", "lr", "n_critic"))
         if self.net.backbone not in BACKBONES:
             raise InputError(f"--net.backbone {self.net.backbone}: expected one of {', '.join(BACKBONES)}")
+        if not 0 <= self.recipe.momentum < 1 or (self.recipe.nesterov and self.recipe.momentum == 0):
+            raise InputError(f"--recipe.momentum {self.recipe.momentum}: expected 0 to less than 1, and more than 0 with --recipe.nesterov")
         if self.recipe.pretrain_epochs < 0 or (self.recipe.epochs_of_batch is not None and self.recipe.epochs_of_batch < 1):
             raise InputError(f"--recipe.pretrain-epochs {self.recipe.pretrain_epochs}, --recipe.epochs-of-batch {self.recipe.epochs_of_batch}: "
                              "expected 0 or more, and at least 1 or none")

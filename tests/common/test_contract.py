@@ -17,7 +17,7 @@ from common.errors import InputError, RunError
 from common.files import write_atomic
 from common.records import Experiment, check_experiments, read_record
 from common.runs import Run
-from common.tables import results_table
+from common.tables import measures_table, results_table
 
 
 @dataclass(frozen=True)
@@ -344,3 +344,15 @@ def test_the_table_compares_only_where_data_and_preset_are_the_papers(tmp_path):
         assert f"{100 * r1 - 62.2:+.1f}  +0.0 {words}" in results_table("hhl", [(row, real)])
         assert "difference" not in results_table("hhl", [(row, dataclasses.replace(real, preset="demo"))])
         assert "difference" not in results_table("hhl", [(row, dataclasses.replace(real, source="synthetic-duke"))])
+
+
+def test_measures_stand_beside_what_the_paper_prints_in_their_unit(tmp_path):
+    run_toy(tmp_path, "--experiment", "toy/table1/full")
+    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
+    moved = dataclasses.replace(record, source="synthetic-duke", target="synthetic-market", paper="ptgan", key="ptgan/transfer/PTGAN",
+                                measures={"rms_inside": 0.0851, "rms_outside": 0.131})
+    rows = [(Experiment("ptgan/figure/PTGAN", "PTGAN", alias_of="ptgan/transfer/PTGAN"), moved), (Experiment("ptgan/transfer/PTGAN", "PTGAN"), moved)]
+    head, line, last = measures_table("ptgan", rows).split("\n")
+    assert head.split() == ["published", "rms_inside", "published", "rms_outside", "measured", "rms_inside", "measured", "rms_outside"]
+    assert line.split() == ["PTGAN", "0.23", "0.32", "0.085", "0.131"] and not last
+    assert measures_table("ptgan", rows[1:]) == ""

@@ -63,7 +63,7 @@ class GANConfig:
     height: int = 256   # released code; the generator sees squares
     width: int = 256   # released code
     load_height: int = 286   # images are brought to this size before the crop, released code
-    load_width: int = 286
+    load_width: int = 286   # released code
     channels: int = 64   # of the generator's first layer, released code
     blocks: int = 9   # residual blocks, released code
     downsamplings: int = 2   # released code
@@ -97,7 +97,7 @@ class TranslationConfig:
     kind: Literal["gan", "none", "identity"] = "gan"   # none: direct transfer; identity: untouched, but resized and stored as a fake is
     size: Literal["file", "generator"] = "file"   # of the stored image: the source file's own, or the generator's (released: 256x256)
     quality: int = 95   # of JPEG; released: scipy's imsave, 75
-    folder: str = ""   # a folder of transferred images made elsewhere, in place of `kind`; the source's names, an AtoB_ before them is dropped
+    folder: str = ""   # kind gan only: transferred images made elsewhere, in place of a GAN's; the source's names, an AtoB_ before them is dropped
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,23 @@ class PTGANConfig:
         if not 0 <= self.net.dropout < 1 or not 1 <= self.translation.quality <= 100:
             raise InputError(f"--net.dropout {self.net.dropout}, --translation.quality {self.translation.quality}: "
                              "expected 0 to less than 1, and 1 to 100")
+        _check_recipe(self.recipe)
         _check_gan(gan)
+
+
+def _check_recipe(recipe: RecipeConfig) -> None:
+    if not 0 <= recipe.momentum < 1 or (recipe.nesterov and recipe.momentum == 0):
+        raise InputError(f"--recipe.momentum {recipe.momentum}: expected 0 to less than 1, and 0 only with --recipe.no-nesterov")
+    if recipe.weight_decay < 0 or not 0 <= recipe.colour_jitter <= 1:
+        raise InputError(f"--recipe.weight-decay {recipe.weight_decay}, --recipe.colour-jitter {recipe.colour_jitter}: "
+                         "expected 0 or more, and 0 to 1")
 
 
 def _check_gan(gan: GANConfig) -> None:
     if min(gan.lambda_cyc, gan.lambda_id, gan.lambda_idt, gan.pool_size) < 0:
         raise InputError("expected --gan.lambda-cyc, --gan.lambda-id, --gan.lambda-idt and --gan.pool-size of 0 or more")
+    if not 0 <= gan.beta1 < 1:
+        raise InputError(f"--gan.beta1 {gan.beta1}: expected 0 to less than 1")
     if gan.load_height < gan.height or gan.load_width < gan.width:
         raise InputError(f"--gan.load-height {gan.load_height}, --gan.load-width {gan.load_width}: "
                          f"expected at least the crop's {gan.height}, {gan.width}")

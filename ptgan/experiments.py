@@ -21,12 +21,12 @@ TRANSFER = [
 FIGURE = [Experiment("ptgan/figure/CycleGAN", "CycleGAN", alias_of=CYCLEGAN), Experiment("ptgan/figure/PTGAN", "PTGAN", alias_of=PTGAN_ROW)]
 
 MASKS = [
-    Experiment("ptgan/masks/oracle", "the dataset's own masks (true ones on the synthetic domains)", alias_of=PTGAN_ROW),
+    Experiment("ptgan/masks/oracle", "the dataset's own masks (true ones on the synthetic domains)", {"masks.kind": "oracle"}),
     Experiment("ptgan/masks/gaussian", "a Gaussian blob in place of the mask", {"masks.kind": "gaussian"}),
     Experiment("ptgan/masks/ones", "the whole image as mask", {"masks.kind": "ones"}),
     Experiment("ptgan/masks/zeros", "no mask at all: CycleGAN", alias_of=CYCLEGAN),
     Experiment("ptgan/masks/torchvision", "DeepLabV3's masks", {"masks.kind": "torchvision"}),
-    Experiment("ptgan/mask_aug/joint", "masks that follow the image", alias_of=PTGAN_ROW),
+    Experiment("ptgan/mask_aug/joint", "masks that follow the image", {"masks.aug": "joint"}),
     Experiment("ptgan/mask_aug/released", "masks that do not, as released", {"masks.aug": "released"}),
 ]
 
@@ -50,8 +50,8 @@ CONTROLS = [
 ]
 
 # run with --target prid2011; the published numbers are recalled, not checked, and never compared
-PRID = [Experiment("ptgan/prid/direct", "PRID: direct transfer", alias_of=DIRECT)]
-PRID += [Experiment(f"ptgan/prid/{name}", f"PRID: transferred to {what}", {"gan.target_cameras": cameras})
+PRID = [Experiment("ptgan/prid/direct", "PRID, unverified: direct transfer", alias_of=DIRECT)]
+PRID += [Experiment(f"ptgan/prid/{name}", f"PRID, unverified: transferred to {what}", {"gan.target_cameras": cameras})
          for name, what, cameras in (("cam1", "camera 1", (1,)), ("cam2", "camera 2", (2,)), ("cam1+cam2", "either camera, pooled", (1, 2)))]
 
 PTGAN = Paper(

@@ -7,9 +7,10 @@ The released code reads `.npy` files made elsewhere (by PSPNet, says the paper) 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -35,11 +36,11 @@ MaskSource = Callable[[Sample], np.ndarray]
 RELEASED_SIZE = 256   # a .npy of the released kind holds 256 x 256 values
 SEGMENTED_SIZE = (512, 256)   # height and width at which a segmentation network sees a person's box
 PERSON = 15   # of the 21 VOC classes
-CHECKED = 500   # masks that the coverage is measured on
+CHECKED = 500   # masks that the coverage is measured on, at least, at even distances
 
 
 def mask_source(config: MaskConfig, folder: str | Path = "") -> MaskSource:
-    """The masks of one domain. `folder`: where `disk` and `torchvision` find `<stem>.png` or `<stem>.npy`, if not at the dataset's own place.
+    """The masks of one domain. `folder`: where `disk` and `torchvision` find them (`mask_path`), if not at the dataset's own place.
 
     The function raises `InputError` for a mask that is missing, of another size or with other values than 0 and 1 (PNG: or 255).
     """
@@ -49,17 +50,32 @@ def mask_source(config: MaskConfig, folder: str | Path = "") -> MaskSource:
 
 
 def mask_path(sample: Sample, kind: str = "disk", folder: str = "") -> Path:
-    """Where the mask of a sample lies: in `folder`, where the dataset says, or in `<split>_mask` beside the images' folder."""
+    """Where the mask of a sample lies: in `folder`, where the dataset says, or in `<split>_mask` beside the images' folder.
+
+    In `folder` it is `<the image's own folder>/<stem>.png` or, for names that occur once, `<stem>.png`; `.npy` in place of `.png` will do.
+    """
     if kind == "oracle" or (sample.mask is not None and not folder):
         if sample.mask is None:
             raise InputError(f"{sample.path}: only the synthetic domains have true masks: use --masks.kind disk, torchvision or gaussian")
         return sample.mask
-    place = Path(folder) if folder else sample.path.parent.with_name(f"{sample.path.parent.name}_mask")
-    found = [path for path in (place / f"{sample.path.stem}{suffix}" for suffix in (".png", ".npy")) if path.is_file()]
+    images = sample.path.parent
+    places = [Path(folder) / images.name, Path(folder)] if folder else [images.with_name(f"{images.name}_mask")]
+    found = [path for place in places for suffix in (".png", ".npy") if (path := place / f"{sample.path.stem}{suffix}").is_file()]
     if not found:
-        raise InputError(f"{sample.path}: expected its mask {place / sample.path.stem}.png or .npy, found none: make the masks, or use "
+        raise InputError(f"{sample.path}: expected its mask {places[-1] / sample.path.stem}.png or .npy, found none: make the masks, or use "
                          "--masks.kind torchvision, gaussian, ones or zeros")
     return found[0]
+
+
+def by_file(masks: Iterable[tuple[Path, Sample]]) -> dict[Path, Sample]:
+    """The samples by the files of their masks. `InputError` if two share a file, as PRID2011's equal names in two folders would."""
+    owners: dict[Path, Sample] = {}
+    for path, sample in masks:
+        if path in owners:
+            raise InputError(f"{path}: the mask of both {owners[path].path} and {sample.path}: expected one for each image, in "
+                             f"{sample.path.parent.name}/{path.name} of the folder of masks, say")
+        owners[path] = sample
+    return owners
 
 
 def _stored(sample: Sample, kind: str, folder: str) -> np.ndarray:
@@ -128,7 +144,7 @@ def _constant(sample: Sample, value: float) -> np.ndarray:
 
 
 def coverage(masks: MaskSource, samples: Sequence[Sample], domain: str) -> float:
-    """The mean of up to `CHECKED` masks, in the log too; a warning outside 0.05..0.95, where the identity loss says next to nothing."""
+    """The mean of `CHECKED` masks or more, in the log too; a warning outside 0.05..0.95, where the identity loss says next to nothing."""
     mean = float(np.mean([masks(sample).mean() for sample in samples[:: max(1, len(samples) // CHECKED)]]))
     log.info("masks of %s: mean coverage %.2f", domain, mean)
     if not 0.05 <= mean <= 0.95:
@@ -139,17 +155,24 @@ def coverage(masks: MaskSource, samples: Sequence[Sample], domain: str) -> float
 # ---------------------------------------------------------------- by a segmentation network
 
 def load_segmenter(name: str) -> nn.Module:
-    """torchvision's network with its VOC-labelled weights, fetched into torch's cache if absent. `InputError` if they cannot be had."""
+    """torchvision's network with its VOC-labelled weights, fetched into torch's cache if absent.
+
+    `InputError` if they cannot be had, and for a file in the cache that is not theirs: its name ends with the start of its SHA-256.
+    """
     weights = torchvision.models.get_model_weights(name).COCO_WITH_VOC_LABELS_V1
     if weights.meta["categories"].index("person") != PERSON:
         raise InputError(f"{name}: expected class {PERSON} of its weights to be person, found {weights.meta['categories'][PERSON]}")
     model = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=21, aux_loss=_has_aux(name))
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    if cache.is_file() and not hashlib.sha256(cache.read_bytes()).hexdigest().startswith(cache.stem.rsplit("-", 1)[-1]):
+        raise InputError(f"{cache}: not the weights of {name}, its SHA-256 is another (cut short?): delete it, so that it is fetched anew, or put "
+                         f"{weights.url} there")
     try:
-        model.load_state_dict(weights.get_state_dict(progress=False, check_hash=True))
-    except (URLError, OSError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:   # RuntimeError: what was fetched has another hash
         raise InputError(f"weights of {name} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or make the masks "
                          "elsewhere and use --masks.kind disk") from None
+    model.load_state_dict(state)
     return model.eval()
 
 
@@ -168,12 +191,13 @@ def segment(model: nn.Module, image: Image.Image, classes: str = "person", devic
 
 
 def write_masks(config: MaskConfig, datasets: Sequence[ReIDDataset], workspace: Workspace, device: torch.device) -> None:
-    """Masks of all training images as `<dataset>/<stem>.png` in the workspace: what `disk` reads. Those that are there already are kept."""
-    workspace.kept.touch()
+    """Masks of all training images as `<dataset>/<the image's folder>/<stem>.png` in the workspace. Those that are there already are kept."""
+    files = {dataset.name: by_file((workspace.folder / dataset.name / sample.path.parent.name / f"{sample.path.stem}.png", sample)
+                                   for sample in dataset.train) for dataset in datasets}
     model = load_segmenter(config.model).to(device)
-    for dataset in datasets:
-        for sample in tqdm(dataset.train, desc=f"masks of {dataset.name}", disable=None, leave=False):
-            path = workspace.folder / dataset.name / f"{sample.path.stem}.png"
+    workspace.kept.touch()
+    for name, masks in files.items():
+        for path, sample in tqdm(masks.items(), desc=f"masks of {name}", disable=None, leave=False):
             if not path.is_file():
                 write_atomic(path, png_bytes(segment(model, read_image(sample.path), config.classes, device)))
 

@@ -29,7 +29,14 @@ def draw(run: Run, config: PTGANConfig, source: ReIDDataset, target: ReIDDataset
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
     if images.hash:
-        transfer_grid(source, images, "CycleGAN" if config.gan.lambda_id == 0 else "PTGAN", run.picture("transfer.png"))
+        transfer_grid(source, images, row_name(config), run.picture("transfer.png"))
+
+
+def row_name(config: PTGANConfig) -> str:
+    """What stands beside the row's own pictures."""
+    if config.translation.kind == "identity":
+        return "identity"
+    return "CycleGAN" if config.gan.lambda_id == 0 else "PTGAN"
 
 
 def transfer_grid(source: ReIDDataset, images: Transferred, name: str, path: Path) -> None:

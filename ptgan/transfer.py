@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from common.records import digest
 from common.runs import Run, Stage, Workspace
 from ptgan.analysis import analyse
 from ptgan.config import MaskConfig, PTGANConfig
-from ptgan.masks import MaskSource, coverage, mask_path, mask_source, write_masks
+from ptgan.masks import MaskSource, by_file, coverage, mask_path, mask_source, write_masks
 from ptgan.train_gan import load_generator, train_gan
 from ptgan.translate import FOLDER, translate, translated_samples
 
@@ -27,6 +28,14 @@ class Masks:
 
     source: MaskSource
     target: MaskSource
+    key: Any
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The masks of the source that changes are measured in, None where there are none, and what identifies them."""
+
+    masks: MaskSource | None
     key: Any
 
 
@@ -47,22 +56,23 @@ class Transferred:
 
 def transferred(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, device: torch.device, options: Options) -> Transferred:
     """Trains the row's GAN, translates and measures, or finds the stages that another row has left."""
-    if config.translation.folder:
-        folders = [Path(config.translation.folder)]
-        identity = digest([(path.name, path.stat().st_size) for path in sorted(folders[0].glob("*.*"))])
-        return measured(config, source, target, run, folders, identity, reference_masks(config, source, None))
     if config.translation.kind == "none":
         return Transferred(source.train)
     if config.translation.kind == "identity":
         stage = run.stage("translation", translation_key(config, source, ""),
                           lambda work: translate(None, source, config.gan, config.translation, work, device, checkpoint_hash="",
                                                  workers=options.workers))
-        return measured(config, source, target, run, [stage.folder / FOLDER], stage.hash, reference_masks(config, source, None))
+        return measured(config, source, target, run, [stage.folder / FOLDER], stage.hash, reference_masks(config, source, target, run))
+    if config.translation.folder:
+        folders = [Path(config.translation.folder)]
+        identity = digest([(path.name, path.stat().st_size) for path in sorted(folders[0].glob("*.*"))])
+        return measured(config, source, target, run, folders, identity, reference_masks(config, source, target, run))
 
     masks = row_masks(config, source, target, run, device)
+    reference = reference_masks(config, source, target, run)
     stages = [by_gan(config, source, target, masks, camera, run, device, options) for camera in config.gan.target_cameras or (None,)]
     folders, identity = [stage.folder / FOLDER for stage in stages], "+".join(stage.hash for stage in stages)
-    result = measured(config, source, target, run, folders, identity, reference_masks(config, source, masks))
+    result = measured(config, source, target, run, folders, identity, reference)
     return replace(result, cyclegan=cyclegan_folder(config, source, target, masks, run))
 
 
@@ -75,7 +85,7 @@ def by_gan(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks:
     suffix = "" if camera is None else f"-cam{camera}"
     gan = run.stage(f"gan{suffix}", gan_key(config, source, target, masks, camera, run.seed),
                     lambda work: train_gan(config.gan, config.masks.aug, source.train, images, (masks.source, masks.target), run.seed, device, work,
-                                           workers=options.workers), collective=True)
+                                           workers=options.workers, deterministic=options.deterministic), collective=True)
 
     def build(work: Workspace) -> None:
         generator = load_generator(config.gan, gan.folder / "generator.pt", device)
@@ -85,58 +95,64 @@ def by_gan(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks:
 
 
 def measured(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, folders: Sequence[Path], identity: str,
-             reference: MaskSource | None) -> Transferred:
+             reference: Reference) -> Transferred:
     """The samples in these folders and the stage `analysis` on them."""
     samples = [sample for folder in folders for sample in translated_samples(source.train, folder)]
     size = (config.gan.height, config.gan.width)
-    key = {"images": identity, "source": source.manifest, "target": target.manifest, "size": size, "masks": reference_key(config, source, reference)}
-    stage = run.stage("analysis", key, lambda work: analyse(source.train, samples, target.train, reference, size, work))
-    return Transferred(samples, identity, stage.json("measures.json"), reference)
+    key = {"images": identity, "source": source.manifest, "target": target.manifest, "size": size, "masks": reference.key}
+    stage = run.stage("analysis", key, lambda work: analyse(source.train, samples, target.train, reference.masks, size, work))
+    return Transferred(samples, identity, stage.json("measures.json"), reference.masks)
 
 
 # ---------------------------------------------------------------- masks
 
 def row_masks(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, device: torch.device) -> Masks:
     """The masks that the row trains with; without an identity loss, none. All that will be read are looked for before training begins."""
-    masks, folders = config.masks, {"source": config.masks.source_folder, "target": config.masks.target_folder}
-    if masks.kind == "torchvision":
-        key = {"model": masks.model, "classes": masks.classes, "source": source.manifest, "target": target.manifest}
-        stage = run.stage("masks", key, lambda work: write_masks(masks, (source, target), work, device))
-        folders = {"source": str(stage.folder / source.name), "target": str(stage.folder / target.name)}
     if config.gan.lambda_id == 0:
         nothing = mask_source(MaskConfig(kind="zeros"))
         return Masks(nothing, nothing, None)
+    masks, folders = config.masks, {"source": config.masks.source_folder, "target": config.masks.target_folder}
+    if masks.kind == "torchvision":
+        stage = run.stage("masks", segmented_key(config, source, target), lambda work: write_masks(masks, (source, target), work, device))
+        folders = {"source": str(stage.folder / source.name), "target": str(stage.folder / target.name)}
+    kind = masks.kind if masks.kind in ("gaussian", "ones", "zeros") else "files"
+    files = [file_key(masks.kind, dataset.train, folders[name]) for name, dataset in (("source", source), ("target", target))
+             ] if kind == "files" else []
     found = {name: mask_source(masks, folders[name]) for name in folders}
     for name, dataset in (("source", source), ("target", target)):
         coverage(found[name], dataset.train, dataset.name)
-    kind = masks.kind if masks.kind in ("gaussian", "ones", "zeros") else "files"
-    files = [file_key(masks, dataset.train, folders[name]) for name, dataset in (("source", source), ("target", target))] if kind == "files" else []
     return Masks(found["source"], found["target"], {"kind": kind, "aug": masks.aug, "files": files})
 
 
-def file_key(masks: MaskConfig, samples: Sequence[Sample], folder: str) -> str:
-    """Names and sizes of the mask files; `InputError` for the first one that is missing."""
-    return digest([(path.name, path.stat().st_size) for path in (mask_path(sample, masks.kind, folder) for sample in samples)])
+def file_key(kind: str, samples: Sequence[Sample], folder: str) -> str:
+    """Names and contents of the mask files, of drawn domains (whose manifest says how they were drawn) names and sizes.
+
+    `InputError` for the first one that is missing, or that two images share.
+    """
+    masks = by_file((mask_path(sample, kind, folder), sample) for sample in samples)
+    return digest([(path.name, path.stat().st_size if path == sample.mask else zlib.crc32(path.read_bytes())) for path, sample in masks.items()])
 
 
-def reference_masks(config: PTGANConfig, source: ReIDDataset, masks: Masks | None) -> MaskSource | None:
-    """Masks to measure changes in, the same for every row: the dataset's own, else those on disk or of the segmentation network, else none."""
-    first = source.train[0]
-    if first.mask is not None:
-        return mask_source(MaskConfig(kind="oracle"))
-    if masks is not None and masks.key is not None and masks.key["kind"] == "files":
-        return masks.source
+def segmented_key(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset) -> dict[str, Any]:
+    """What the masks of the segmentation network depend on."""
+    return {"model": config.masks.model, "classes": config.masks.classes, "source": source.manifest, "target": target.manifest}
+
+
+def reference_masks(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run) -> Reference:
+    """The same for every row: the dataset's own, else (`torchvision`) those that a row with an identity loss has made, else those on disk."""
+    if source.train[0].mask is not None:
+        return Reference(mask_source(MaskConfig(kind="oracle")), True)
+    folder = config.masks.source_folder
+    if config.masks.kind == "torchvision":
+        made = run.finished("masks", segmented_key(config, source, target))
+        if made is None:
+            return Reference(None, False)
+        folder = str(made / source.name)
     try:
-        mask_path(first, "disk", config.masks.source_folder)
+        mask_path(source.train[0], "disk", folder)
     except InputError:
-        return None
-    return mask_source(MaskConfig(), config.masks.source_folder)
-
-
-def reference_key(config: PTGANConfig, source: ReIDDataset, reference: MaskSource | None) -> Any:
-    if reference is None or source.train[0].mask is not None:
-        return reference is not None
-    return {"kind": config.masks.kind, "model": config.masks.model, "classes": config.masks.classes, "folder": config.masks.source_folder}
+        return Reference(None, False)
+    return Reference(mask_source(MaskConfig(), folder), file_key("disk", source.train, folder))
 
 
 # ---------------------------------------------------------------- what the stages depend on

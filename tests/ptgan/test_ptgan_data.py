@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from common.errors import InputError
 from ptgan.config import GANConfig, TranslationConfig
 from ptgan.data import GanTransform, MaskedImages, ReidTransform, bytescale, gan_transform, pair_plans
 from ptgan.masks import mask_source
+from ptgan.train_gan import pair_batches
 from ptgan.translate import eval_transform, save_image, to_uint8, translated_samples
 
 HEIGHT, WIDTH = 32, 16
@@ -76,6 +78,48 @@ def test_both_domains_draw_alike_unless_asked_not_to(tmp_path):
 
     assert torch.equal(*loaded(("gan", "gan")))
     assert not torch.equal(*loaded(("gan source", "gan target")))
+
+
+# ---------------------------------------------------------------- the batches of a GAN
+
+PAIRS = GANConfig(height=HEIGHT, width=WIDTH, load_height=36, load_width=18, batch=2)
+
+
+@pytest.fixture
+def domains(tmp_path) -> tuple[list[Sample], list[Sample]]:
+    """Four images each; those of the target stand upside down."""
+    def draw(name: str, order: int) -> list[Sample]:
+        samples = [Sample(tmp_path / f"{name}{i}.png", i, 0) for i in range(4)]
+        for i, sample in enumerate(samples):
+            red(blob(36, 18, i)[::order]).save(sample.path)
+        return samples
+    return draw("source", 1), draw("target", -1)
+
+
+def batches(domains, mask_aug: str = "joint", config: GANConfig = PAIRS) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Six steps; each domain has masks of its own."""
+    masks = tuple(lambda sample, order=order: blob(36, 18, sample.pid)[::order] for order in (1, -1))
+    plans, loop = pair_plans(*map(len, domains), config.batch, seed=0), SimpleNamespace(start=0, total=6)
+    return list(pair_batches(config, mask_aug, domains, masks, plans, 0, loop, workers=0))
+
+
+def test_every_batch_has_the_masks_of_its_own_images(domains):
+    for domain in zip(*batches(domains)):
+        for batch in domain:
+            assert batch.shape == (2, 4, HEIGHT, WIDTH) and torch.equal(batch[:, 0] > 0, batch[:, 3] > 0)
+    for domain in zip(*batches(domains, "released")):
+        assert any(not torch.equal(batch[:, 0] > 0, batch[:, 3] > 0) for batch in domain)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_one_geometry_or_two_for_a_pair(domains, shared):
+    """One image stands for all: what differs is its crop and flip."""
+    ones = [[Sample(domains[0][0].path, 0, 0)] * 4 for _ in range(2)]
+    masks = (lambda sample: blob(36, 18),) * 2
+    plans, loop = pair_plans(4, 4, 2, seed=0), SimpleNamespace(start=0, total=6)
+    pairs = list(pair_batches(replace(PAIRS, shared_aug=shared), "joint", ones, masks, plans, 0, loop, workers=0))
+    assert len(pairs) == 6 and all(torch.equal(*pair) for pair in pairs) is shared
+    assert not all(torch.equal(pair[0], pairs[0][0]) for pair in pairs)
 
 
 def test_cached_images_equal_read_ones(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -19,6 +20,7 @@ from common.runs import Workspace
 from ptgan import masks
 from ptgan.config import SEGMENTERS, MaskConfig
 from ptgan.masks import coverage, load_segmenter, mask_source, read_mask, segment, write_masks
+from ptgan.transfer import file_key
 
 HEIGHT, WIDTH = 12, 6
 
@@ -90,6 +92,21 @@ def test_broken_files(sample, tmp_path, suffix):
         read_mask(path, (HEIGHT, WIDTH))
 
 
+def test_equal_names_in_two_folders(tmp_path, binary):
+    """PRID2011's: in a flat folder they would share a mask; segmented ones lie in folders of their own."""
+    samples = [Sample(tmp_path / camera / "person_0001.png", 1, i) for i, camera in enumerate(("cam_a", "cam_b"))]
+    store(tmp_path / "flat" / "person_0001.png", binary * 255)
+    with pytest.raises(InputError, match="person_0001.png: the mask of both .*cam_a.* and .*cam_b.*: expected one for each image"):
+        file_key("disk", samples, str(tmp_path / "flat"))
+    for sample, mask in zip(samples, (binary, 1 - binary)):
+        store(sample.path, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        store(tmp_path / "deep" / sample.path.parent.name / "person_0001.png", mask * 255)
+    masks = mask_source(MaskConfig(), tmp_path / "deep")
+    assert np.array_equal(masks(samples[0]), binary) and np.array_equal(masks(samples[1]), 1 - binary)
+    assert file_key("disk", samples, str(tmp_path / "deep")) != file_key("disk", samples[::-1], str(tmp_path / "deep"))
+
+
 def test_a_missing_mask_is_an_error_never_ones(sample):
     with pytest.raises(InputError, match="expected its mask .*_mask/0001_c1s1_000001_01.png or .npy, found none"):
         mask_source(MaskConfig())(sample)
@@ -133,6 +150,30 @@ def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tm
     assert "https://" in text and str(tmp_path / "checkpoints") in text and "--masks.kind disk" in text and "\n" not in text
 
 
+def test_weights_with_another_hash_are_named(monkeypatch, tmp_path):
+    """Cut short or another's in the cache; or, from torch.hub, other than announced when they were fetched."""
+    def fetched(self, *args, **options):
+        raise RuntimeError('invalid hash value (expected "cd0a2569", got "0123")')
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", fetched)
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, **options: nn.Identity())
+    with pytest.raises(InputError, match="could not be fetched .invalid hash value"):
+        load_segmenter("deeplabv3_resnet50")
+    cached = tmp_path / "checkpoints" / "deeplabv3_resnet50_coco-cd0a2569.pth"
+    cached.parent.mkdir()
+    cached.write_bytes(b"half of them")
+    with pytest.raises(InputError, match="not the weights of deeplabv3_resnet50, its SHA-256 is another") as error:
+        load_segmenter("deeplabv3_resnet50")
+    assert str(error.value).startswith(f"{cached}: ") and "\n" not in str(error.value)
+    right = cached.with_name(f"lraspp_mobilenet_v3_large-{hashlib.sha256(b'whole').hexdigest()[:8]}.pth")
+    right.write_bytes(b"whole")
+    network = torchvision.models.get_model_weights("lraspp_mobilenet_v3_large").COCO_WITH_VOC_LABELS_V1
+    monkeypatch.setattr(type(network), "url", f"https://toy/{right.name}")
+    with pytest.raises(InputError, match="could not be fetched"):   # past the check of the file
+        load_segmenter("lraspp_mobilenet_v3_large")
+
+
 class RedIsPerson(nn.Module):
     """A segmentation network: red pixels are people (15), blue ones boats (4), the rest is background."""
 
@@ -161,13 +202,17 @@ def test_segmentation(halves):
 
 
 def test_segmented_masks_are_kept_and_read_like_any_other(halves, tmp_path, monkeypatch):
-    halves.save(tmp_path / "a.png")
-    dataset = SimpleNamespace(name="toy", train=[Sample(tmp_path / "a.png", 1, 0)])
+    pictures = {"cam_a": halves, "cam_b": Image.fromarray(np.asarray(halves)[::-1])}   # two people of one name
+    for camera, picture in pictures.items():
+        (tmp_path / camera).mkdir()
+        picture.save(tmp_path / camera / "a.png")
+    dataset = SimpleNamespace(name="toy", train=[Sample(tmp_path / camera / "a.png", 1, 0) for camera in pictures])
     monkeypatch.setattr(masks, "load_segmenter", lambda name: RedIsPerson())
     config, work = MaskConfig(kind="torchvision"), Workspace(tmp_path / "stage", resume=False)
     work.folder.mkdir()
     write_masks(config, [dataset], work, torch.device("cpu"))
     mask = mask_source(config, work.folder / "toy")(dataset.train[0])
     assert mask.shape == (128, 64) and mask[:63, :31].all() and not mask[65:].any()
+    assert np.array_equal(mask_source(config, work.folder / "toy")(dataset.train[1])[::-1], mask)
     monkeypatch.setattr(masks, "segment", None)   # a second pass makes none anew
     write_masks(config, [dataset], work, torch.device("cpu"))

@@ -1,6 +1,6 @@
 """Every switch of SPGAN, with where its value comes from; imports neither PyTorch nor TensorFlow, since both wings read it.
 
-Field defaults are the fact sheet's suggested defaults: the released GAN with a true image pool, the paper's schedule, one IDE recipe for every row.
+Field defaults are the fact sheet's suggested defaults: the released GAN with a true image pool, the blog's schedule, one IDE recipe for every row.
 "Caffe" is the released Caffe net of the translated images, "IDE" and "IDE+" are the first author's PyTorch scripts.
 """
 
@@ -26,18 +26,18 @@ class GanConfig:
     blocks: int = 9   # residual blocks, released code
     residual: bool = False   # output = input + change, cut to -1..1: the demo's deviation, see README
     d_channels: int = 64   # of the discriminator's first layer
-    sia_channels: int = 64   # of SiaNet's first layer; the embedding has as many dimensions
+    sia_channels: int = 64   # of SiaNet's first layer; the embedding has as many dimensions, twice as many with fc128
     sia_size: int = 256   # SiaNet sees squares of this side; other images are resized to it, gradients pass
-    sia_head: Literal["released", "fc64", "fc128"] = "released"   # FC128, leaky ReLU, dropout, FC64; one layer (blog's words); fc128: paper
-    sia_dropout: Literal["independent", "shared", "off"] = "independent"   # always on, a mask for each image and step, as released; paper: silent
+    sia_head: Literal["released", "fc64", "fc128"] = "released"   # FC128, leaky ReLU, dropout, FC64; one FC (blog) of 64, of 128 (paper, unverified)
+    sia_dropout: Literal["independent", "shared", "off"] = "independent"   # always on, masks by image and step, as released; no effect on fc64, fc128
     neg: Literal["real_real", "fake_real", "espgan"] = "real_real"   # negative pairs; released: real images; paper: (G(x_S), x_T), (F(x_T), x_S)
-    con_div: float = 3.0   # the contrastive terms are divided by it; released: 3 (January 2018), 4 (December 2017); the paper's formula: 1
-    dist: Literal["euclid", "onecos"] = "euclid"   # distance of two embeddings; released: Euclid on the sphere; the paper's formula: 1 - cos
+    con_div: float = 3.0   # divides the contrastive terms; released: 3 (January 2018), 4 (December 2017); blog's formula: 1; no effect on neg=espgan
+    dist: Literal["euclid", "onecos"] = "euclid"   # distance of two embeddings; released: Euclid on the sphere; blog: 1 - cos (paper: unverified)
     margin: float = 2.0   # m of the contrastive loss
     lambda1: float = 10.0   # of the cycle loss
     lambda2: float = 5.0   # of the identity-mapping loss; 0: plain CycleGAN
     lambda3: float = 2.0   # of the contrastive loss; 0: no SiaNet
-    epochs: float = 6.0   # passes of the smaller domain; released code; paper: 5
+    epochs: float = 6.0   # passes of the smaller domain; released code; blog: 5 (paper: unverified)
     round_down: int = 1   # iterations are rounded down to a multiple; released: 1000, since nothing later is saved (77,000 of 77,616)
     batch: int = 1   # released code
     lr: float = 2e-4   # of the four Adams, constant
@@ -80,13 +80,13 @@ class RecipeConfig:
     lr: float = 1e-3   # of the backbone; Caffe, IDE, IDE+; the blog's IDE (train.py): 0.01
     head_lr_factor: float = 10.0   # the head's rate over the backbone's; IDE, IDE+: 10; Caffe: 2 (translated images), 1 (baselines)
     lr_scale: float = 1.0   # times both rates: 3 in the demo, so that keys keep the paper's numbers
-    schedule: Literal["paper", "caffe"] = "paper"   # paper: `epochs` and one drop; caffe: 50,000 steps, drops at 20,000 and 40,000
-    epochs: int = 50   # paper; IDE, IDE+: 60
+    schedule: Literal["paper", "caffe"] = "paper"   # paper (as the blog has it): `epochs`, one drop; caffe: 50,000 steps, drops at 20,000 and 40,000
+    epochs: int = 50   # blog (paper: unverified); IDE, IDE+: 60
     drop_epoch: int = 40   # rates x 0.1 from here; the released call of the scheduler takes effect one epoch early in today's PyTorch
-    batch: int = 16   # paper
+    batch: int = 16   # released code, blog
     momentum: float = 0.9   # released code
     nesterov: bool = True   # IDE, IDE+; Caffe: no
-    weight_decay: float = 5e-4   # on everything, released code
+    weight_decay: float = 5e-4   # IDE, IDE+: on everything; Caffe: twice on the head's weight (translated images), not on its bias
     erasing: float = 0.0   # probability of random erasing; released code has it, switched off
     colour_jitter: float = 0.0   # of labelled images: a control of ours
 
@@ -125,6 +125,7 @@ class SPGANConfig:
         _check_positive(self.net, "net", ("height", "width"))
         _check_positive(self.recipe, "recipe", ("lr", "head_lr_factor", "lr_scale", "epochs", "drop_epoch", "batch"))
         _check_gan_sizes(self.gan)
+        _check_optimisers(self.gan, self.recipe)
         if min(self.gan.lambda1, self.gan.lambda2, self.gan.lambda3, self.gan.margin) < 0:
             raise InputError("expected --gan.lambda1, --gan.lambda2, --gan.lambda3 and --gan.margin of 0 or more")
         if not 1 <= self.translate.quality <= 100 or not 0 <= self.net.dropout < 1 or not 0 <= self.recipe.erasing <= 1:
@@ -141,6 +142,15 @@ def _check_gan_sizes(gan: GanConfig) -> None:
                          f"expected at least the crop's {gan.height}, {gan.width}")
     if gan.sia_size < 256:
         raise InputError(f"--gan.sia-size {gan.sia_size}: expected at least 256, SiaNet's stride; make it cheaper with --gan.sia-channels")
+
+
+def _check_optimisers(gan: GanConfig, recipe: RecipeConfig) -> None:
+    if not 0 <= gan.beta1 < 1 or not 0 <= recipe.momentum < 1:
+        raise InputError(f"--gan.beta1 {gan.beta1}, --recipe.momentum {recipe.momentum}: expected numbers from 0 to less than 1")
+    if recipe.nesterov and recipe.momentum == 0:
+        raise InputError("--recipe.momentum 0: Nesterov's step needs a momentum; add --recipe.no-nesterov")
+    if recipe.weight_decay < 0:
+        raise InputError(f"--recipe.weight-decay {recipe.weight_decay}: expected 0 or more")
 
 
 def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
@@ -172,7 +182,8 @@ PRESETS: dict[str, SPGANConfig] = {
         gan=GanConfig(pool="lag1", round_down=1000),
         recipe=RecipeConfig(freeze_affine=True, freeze_conv1_res2=True, head_lr_factor=2.0, schedule="caffe", nesterov=False),
     ),
-    # the paper's formulas as the blog prints them: one FC of 128, 1 - cos, translated negatives, no divisor, 5 epochs
+    # the paper as the blog prints it, unverified: 1 - cos, translated negatives, no divisor, 5 epochs, "1 FC" in SiaNet; that the FC has 128 outputs
+    # and no dropout is unverified too: the blog goes on to list the released head
     "paper": dataclasses.replace(
         _DEFAULT, gan=GanConfig(sia_head="fc128", sia_dropout="off", neg="fake_real", con_div=1.0, dist="onecos", epochs=5.0)),
 }

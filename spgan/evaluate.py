@@ -23,6 +23,7 @@ from common.backbones import adabn_on, extract_features
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
+from common.errors import InputError
 from common.evaluation.features import save_features
 from common.evaluation.ranking import evaluate_dataset
 from common.runs import Workspace
@@ -96,6 +97,8 @@ class Evaluate:
 
 
 def run(options: Evaluate) -> None:
+    if options.parts < 1:
+        raise InputError(f"--parts {options.parts}: expected at least 1")
     device = pick_device(options.device)
     model = load_network(options.checkpoint).to(device)
     target = load_dataset(options.target, options.data_root)

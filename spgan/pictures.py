@@ -13,7 +13,6 @@ from common.datasets.images import read_image
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.records import digest
 from common.runs import Run
 from spgan.config import PRESETS, SPGANConfig
 from spgan.experiments import ROWS
@@ -56,8 +55,8 @@ def other_rows(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDD
     found = {}
     for row in SHOWN_ROWS:
         other = override(base, ROWS[row][1])
-        gan = digest({"stage": "gan", **gan_uses(other.gan, source, target, run.seed)})
-        folder = run.out / "stages" / f"translation-{digest({'stage': 'translation', **translation_uses(other, gan, source)})}"
-        if run.experiment.runs_as != f"spgan/table2/{row}" and (folder / "stage.json").is_file():
-            found[row] = samples_in(folder / FOLDER, source.train)
+        gan = run.finished("gan", gan_uses(other.gan, source, target, run.seed))
+        made = run.finished("translation", translation_uses(other, gan.name.removeprefix("gan-"), source)) if gan else None
+        if made and run.experiment.runs_as != f"spgan/table2/{row}":
+            found[row] = samples_in(made / FOLDER, source.train)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib.util
 import json
 import os
@@ -21,6 +22,8 @@ from common.runs import Stage, Workspace
 from spgan.config import GanConfig, TranslateConfig
 
 WHAT_TO_INSTALL = "SPGAN's GAN needs TensorFlow, which is not installed: pip install -e '.[spgan]' (or: pip install tensorflow)"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)   # those that `common.cli.exit_code` says in one line
+OS_ERROR = 64   # the process ends with this + errno for one of them
 
 
 def require_tensorflow() -> None:
@@ -56,6 +59,8 @@ def _run(workspace: Workspace, options: Options, job: dict[str, Any]) -> None:
     message = error.read_text() if error.is_file() else f"TensorFlow's process ended with code {code}; its last words are above"
     if stopped or code == 130:
         raise KeyboardInterrupt
+    if code - OS_ERROR in DISK_ERRORS:
+        raise OSError(code - OS_ERROR, os.strerror(code - OS_ERROR), str(workspace.folder))
     if code != 0:
         raise InputError(message) if code == 2 else RunError(message)
     path.unlink()

@@ -14,6 +14,9 @@ from spgan.config import GanConfig, TranslateConfig
 from spgan.gan.quiet import keras, tf
 from spgan.gan.train import train_gan
 from spgan.gan.translate import translate
+from spgan.process import DISK_ERRORS, OS_ERROR
+
+log = logging.getLogger("run")
 
 
 def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | None:
@@ -31,6 +34,14 @@ def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | N
     return tf.distribute.MirroredStrategy() if count > 1 and batch % count == 0 else None
 
 
+def say_where(gpus: int, batch: int) -> None:
+    """Logs on what a GAN trains, and warns of GPUs that stay idle because they do not divide its batch."""
+    if gpus > 1 and batch % gpus:
+        log.warning("GAN: TensorFlow sees %d GPUs and uses one: --gan.batch %d does not divide by their number", gpus, batch)
+    shared = gpus > 1 and batch % gpus == 0
+    log.info("GAN: trains on %s", f"{gpus} GPUs, a replica on each; they share batches of {batch}" if shared else "one GPU" if gpus else "the CPU")
+
+
 def run(job: dict) -> None:
     config = GanConfig(**job["gan"])
     strategy = devices(job["device"], job["threads"], config.batch)
@@ -38,6 +49,7 @@ def run(job: dict) -> None:
         keras.utils.set_random_seed(job["seed"])
         tf.config.experimental.enable_op_determinism()
     if job["task"] == "train":
+        say_where(len(tf.config.list_logical_devices("GPU")), config.batch)
         workspace = Workspace(Path(job["folder"]), job["resume"])
         train_gan(config, job["source"], job["target"], job["seed"], workspace, threads=job["threads"], strategy=strategy)
     else:
@@ -45,7 +57,10 @@ def run(job: dict) -> None:
 
 
 def main(path: Path) -> int:
-    """0; 2 and 1 for an `InputError` and a `RunError`, whose text is then in `<job>.error`; 130 when stopped."""
+    """0; 2 and 1 for an `InputError` and a `RunError`, whose text is then in `<job>.error`; 130 when stopped.
+
+    `OS_ERROR` + errno for a disk that is full or closed to writing, where no text can be left.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     tf.get_logger().setLevel(logging.ERROR)   # the legacy sampler is deprecated, which is why it has a switch
     try:
@@ -55,6 +70,10 @@ def main(path: Path) -> int:
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        return OS_ERROR + error.errno
     return 0
 
 

@@ -49,7 +49,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 class Loop:
-    """The steps of a training: `for step in loop`. Every `save_every` steps and when it is asked to stop it saves `state`.
+    """The steps of a training: `for step in loop`. Every `save_every` steps and when it is asked to stop it saves `state`; `checkpoint` is the
+    caller's to delete, once the result is on disk.
 
     Asked to stop: Ctrl-C, a termination signal, or the end of the process that started this one.
     """
@@ -91,7 +92,6 @@ class Loop:
             bar.close()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        self.checkpoint.unlink(missing_ok=True)
 
     def _note(self, number, frame) -> None:
         if self._stop:   # asked twice: stop at once

@@ -24,7 +24,7 @@ def absolute(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def positive_pair(a: tf.Tensor, b: tf.Tensor, dist: str = "euclid") -> tf.Tensor:
-    """d^2 of unit embeddings `(B, D)` that should be near: `(B,)`. `onecos`: d = 1 - cos, the paper's formula, half the squared distance."""
+    """d^2 of unit embeddings `(B, D)` that should be near: `(B,)`. `onecos`: d = 1 - cos, as the blog prints it, half the squared distance."""
     squared = tf.reduce_sum(tf.square(a - b), axis=1)
     return squared if dist == "euclid" else tf.square(squared / 2)
 

@@ -155,3 +155,4 @@ def train_gan(config: GanConfig, source: Sequence[str], target: Sequence[str], s
             terms |= trainer.distances(*probes)
         loop.log(step, terms)
     save_arrays(workspace.folder / "networks.npz", trainer.weights())
+    loop.checkpoint.unlink(missing_ok=True)

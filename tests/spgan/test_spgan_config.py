@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -73,7 +74,10 @@ def test_presets_differ_where_the_sources_do():
 @pytest.mark.parametrize("change, words", [
     ({"gan.height": 60}, "multiples of 8"), ({"gan.load_width": 16}, "--gan.load-width 16"), ({"gan.sia_size": 128}, "--gan.sia-size 128"),
     ({"gan.batch": 0}, "--gan.batch 0"), ({"gan.margin": -1.0}, "--gan.margin"), ({"recipe.epochs": 0}, "--recipe.epochs"),
-    ({"translate.quality": 0}, "--translate.quality"), ({"test.cut": 0}, "--test.cut"), ({"net.dropout": 1.0}, "--net.dropout")])
+    ({"translate.quality": 0}, "--translate.quality"), ({"test.cut": 0}, "--test.cut"), ({"net.dropout": 1.0}, "--net.dropout"),
+    ({"gan.beta1": 1.0}, "--gan.beta1 1.0"), ({"recipe.momentum": -0.1}, "--recipe.momentum -0.1"),
+    ({"recipe.momentum": 1.5}, "--recipe.momentum 1.5"), ({"recipe.momentum": 0.0}, "--recipe.no-nesterov"),
+    ({"recipe.weight_decay": -1e-4}, "--recipe.weight-decay -0.0001")])
 def test_bad_settings(change, words):
     with pytest.raises(InputError, match=words):
         override(PRESETS["demo"], change)
@@ -190,6 +194,13 @@ def test_its_errors_arrive_in_one_line(tmp_path, monkeypatch, code, kind):
     fake_wing(monkeypatch, f"job.with_suffix('.error').write_text('x.jpg: broken'); sys.exit({code})")
     with pytest.raises(kind, match="^x.jpg: broken$"):
         process.train(*job(tmp_path))
+
+
+def test_a_full_disk_there_is_a_full_disk_here(tmp_path, monkeypatch):
+    fake_wing(monkeypatch, f"sys.exit({process.OS_ERROR + errno.ENOSPC})")
+    with pytest.raises(OSError) as refused:
+        process.train(*job(tmp_path))
+    assert (refused.value.errno, refused.value.filename) == (errno.ENOSPC, str(tmp_path))
 
 
 def test_a_crash_is_no_silence(tmp_path, monkeypatch):

@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from common.checkpoints import save_checkpoint
 from common.datasets.base import Sample
+from common.errors import InputError
+from common.records import canonical
 from spgan.config import PRESETS, NetConfig, RecipeConfig
 from spgan.reid.data import TrainTransform, jitter_colours, rate_factor, total_steps, training_set
-from spgan.reid.model import build_network, freeze, local_pool, parameter_groups, set_training_mode
+from spgan.reid.model import build_network, freeze, load_network, local_pool, parameter_groups, set_training_mode
 
 THIN = NetConfig(backbone="thin", weights="none", height=64, width=32)
 
@@ -69,6 +72,28 @@ def test_the_released_sizes():
     assert sum(p.numel() for p in model.base.parameters() if not p.requires_grad) == 222_400
     assert sum(p.numel() for p in model.base.parameters()) == 23_508_032
     assert sum(p.numel() for p in build_network(NetConfig(weights="none"), 751).head.parameters()) == 1_538_799
+
+
+def test_resnet50_makes_seven_rows_of_224(formulas):
+    """Shapes alone, on the meta device: Caffe's map, of which LMP's seven parts are a row each."""
+    with torch.device("meta"):
+        base = build_network(NetConfig(weights="none"), 2).base
+        assert base(torch.empty(1, 3, NetConfig.height, NetConfig.width)).shape == (1, 2048, 7, 7)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+def test_networks_that_are_not_spgans(tmp_path):
+    model = build_network(THIN, 4)
+    saved = {"state_dict": model.state_dict(), "num_ids": 4, "net": canonical(THIN)}
+    save_checkpoint(tmp_path / "model.pt", saved)
+    assert load_network(tmp_path / "model.pt").image_size == (64, 32)
+    for change, words in (({"net": {"backbone": "thin", "embed_dim": 8}}, "not a re-ID network of SPGAN.*embed_dim"), ({"net": None}, "not a re-ID"),
+                          ({"num_ids": 5}, r"does not fit this network.*head\.0\.weight"),
+                          ({"state_dict": {name: value for name, value in saved["state_dict"].items() if "head" not in name}}, "does not fit")):
+        save_checkpoint(tmp_path / "model.pt", saved | change)
+        with pytest.raises(InputError, match=rf"model\.pt: .*{words}"):
+            load_network(tmp_path / "model.pt")
 
 
 # ---------------------------------------------------------------- LMP

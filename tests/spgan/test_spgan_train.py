@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from common import cli, training
+from common.checkpoints import save_checkpoint
 from common.records import ROOT, read_record
-from spgan import evaluate
+from spgan import evaluate, pictures, process
 from spgan.experiments import SPGAN
 from spgan.train import train
 from spgan.translations import FOLDER
@@ -83,6 +86,15 @@ def test_a_row_without_a_gan_and_its_checkpoint(data_root, finished, capsys):
         assert json.loads(capsys.readouterr().out) == pytest.approx(direct.scores[score], abs=1e-6)
 
 
+def test_pools_and_networks_that_cannot_be_scored(data_root, finished, tmp_path, capsys):
+    (model,) = finished.glob("stages/reid-*/model.pt")
+    foreign = tmp_path / "model.pt"
+    save_checkpoint(foreign, torch.load(model, weights_only=True) | {"net": {"backbone": "thin", "embed_dim": 8}})
+    for flags, words in (["--checkpoint", str(model), "--parts", "0"], "--parts 0"), (["--checkpoint", str(foreign)], "not a re-ID network of SPGAN"):
+        assert evaluate.main([*flags, "--target", "market1501", "--data-root", str(data_root)]) == 2
+        assert words in complaint(capsys)
+
+
 def test_a_translated_folder_needs_no_gan(data_root, finished, tmp_path):
     """The originals under released names, as if translated: the row trains on them and equals direct transfer."""
     folder = tmp_path / "bounding_box_train_duke2market"
@@ -98,6 +110,36 @@ def test_the_statistics_control_runs(data_root, tmp_path):
     (path,) = tmp_path.rglob("record.json")
     measures = read_record(path.read_text()).measures
     assert measures["style_gap"] < measures["style_gap_before"]
+
+
+def test_a_row_shows_what_earlier_rows_translated(data_root, tmp_path, monkeypatch):
+    """The columns of `translations.png`. In TensorFlow's place: no GAN, and grey translations, shade 50 for the first row, 100 for the next."""
+    shades, grids = iter((50, 100)), []
+
+    def no_gan(config, source, target, seed, work, options):
+        (work.folder / "curves.jsonl").write_text("")
+
+    def paint(config, style, gan, role, images, work, options):
+        picture = Image.new("RGB", (8, 16), (next(shades),) * 3)
+        for _, fake in images:
+            fake.parent.mkdir(exist_ok=True)
+            picture.save(fake)
+
+    def look(rows, path, *, column_titles, **titles):
+        means = np.array([[np.asarray(cell).mean() for cell in row] for row in rows])
+        grids.append({title: column for title, column in zip(column_titles, means.T, strict=True)})
+        draw(rows, path, column_titles=column_titles, **titles)
+
+    draw = pictures.image_grid
+    monkeypatch.setattr(pictures, "image_grid", look)
+    monkeypatch.setattr("spgan.train.require_tensorflow", lambda: None)
+    monkeypatch.setattr(process, "train", no_gan)
+    monkeypatch.setattr(process, "translate", paint)
+    assert run_spgan(data_root, tmp_path, rows=("spgan/table2/CycleGAN", "spgan/table2/SPGAN", "spgan/control/statistics")) == 0
+    assert [list(columns) for columns in grids] == [["source", "CycleGAN", "target"], ["source", "CycleGAN", "SPGAN", "target"],
+                                                    ["source", "CycleGAN", "SPGAN", "statistics", "target"]]
+    for columns in grids:
+        assert (columns["CycleGAN"] == 50).all() and (columns.get("SPGAN", np.array(100)) == 100).all() and len(columns["CycleGAN"]) == 5
 
 
 def test_kill_and_resume_of_the_network(data_root, finished, tmp_path, monkeypatch):
@@ -134,6 +176,7 @@ def test_two_processes_equal_one(data_root, tmp_path):
     (["--recipe.batch", "100000"], "do not fill one batch"),
     (["--translate.folder", "no-such-folder", "--method.images", "translated"], "no-such-folder"),
     (["--gan.sia-size", "64"], "--gan.sia-size 64"),
+    (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0"),
 ])
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_spgan(data_root, tmp_path, *flags) == 2

@@ -22,8 +22,9 @@ def test_full_networks_have_the_released_variables(golden, build, name, variable
     network = build(name)
     assert (len(network.trainable_variables), network.count_params()) == (variables, parameters)
     assert golden("spgan_model")[f"count_{name}"].tolist() == [variables, parameters]
-    if name != "sianet":
-        assert network.output_shape[1:] == {"generator": (256, 256, 3), "discriminator": (32, 32, 1)}[name]
+    assert network.output_shape[1:] == {"generator": (256, 256, 3), "discriminator": (32, 32, 1), "sianet": (64,)}[name]
+    if name == "sianet":   # after the last pooling
+        assert [layer.output.shape[1:] for layer in network.layers if layer.name.startswith("max_pool")][-1] == (1, 1, 512)
 
 
 def test_kernels_start_as_slims(formulas):

@@ -51,7 +51,7 @@ def test_discriminator_wants_one_of_real_and_zero_of_fake():
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_an_iteration_equals_the_released_one(formulas, golden, monkeypatch, batch):
-    """Losses of three iterations, gradients and all variables after the first."""
+    """Losses of three iterations; translations, gradients and all variables of the first."""
     arrays = golden(f"spgan_steps_{batch}")
     config = GanConfig(g_channels=4, d_channels=4, sia_channels=8, batch=batch, pool="none")
     trainer = Trainer(config, 0)
@@ -60,12 +60,16 @@ def test_an_iteration_equals_the_released_one(formulas, golden, monkeypatch, bat
             variable.assign(formulas.weight(f"{role}/{name}", tuple(variable.shape)))
     masks = np.stack([2.0 * (formulas.scatter(f"mask {tower}", batch, 16) > 0) for tower in "abcd"]).astype(np.float32)
     monkeypatch.setattr(gan_train, "dropout_factors", lambda *_: masks)
+    step_of_g, steps = trainer.generator_step, []
+    monkeypatch.setattr(trainer, "generator_step", lambda *batch: steps.append(step_of_g(*batch)) or steps[-1])
 
     for step, expected in enumerate(arrays["losses"]):
         terms = trainer(*images(formulas, batch, 256, step), 0, step)
         found = [terms[name] * RELEASED_SCALE.get(name, 1) for name in LOSSES]
         assert found == pytest.approx(expected, rel=(1e-4, 3e-3, 1e-2)[step], abs=1e-5), step
         if step == 0:
+            for name, fakes in zip(("fake_target", "fake_source"), steps[0]):
+                assert np.abs(fakes.numpy().ravel()[::997] - arrays[name]).max() < 2e-5, name
             first_moments(trainer, "g", ("g_s2t", "g_t2s"), arrays["g_gradients"], formulas)
             first_moments(trainer, "sianet", ("sianet",), arrays["sia_gradients"], formulas)
             after = {name: value for name, value in trainer.weights().items() if not inert(name)}
@@ -132,6 +136,10 @@ def test_pools(golden):
     assert (returned("lag1", 200) == arrays["pool_first"]).all()
     assert (arrays["pool_second"] == arrays["pool_first"]).sum() == 199   # the other pool differs in the one item that it swaps first
     assert (returned("none", 200) == np.arange(200)).all()
+    pool, pairs_of = ImagePool("lag1", 4), np.arange(20).reshape(10, 2)
+    later = [pool(items, draw).tolist() for items in pairs_of]
+    assert later[:2] == pairs_of[:2].tolist()   # it fills up; then each image meets those of its own place in the batch
+    assert later[2:] == [[0, 1], *pairs_of[2:-1].tolist()]
     history, released = returned("history", 2000), arrays["pool_history"]
     for items in (history, released):
         assert (items[:50] == np.arange(50)).all() and abs((items[50:] == np.arange(50, len(items))).mean() - 0.5) < 0.06

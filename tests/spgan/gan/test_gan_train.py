@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +19,13 @@ from PIL import Image
 from common.errors import InputError, RunError
 from common.runs import Workspace, read_curves
 from spgan.config import PRESETS, GanConfig, TranslateConfig
+from spgan.gan import __main__ as wing
+from spgan.gan import train as gan_train
 from spgan.gan.data import augment, iterations, pairs, plan, resize
 from spgan.gan.loop import Loop, load_arrays
 from spgan.gan.train import Trainer, train_gan
 from spgan.gan.translate import load_generator, to_input, to_uint8, translate
+from spgan.process import OS_ERROR
 
 TINY = GanConfig(height=16, width=8, load_height=18, load_width=9, g_channels=2, blocks=1, d_channels=2, sia_channels=2, epochs=8.0, batch=2,
                  pool_size=3)
@@ -100,6 +106,43 @@ def test_resume_is_exact(files, tmp_path, monkeypatch):
         load_generator(replace(TINY, g_channels=4), tmp_path / "whole" / "networks.npz", "g_s2t")
 
 
+class Counter:
+    """Stands in for the trainer: counts its steps."""
+
+    networks = SimpleNamespace(sianet=None)
+
+    def __init__(self, *_):
+        self.steps = 0
+
+    def __call__(self, *_) -> dict[str, float]:
+        self.steps += 1
+        return {"steps": self.steps}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {"steps": np.array(self.steps)}
+
+    arrays = weights
+
+    def restore(self, arrays, origin) -> None:
+        self.steps = int(arrays["steps"])
+
+
+def test_the_checkpoint_stays_until_the_networks_are_saved(files, tmp_path, monkeypatch):
+    """The disk is full when a training of 24 steps ends; --resume goes on from its last checkpoint."""
+    def full(path, arrays):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(gan_train, "Trainer", Counter)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(gan_train, "save_arrays", full)
+        train_gan(TINY, *files, 0, Workspace(tmp_path, False), threads=1)
+    assert load_arrays(tmp_path / "checkpoint.npz")["step"] == 18 and (tmp_path / "kept").is_file()
+    assert not (tmp_path / "networks.npz").exists()
+    train_gan(TINY, *files, 0, Workspace(tmp_path, True), threads=1)
+    assert load_arrays(tmp_path / "networks.npz")["steps"] == 24 and not (tmp_path / "checkpoint.npz").exists()
+    assert read_curves(tmp_path / "curves.jsonl")[-1]["step"] == 24
+
+
 def rendered_by(networks: Path, files: list[str], out: Path) -> None:
     """Translations have the generator's size; what is there already stays."""
     names = [(path, str(out / Path(path).name)) for path in files]
@@ -140,11 +183,36 @@ def test_a_damaged_checkpoint(tmp_path):
         Loop(Workspace(tmp_path, True), 5, state=None, label="GAN")
 
 
-def test_the_process_says_what_is_wrong_with_its_job(files, tmp_path):
-    from spgan.gan.__main__ import main
-
+@pytest.fixture
+def job(files, tmp_path) -> Path:
+    """The job of a training that has one source image, which is too few."""
     job = {"task": "train", "gan": {**vars(TINY)}, "source": files[0][:1], "target": files[1], "seed": 0, "folder": str(tmp_path), "resume": False,
            "device": "auto", "threads": 0, "deterministic": False}
     path = tmp_path / "job.json"
     path.write_text(json.dumps(job))
-    assert main(path) == 2 and "at least two" in path.with_suffix(".error").read_text()
+    return path
+
+
+def test_the_process_says_what_is_wrong_with_its_job(job, caplog):
+    with caplog.at_level(logging.INFO, logger="run"):
+        assert wing.main(job) == 2 and "at least two" in job.with_suffix(".error").read_text()
+    assert "GAN: trains on the CPU" in caplog.messages
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_full_or_closed_disk_is_an_exit_code(job, monkeypatch, number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), "networks.npz")
+
+    monkeypatch.setattr(wing, "train_gan", refuse)
+    assert wing.main(job) == OS_ERROR + number and not job.with_suffix(".error").exists()
+
+
+@pytest.mark.parametrize("gpus, batch, words, warned", [
+    (0, 4, "the CPU", False), (1, 4, "one GPU", False), (2, 4, "2 GPUs, a replica on each; they share batches of 4", False), (3, 4, "one GPU", True)])
+def test_the_log_says_what_a_gan_trains_on(caplog, gpus, batch, words, warned):
+    with caplog.at_level(logging.INFO, logger="run"):
+        wing.say_where(gpus, batch)
+    assert caplog.messages[-1] == f"GAN: trains on {words}"
+    assert [record.levelname for record in caplog.records[:-1]] == ["WARNING"] * warned
+    assert not warned or "--gan.batch 4 does not divide" in caplog.messages[0]

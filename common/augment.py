@@ -1,4 +1,4 @@
-"""Augmentation on the device: crop, resize, flip, normalise and erase a whole batch of packed uint8 images at once.
+"""Augmentation on the device: crop, resize, flip, normalise and erase a whole batch of packed uint8 images at once; colour jitter of one.
 
 The random draws are those of the workers' path, one generator an image, so both give the same boxes at the same step; and the pixels are
 Pillow's own: its weights are whole multiples of 2^-22, whose sums over a line are exact in float64.
@@ -15,7 +15,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import PIL
 import torch
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import functional as TF
 
 from common.datasets.base import Sample
 from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD, Draw, SampleImages, scale_and_shift
@@ -33,6 +35,25 @@ class Drawn(NamedTuple):
     flip: bool
     erased: tuple[int, int, int, int] = NOTHING
     colours: tuple[tuple[Callable, float], ...] = ()   # changes of colours and their amounts; workers alone make them
+
+
+def colour_adjustments(strength: float, rng: random.Random) -> list[tuple[Callable, float]]:
+    """Brightness, contrast, saturation and hue, in random order (`torchvision.transforms.ColorJitter(s, s, s, s / 4)`)."""
+    adjustments = [
+        (TF.adjust_brightness, 1 + rng.uniform(-strength, strength)),
+        (TF.adjust_contrast, 1 + rng.uniform(-strength, strength)),
+        (TF.adjust_saturation, 1 + rng.uniform(-strength, strength)),
+        (TF.adjust_hue, rng.uniform(-strength, strength) / 4),
+    ]
+    rng.shuffle(adjustments)
+    return adjustments
+
+
+def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
+    """The control of all papers: brightness, contrast and saturation scaled by U(1 - s, 1 + s), the hue turned by U(-s/4, s/4), in random order."""
+    for adjust, amount in colour_adjustments(strength, rng):
+        image = adjust(image, amount)
+    return image
 
 
 @dataclass(frozen=True)

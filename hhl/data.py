@@ -11,16 +11,15 @@ import math
 import random
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
-from common.augment import NOTHING, DeviceTransform, Drawn, Result
+from common.augment import NOTHING, DeviceTransform, Drawn, Result, colour_adjustments
 from common.datasets.base import Sample
 from common.datasets.loading import IMAGENET_MEAN, EpochPlan, epoch_plan, normalise
 from common.errors import InputError
@@ -85,18 +84,6 @@ def crop_box(width: int, height: int, rng: random.Random, *, keep_aspect: bool =
             left, top = rng.randint(0, width - w), rng.randint(0, height - h)
             return left, top, left + w, top + h
     return 0, 0, width, height
-
-
-def colour_adjustments(strength: float, rng: random.Random) -> list[tuple[Callable, float]]:
-    """Brightness, contrast, saturation and hue, in random order (`torchvision.transforms.ColorJitter(s, s, s, s / 4)`)."""
-    adjustments = [
-        (TF.adjust_brightness, 1 + rng.uniform(-strength, strength)),
-        (TF.adjust_contrast, 1 + rng.uniform(-strength, strength)),
-        (TF.adjust_saturation, 1 + rng.uniform(-strength, strength)),
-        (TF.adjust_hue, rng.uniform(-strength, strength) / 4),
-    ]
-    rng.shuffle(adjustments)
-    return adjustments
 
 
 def erasing_box(height: int, width: int, probability: float, rng: random.Random) -> tuple[int, int, int, int]:

@@ -5,22 +5,17 @@ The paper's qualitative figure, measured alike, is in `reports/published/ptgan.t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from common.datasets import Sample
 from common.datasets.images import read_image
-from common.published import published_for
-from common.records import Record
 from common.runs import Workspace
-from common.tables import aligned
-from ptgan.experiments import FIGURE
 from ptgan.masks import MaskSource, resize_mask
 
 IMAGES = 200   # of each set, at least, at even distances
-CHANGES = ("rms_inside", "rms_outside")
 
 
 def analyse(source: Sequence[Sample], translated: Sequence[Sample], target: Sequence[Sample], masks: MaskSource | None, size: tuple[int, int],
@@ -64,24 +59,3 @@ def style_distance(images: np.ndarray, target: np.ndarray) -> float:
     statistics = [np.concatenate([pictures.mean(axis=(0, 1, 2), dtype=np.float64), pictures.std(axis=(0, 1, 2), dtype=np.float64)])
                   for pictures in (images, target)]
     return float(np.sqrt(((statistics[0] - statistics[1]) ** 2).mean()))
-
-
-def change_table(results: Sequence[tuple[str, Record]]) -> str:
-    """Plain text below the scores: the change inside and outside the mask, of the paper's figure and ours; empty without a row that has it.
-
-    `results`: titles and records.
-    """
-    figure_of = {experiment.runs_as: experiment.key for experiment in FIGURE}
-    body = []
-    for title, record in results:
-        theirs = published_for("ptgan", figure_of.get(record.key, record.key), record.source, record.target)
-        if set(CHANGES) <= set(record.measures):
-            body.append([title, _changes(theirs.values if theirs and theirs.unit == "rms" else {}), _changes(record.measures)])
-    if not body:
-        return ""
-    return "\n".join(["Change of the source images inside and outside the mask: root mean square, images in -1..1",
-                      *aligned([["", "published (figure)", "measured"], ["", *["inside outside"] * 2], *body]), ""])
-
-
-def _changes(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{values[name]:6.2f}" if name in values else "     -" for name in CHANGES)

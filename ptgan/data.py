@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import functional as TF
 
-from common.augment import DeviceTransform, Drawn, Result
+from common.augment import DeviceTransform, Drawn, Result, jitter_colours
 from common.datasets import Sample
 from common.datasets.images import read_image
 from common.datasets.loading import Draw, epoch_plan, normalise
@@ -186,13 +185,3 @@ class ReidTransform:
 
 def reid_transform(net: NetConfig, colour_jitter: float) -> ReidTransform:
     return ReidTransform(net.height, net.width, colour_jitter)
-
-
-def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
-    """Brightness, contrast and saturation scaled by U(1 - s, 1 + s) and the hue turned by U(-s/4, s/4) of a full turn, in random order."""
-    adjustments = [(adjust, 1 + rng.uniform(-strength, strength)) for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation)]
-    adjustments.append((TF.adjust_hue, rng.uniform(-strength, strength) / 4))
-    rng.shuffle(adjustments)
-    for adjust, amount in adjustments:
-        image = adjust(image, amount)
-    return image

@@ -6,7 +6,6 @@ Released counterpart: `main.py` and `model.py` for the GAN; the re-ID part of th
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 import torch
 
@@ -16,7 +15,6 @@ from common.records import Record
 from common.runs import Run, rank_and_world
 from common.training import accelerate, pick_device, set_threads, start_processes
 from ptgan import pictures
-from ptgan.analysis import change_table
 from ptgan.config import PTGANConfig
 from ptgan.data import reid_transform
 from ptgan.evaluate import score
@@ -50,20 +48,5 @@ def train(config: PTGANConfig, run: Run, options: Options) -> Record:
                       measures=images.measures)
 
 
-def command(argv: Sequence[str] | None = None) -> int:
-    """`common.cli.main`, and below its table how far each row has changed the images. Returns the exit code."""
-    results: list[tuple[str, Record]] = []
-
-    def noted(config: PTGANConfig, run: Run, options: Options) -> Record:
-        record = train(config, run, options)
-        results.append((run.experiment.title, record))
-        return record
-
-    code = main(PTGAN, noted, argv)
-    if code == 0 and rank_and_world()[0] == 0 and (table := change_table(results)):
-        print(table)
-    return code
-
-
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(main(PTGAN, train))

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import functional as TF
 
-from common.augment import NOTHING, DeviceTransform, Drawn, Result
+from common.augment import NOTHING, DeviceTransform, Drawn, Result, jitter_colours
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import INTERPOLATION, normalise
 from common.errors import InputError
@@ -69,13 +68,6 @@ class TrainTransform:
         if self.colour_jitter > 0:
             raise InputError(f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out")
         return DeviceTransform(self.draw, Result(self.height, self.width), self.first_size, self.interpolation)
-
-
-def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
-    """Brightness, contrast, saturation and hue, in this order."""
-    for adjust in (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation):
-        image = adjust(image, 1 + rng.uniform(-strength, strength))
-    return TF.adjust_hue(image, rng.uniform(-strength, strength) / 4)
 
 
 def erasing_box(height: int, width: int, probability: float, rng: random.Random) -> tuple[int, int, int, int]:

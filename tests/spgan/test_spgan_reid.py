@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from common.augment import jitter_colours
 from common.checkpoints import save_checkpoint
 from common.datasets.base import Sample
 from common.errors import InputError
 from common.records import canonical
 from spgan.config import PRESETS, NetConfig, RecipeConfig
-from spgan.reid.data import TrainTransform, jitter_colours, rate_factor, total_steps, training_set
+from spgan.reid.data import TrainTransform, rate_factor, total_steps, training_set
 from spgan.reid.model import build_network, freeze, load_network, local_pool, parameter_groups, set_training_mode
 
 THIN = NetConfig(backbone="thin", weights="none", height=64, width=32)

@@ -6,7 +6,6 @@ Released counterpart: `model.py` (`cyclegan.test`), which writes `AtoB_<name>` o
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
+from common.datasets.layout import refuse_equal_names
 from common.datasets.loading import EvalTransform, SampleImages, normalise, ordered_loader
 from common.errors import InputError
 from common.files import write_atomic
@@ -91,14 +91,6 @@ def save_image(pixels: np.ndarray, sample: Sample, folder: Path, config: Transla
     buffer = io.BytesIO()
     image.save(buffer, Image.registered_extensions()[sample.path.suffix.lower()], quality=config.quality)
     write_atomic(folder / sample.path.name, buffer.getvalue())
-
-
-def refuse_equal_names(samples: Sequence[Sample]) -> None:
-    """`InputError` if two images have one name, as PRID2011's do in its two folders: one transferred image would replace the other."""
-    name, count = Counter(sample.path.name for sample in samples).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"{samples[0].path.parent.parent}: {count} training images are called {name}: "
-                         "a source needs a name of its own for each image")
 
 
 def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:

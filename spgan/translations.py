@@ -18,7 +18,7 @@ from PIL import Image
 from common.cli import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
-from common.datasets.layout import list_images
+from common.datasets.layout import list_images, refuse_equal_names
 from common.errors import InputError
 from common.files import write_atomic
 from common.records import code_version, digest
@@ -33,6 +33,7 @@ SIDE = (32, 64)   # width and height at which pictures are compared
 
 def translated(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, options: Options) -> tuple[list[Sample], str, dict]:
     """The translated training set, what identifies it, and measures of the pictures and of SiaNet."""
+    refuse_equal_names(source.train)
     if config.translate.folder:
         samples = samples_in(Path(config.translate.folder), source.train)
         return samples, digest([(s.path.name, s.path.stat().st_size) for s in samples]), {}

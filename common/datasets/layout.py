@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -124,6 +125,14 @@ def read_market_layout(
         problems.append(f"{root / MARKET_FOLDERS[0]}: {junk} junk images (pid -1) left out of training")
         train = [s for s in train if s.pid != JUNK]
     return ReIDDataset(name, root, train, query, gallery, num_cameras, official, tuple(problems))
+
+
+def refuse_equal_names(samples: Sequence[Sample]) -> None:
+    """`InputError` if two images have one name up to the suffix, as PRID2011's in its two folders: one translation would replace the other."""
+    name, count = Counter(sample.path.stem for sample in samples).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{samples[0].path.parent.parent}: {count} training images are called {name}: "
+                         "a source needs a name of its own for each image")
 
 
 def shorten(names: Sequence[str], limit: int = 3) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from common.datasets import DATASETS, count, load_dataset
-from common.datasets.layout import market_name
+from common.datasets import DATASETS, Sample, count, load_dataset
+from common.datasets.layout import market_name, refuse_equal_names
 from common.datasets.prid2011 import training_people
 from common.errors import InputError
 
@@ -311,3 +311,10 @@ def test_synthetic_domains_are_made_only_when_asked_for(monkeypatch):
     with pytest.raises(InputError, match="unknown option 'seed': expected data_seed, train_ids, test_ids"):
         load_dataset("synthetic-market", seed=3)
     assert list(DATASETS)[-2:] == ["synthetic-market", "synthetic-duke"]
+
+
+def test_equal_names_in_two_folders_are_refused_where_a_translation_would_be_lost(tmp_path):
+    samples = [Sample(tmp_path / camera / name, 1, place) for place, (camera, name) in enumerate((("a", "x.png"), ("b", "x.jpg")))]
+    with pytest.raises(InputError, match="2 training images are called x"):
+        refuse_equal_names(samples)
+    refuse_equal_names(samples[:1])

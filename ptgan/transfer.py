@@ -116,10 +116,10 @@ def row_masks(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run
         stage = run.stage("masks", segmented_key(config, source, target), lambda work: write_masks(masks, (source, target), work, device))
         folders = {"source": str(stage.folder / source.name), "target": str(stage.folder / target.name)}
     kind = masks.kind if masks.kind in ("gaussian", "ones", "zeros") else "files"
-    files = [file_key(masks.kind, dataset.train, folders[name]) for name, dataset in (("source", source), ("target", target))
-             ] if kind == "files" else []
-    found = {name: mask_source(masks, folders[name]) for name in folders}
-    for name, dataset in (("source", source), ("target", target)):
+    datasets = {"source": source, "target": target}
+    files = [file_key(masks.kind, datasets[name].train, folders[name]) for name in datasets] if kind == "files" else []
+    found = {name: mask_source(masks, folders[name]) for name in datasets}
+    for name, dataset in datasets.items():
         coverage(found[name], dataset.train, dataset.name)
     return Masks(found["source"], found["target"], {"kind": kind, "aug": masks.aug, "files": files})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.published import Published
 from common.tables import BAND
-from reports.rows import SCRATCH, Row, Table, Value, pair_text
+from reports.rows import Row, Table, Value, from_scratch, pair_text
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -95,7 +95,7 @@ def values_text(values: dict[str, Any]) -> str:
     Presets of real photographs from scratch, which take over most of another's values, do not vote.
     """
     texts = {preset: value_text(value) for preset, value in values.items()}
-    votes = [text for preset, text in texts.items() if not preset.startswith(SCRATCH)]
+    votes = [text for preset, text in texts.items() if not from_scratch(preset)]
     usual = next((text for text in votes if 2 * votes.count(text) > len(votes)), None)
     others: dict[str, list[str]] = {}
     for preset, text in texts.items():

@@ -17,7 +17,6 @@ from reports.experiments import REPORTS, built_papers, experiments, sweep_entrie
 
 TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
 NAMES = {"market1501": "Market", "dukemtmc": "Duke", "cuhk03": "CUHK03", "msmt17": "MSMT17", "prid2011": "PRID", "any": "any"}
-SCRATCH = "scratch"   # how the presets begin that train on real photographs without ImageNet weights
 DRAWN = {real: synthetic for synthetic, real in STANDS_FOR.items()}   # the synthetic domain that stands in for a dataset
 PERCENT = "%"
 
@@ -106,7 +105,7 @@ class Table:
     @property
     def scratch(self) -> bool:
         """Real photographs, networks that start at random."""
-        return self.preset.startswith(SCRATCH)
+        return from_scratch(self.preset)
 
     @property
     def printed(self) -> bool:
@@ -120,6 +119,11 @@ class Table:
     @property
     def adapted(self) -> bool:
         return any(row.value(column, "+adabn") for row in self.rows for column in self.columns)
+
+
+def from_scratch(preset: str) -> bool:
+    """Whether a preset trains on real photographs without ImageNet weights: their names say so."""
+    return preset.startswith("scratch")
 
 
 def value_of(numbers: Sequence[float], *, percent: bool) -> Value | None:
@@ -176,7 +180,7 @@ def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
 
 def _table(paper: str, name: str, source: str, target: str, preset: str, rows: Sequence[Row]) -> Table:
     """Without the rows that neither side has run, but for those of a printed table on the main pair. Real photographs: what is planned or run."""
-    if preset.startswith(SCRATCH):
+    if from_scratch(preset):
         planned = [row for row in rows if (source, target, preset) in planned_photographs(paper, row.key) or (row.records and row.runs_as == row.key)]
         return Table(paper, name, source, target, preset, tuple(planned))
     if (source, target) == planned_pairs(paper)[0] and any(row.published for row in rows):
@@ -219,7 +223,7 @@ def _config_hash(paper: str, key: str, entry: dict, preset: str, record: Record)
     """The configuration that a row has now; for presets that people run with flags of their own, that of the record."""
     if preset == "demo":
         return entry["config_hash"]
-    return experiments(paper, preset)[key]["config_hash"] if preset.startswith(SCRATCH) else record.config_hash
+    return experiments(paper, preset)[key]["config_hash"] if from_scratch(preset) else record.config_hash
 
 
 def row_of(paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]) -> Row:
@@ -229,5 +233,5 @@ def row_of(paper: str, key: str, entry: dict, source: str, target: str, preset: 
     own = [r for r in records if (r.key, r.source, r.target, r.preset) == (runs_as, source, target, preset)]
     own = sorted(newest_configuration(own), key=lambda r: r.seed)
     stale = bool(own) and own[0].config_hash != _config_hash(paper, key, entry, preset, own[0])
-    compared = theirs and theirs.kind == "ours" and not preset.startswith(SCRATCH)
+    compared = theirs and theirs.kind == "ours" and not from_scratch(preset)
     return Row(key, entry["title"], runs_as, entry["score"], theirs if compared else None, tuple(own), stale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
 
@@ -137,13 +138,18 @@ def test_person_is_class_15_of_every_network():
         assert weights.meta["categories"].index("person") == masks.PERSON == 15 and len(weights.meta["categories"]) == 21
 
 
-def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tmp_path):
-    def offline(self, *args, **options):
-        raise URLError("no network")
+def failing_fetch(monkeypatch, cache: Path, error: Exception) -> None:
+    """torch's cache is `cache`, fetching weights raises `error`, and the network itself is nothing."""
+    def get_state_dict(self, *args, **options):
+        raise error
 
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(cache))
+    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", get_state_dict)
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, **options: nn.Identity())
+
+
+def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tmp_path):
+    failing_fetch(monkeypatch, tmp_path, URLError("no network"))
     with pytest.raises(InputError, match="could not be fetched") as error:
         load_segmenter("deeplabv3_resnet50")
     text = str(error.value)
@@ -152,12 +158,7 @@ def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tm
 
 def test_weights_with_another_hash_are_named(monkeypatch, tmp_path):
     """Cut short or another's in the cache; or, from torch.hub, other than announced when they were fetched."""
-    def fetched(self, *args, **options):
-        raise RuntimeError('invalid hash value (expected "cd0a2569", got "0123")')
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torchvision.models._api.WeightsEnum, "get_state_dict", fetched)
-    monkeypatch.setattr(torchvision.models, "get_model", lambda name, **options: nn.Identity())
+    failing_fetch(monkeypatch, tmp_path, RuntimeError('invalid hash value (expected "cd0a2569", got "0123")'))
     with pytest.raises(InputError, match="could not be fetched .invalid hash value"):
         load_segmenter("deeplabv3_resnet50")
     cached = tmp_path / "checkpoints" / "deeplabv3_resnet50_coco-cd0a2569.pth"

@@ -118,6 +118,7 @@ def test_the_page_is_whole_and_asks_for_nothing_outside():
     found = Page(text)
     assert len(set(found.ids)) == len(found.ids)
     for link in found.links:
+        assert link
         if link.startswith("#"):
             assert link[1:] in found.ids, link
         elif not link.startswith("http"):
@@ -126,6 +127,16 @@ def test_the_page_is_whole_and_asks_for_nothing_outside():
     assert all(source.startswith("data:") or (REPORTS / source).is_file() for source in found.loads)
     style = text.split("<style>")[1].split("</style>")[0]
     assert "url(" not in style and "@import" not in style and "prefers-color-scheme: dark" in style
+
+
+def test_photographs_stand_apart_and_beside_no_published_number():
+    before, section = page().split('<h2 id="photographs">')
+    section = section.split("<h2")[0]
+    assert "preset scratch" not in before.split("</nav>")[1]
+    assert not re.search(r'colspan="\d+">published', section) and re.search(r'colspan="\d+">published', before)   # the columns of a table
+    assert "HHL beats direct transfer between cameras that share no person" in section
+    for paper, flag in (("hhl", ""), ("hhl", " --gpu"), ("dcgan_lsro", " --gpu")):
+        assert re.search(rf"sweep --paper {paper} --pairs \S+ --data-root DIR{flag}</code>", section), (paper, flag)
 
 
 def test_the_committed_page_is_what_the_records_give():

@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.records import RANKS, Record
 from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers
-from reports.rows import TITLES, Row, entries_of, pair_text, planned_pairs, row_of, stands_for
+from reports.rows import TITLES, Row, entries_of, pair_text, planned_pairs, printed_pair, row_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,20 +60,21 @@ def figure_data(spec: Mapping[str, Any], reports: Path = REPORTS) -> dict[str, A
 
 def _panel(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     series = [{"label": label, "points": points} for label, points in _series(spec, side, records) if points]
-    panel = {"title": "Published" if side == "published" else "Measured here", "subtitle": _subtitle(spec, side),
+    panel = {"title": "Published" if side == "published" else "Measured here", "subtitle": _subtitle(spec, side, records),
              "x": "rank" if spec["kind"] == "cmc" else spec.get("x", ""), "rows": _bar_rows(spec), "series": series,
              "absent": "not printed" if side == "published" else "not run"}
     return panel if series else {**panel, "note": _note(spec, side)}
 
 
-def _subtitle(spec: Mapping[str, Any], side: str) -> str:
+def _subtitle(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Record]]) -> str:
     metric = f"{' and '.join(spec.get('metrics', ['R-1']))}, %"
     metric = spec.get("unit") or {"cmc": "matching rate, %", "measures": "distance"}.get(spec["kind"], metric)
     pairs = {planned_pairs(paper)[0] for paper in papers_of(spec)}
     if len(pairs) > 1:
         return f"{'synthetic domains' if side == 'measured' else 'each on its main pair'} · {metric}"
     pair = pairs.pop()
-    return f"{pair_text(*(stands_for(*pair) if side == 'published' else pair))} · {metric}"
+    words = printed_pair([_row(key, records) for key in keys_of(spec)], *pair) if side == "published" else pair_text(*pair)
+    return f"{words} · {metric}"
 
 
 def _note(spec: Mapping[str, Any], side: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from common.published import Published
 from common.tables import BAND
-from reports.rows import Row, Table, Value, from_scratch, pair_text
+from reports.rows import Row, Table, Value, from_scratch
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -29,7 +29,7 @@ def result_markdown(table: Table) -> str:
     caption = f"**{table.title}**, measured on {table.source} → {table.target}" if table.source != table.target else \
         f"**{table.title}**, measured on {table.source}"
     caption += f", preset {table.preset}" * (table.preset != "demo")
-    stands = f", published on {pair_text(*table.stands_for)}" if table.synthetic and table.printed else ""
+    stands = f", published on {table.published_on}" if table.published_on else ""
     idle = f"\n\nNot run: {'; '.join(table.idle)}." if table.idle else ""
     return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}{idle}"
 

@@ -137,7 +137,7 @@ def table_view(table: Table, columns: Sequence[str] = ()) -> dict[str, Any]:
     """A table with its caption; `columns`: more than rank-1 and mAP."""
     columns = columns or table.columns
     return {"title": table.title, "pair": pair_text(table.source, table.target), "preset": table.preset, "columns": columns,
-            "stands_for": pair_text(*table.stands_for) if table.synthetic else "", "printed": table.printed, "measured": table.measured,
+            "published_on": table.published_on, "printed": table.printed, "measured": table.measured,
             "adapted": table.adapted, "comparable": table.comparable, "needs": needs(table), "idle": table.idle,
             "rows": [row_view(table, row, columns) for row in table.rows]}
 

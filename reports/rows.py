@@ -89,9 +89,9 @@ class Table:
         return tuple(odd[0].values) if odd else ("R-1", "mAP")
 
     @property
-    def stands_for(self) -> tuple[str, str]:
-        """The pair of the paper that the measured one is compared with."""
-        return stands_for(self.source, self.target)
+    def published_on(self) -> str:
+        """In words, the pair that the printed numbers belong to; empty where the measured ones are on the paper's own, or nothing is printed."""
+        return printed_pair(self.rows, self.source, self.target) if self.synthetic and self.printed else ""
 
     @property
     def synthetic(self) -> bool:
@@ -136,6 +136,12 @@ def value_of(numbers: Sequence[float], *, percent: bool) -> Value | None:
 def stands_for(source: str, target: str) -> tuple[str, str]:
     """The pair of real datasets that a synthetic one stands in for; a real one itself."""
     return STANDS_FOR.get(source, source), STANDS_FOR.get(target, target)
+
+
+def printed_pair(rows: Sequence[Row], source: str, target: str) -> str:
+    """In words, the paper's pair that stands beside the measured one in these rows."""
+    printed = [row.published for row in rows if row.published]
+    return "a pair that it does not name" if printed and all(p.source == ANY for p in printed) else pair_text(*stands_for(source, target))
 
 
 def pair_text(source: str, target: str) -> str:

@@ -115,10 +115,15 @@ def test_tables_come_by_number_with_their_pairs_and_what_is_not_run(reports):
     found = tables("hhl", reports)
     assert [table.title for table in found if table.target == "synthetic-market"][:5] == ["Table 1", "Table 2", "Fig. 3", "Fig. 5", "Fig. 6"]
     table2 = next(table for table in found if table.name == "table2")
-    assert table2.stands_for == ("dukemtmc", "market1501") and len(table2.rows) == 6 and not table2.comparable
+    assert table2.published_on == "Duke → Market" and len(table2.rows) == 6 and not table2.comparable
     assert [row.stale for row in table2.rows if row.records] == [True]   # its configuration hash is made up
     triplet = next(table for table in found if table.name == "triplet")
-    assert triplet.rows == () and len(triplet.idle) == 8 and not triplet.measured
+    assert triplet.rows == () and len(triplet.idle) == 8 and not triplet.measured and triplet.published_on == ""
+
+
+def test_a_number_that_the_paper_prints_without_a_pair_is_said_to_have_none():
+    found = next(table for table in tables("ptgan") if table.name == "figure")
+    assert found.published_on == "a pair that it does not name"
 
 
 def row(published=None, **scores) -> Row:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from urllib.error import URLError
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +16,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from common.checkpoints import load_strictly, read_state_dict
+from common.checkpoints import fetched_weights, load_strictly, read_state_dict
 from common.datasets.base import Sample
 from common.datasets.loading import SampleImages, epoch_plan, planned_loader
 from common.errors import InputError
@@ -70,15 +68,7 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
 
 def imagenet_v1(name: str) -> dict[str, Tensor]:
     """torchvision's IMAGENET1K_V1 weights of a network, fetched into torch's cache if absent. Raises `InputError` if they cannot be had."""
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-    target = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError) as error:
-        raise InputError(
-            f"ImageNet weights of {name} are not at hand and could not be fetched ({error}): put {weights.url.rsplit('/', 1)[-1]} "
-            f"at {target}, or give a weights file, or none"
-        ) from None
+    return fetched_weights(torchvision.models.get_model_weights(name).IMAGENET1K_V1, f"ImageNet weights of {name}", "give a weights file, or none")
 
 
 def global_pool(feature_map: Tensor) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from common.errors import InputError
 from common.files import write_atomic
@@ -51,6 +54,22 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str
         model.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"{origin(checkpoint)}: does not fit this network: {' '.join(str(error).split())[:300]}") from None
+
+
+def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str, Tensor]:
+    """The state dict of torchvision's `weights`, fetched into torch's cache if absent.
+
+    Raises `InputError` if they cannot be had, and for a file in the cache that is not theirs: its name ends with the start of its SHA-256.
+    `what` names them in the message; `otherwise` says what else to do.
+    """
+    cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+    if cache.is_file() and not hashlib.sha256(cache.read_bytes()).hexdigest().startswith(cache.stem.rsplit("-", 1)[-1]):
+        raise InputError(f"{cache}: not the {what}, its SHA-256 is another (cut short?): delete it, so that it is fetched anew, or put "
+                         f"{weights.url} there")
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:   # RuntimeError: what was fetched has another hash
+        raise InputError(f"{what} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or {otherwise}") from None
 
 
 def origin(checkpoint: str | Path | Mapping) -> str:

@@ -7,13 +7,11 @@ The released code reads `.npy` files made elsewhere (by PSPNet, says the paper) 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from common.checkpoints import fetched_weights
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.loading import normalise
@@ -155,24 +154,12 @@ def coverage(masks: MaskSource, samples: Sequence[Sample], domain: str) -> float
 # ---------------------------------------------------------------- by a segmentation network
 
 def load_segmenter(name: str) -> nn.Module:
-    """torchvision's network with its VOC-labelled weights, fetched into torch's cache if absent.
-
-    `InputError` if they cannot be had, and for a file in the cache that is not theirs: its name ends with the start of its SHA-256.
-    """
+    """torchvision's network with its VOC-labelled weights, fetched into torch's cache if absent. Raises `InputError` if they cannot be had."""
     weights = torchvision.models.get_model_weights(name).COCO_WITH_VOC_LABELS_V1
     if weights.meta["categories"].index("person") != PERSON:
         raise InputError(f"{name}: expected class {PERSON} of its weights to be person, found {weights.meta['categories'][PERSON]}")
     model = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=21, aux_loss=_has_aux(name))
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
-    if cache.is_file() and not hashlib.sha256(cache.read_bytes()).hexdigest().startswith(cache.stem.rsplit("-", 1)[-1]):
-        raise InputError(f"{cache}: not the weights of {name}, its SHA-256 is another (cut short?): delete it, so that it is fetched anew, or put "
-                         f"{weights.url} there")
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:   # RuntimeError: what was fetched has another hash
-        raise InputError(f"weights of {name} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or make the masks "
-                         "elsewhere and use --masks.kind disk") from None
-    model.load_state_dict(state)
+    model.load_state_dict(fetched_weights(weights, f"weights of {name}", "make the masks elsewhere and use --masks.kind disk"))
     return model.eval()
 
 

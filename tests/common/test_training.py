@@ -161,7 +161,11 @@ def test_imagenet_weights_that_cannot_be_fetched_say_where_to_put_them(tmp_path,
     from urllib.error import URLError
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(URLError("offline")))
-    with pytest.raises(InputError, match="put resnet50-0676ba61.pth at .*checkpoints.*or none"):
+    with pytest.raises(InputError, match="put https://.*resnet50-0676ba61.pth at .*checkpoints.*or none"):
+        build_backbone("resnet50", "imagenet")
+    cached = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    cached.write_bytes(b"half of them")
+    with pytest.raises(InputError, match=f"{cached}: not the ImageNet weights of resnet50, its SHA-256 is another"):
         build_backbone("resnet50", "imagenet")
 
 

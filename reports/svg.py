@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 380, 266
 LEFT, RIGHT, TOP, BOTTOM = 38, 20, 62, 40
 CELL = 34   # height of a heat map's cell
 GAP = 28   # between two panels in a file
+TONES = ("", " thin", " thinner")   # of the bars of a row, and of the squares that name them
 STYLE = """
 .plot { --ink: #22262b; --soft: #6b7280; --line: #e3e6ea; --a: #0b6e6e; --b: #b45309; --c: #6b7280; --d: #7c3aed; --paper: #fff;
   font: 11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; font-variant-numeric: tabular-nums; }
@@ -28,6 +29,7 @@ STYLE = """
 .plot .band { fill: var(--s); opacity: .16; }
 .plot .dot, .plot .bar { fill: var(--s); }
 .plot .thin { opacity: .45; }
+.plot .thinner { opacity: .2; }
 .plot .whisker { stroke: var(--ink); stroke-width: 1; }
 .plot .cell { fill: var(--a); }
 """
@@ -132,7 +134,7 @@ def _line(places: Sequence[tuple[float, float]]) -> str:
 
 
 def _bars(panel: Mapping[str, Any]) -> list[str]:
-    """Horizontal: the row's name above its bars; a further series is a thinner bar below."""
+    """Horizontal: the row's name above its bars; two further series at most are thinner bars below."""
     points = [point for series in panel["series"] for point in series["points"]]
     high = max(point["y"] + (point.get("spread") or 0) for point in points)
     low = min(0.0, min(point["y"] for point in points))
@@ -158,8 +160,8 @@ def _row_height(panel: Mapping[str, Any]) -> int:
 
 
 def _bar(point: Mapping[str, Any], series: Mapping[str, Any], y: float, scale: float, low: float, number: int) -> list[str]:
-    zero, end, height, thin = -low * scale, (point["y"] - low) * scale, 9 if number == 0 else 6, " thin" if number else ""
-    parts = [f'<g class="s0"><rect class="bar{thin}" x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" height="{height}" rx="1">'
+    zero, end, height = -low * scale, (point["y"] - low) * scale, 9 if number == 0 else 6
+    parts = [f'<g class="s0"><rect class="bar{TONES[number]}" x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" height="{height}" rx="1">'
              f'<title>{escape(_said(series, point))}</title></rect></g>']
     spread = point.get("spread") or 0
     if spread:
@@ -192,7 +194,7 @@ def _legend(series: Sequence[Mapping[str, Any]], *, thin: bool = False) -> list[
         return []
     parts, x = [], 0.0
     for number, entry in enumerate(series):
-        group, pale = (0, " thin" if number else "") if thin else (number % 4, "")
+        group, pale = (0, TONES[number]) if thin else (number % 4, "")
         parts.append(f'<g class="s{group}"><rect class="dot{pale}" x="{x:.0f}" y="39" width="9" height="9" rx="2"/></g>')
         parts.append(_text(x + 13, 47, entry["label"] or "as trained"))
         x += 28 + 5.9 * len(entry["label"] or "as trained")

@@ -16,7 +16,7 @@ from common.evaluation.ranked_lists import ranked_lists
 from common.runs import Run
 from spgan.config import PRESETS, SPGANConfig
 from spgan.experiments import ROWS
-from spgan.translations import FOLDER, gan_uses, samples_in, translation_uses
+from spgan.translations import FOLDER, gan_curves, gan_uses, samples_in, translation_uses
 
 CURVES = {"re-ID": ("cross_entropy", "accuracy"), "generators": ("g_adv_target", "g_adv_source"),
           "cycle, identity": ("cycle_source", "cycle_target", "identity_source", "identity_target"),
@@ -28,10 +28,10 @@ SHOWN_ROWS = ("CycleGAN", "CycleGAN+L_ide", "SPGAN")   # the columns of Fig. 4
 
 def draw(run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample]) -> None:
     """Writes `curves.png`, `ranked_lists.png` and, for rows with translations, `translations.png` and `sianet.png`."""
-    draw_curves(stage_curves(run, ("reid", "gan")), CURVES, run.picture("curves.png"))
-    distances = stage_curves(run, ("gan",))
-    if any("sia_across" in line for line in distances):
-        draw_curves(distances, DISTANCES, run.picture("sianet.png"), prefix="sia_")
+    gan = gan_curves(run.stages["gan"], source, target) if "gan" in run.stages else []
+    draw_curves([*stage_curves(run, ("reid",)), *gan], CURVES, run.picture("curves.png"))
+    if any("sia_across" in line for line in gan):
+        draw_curves(gan, DISTANCES, run.picture("sianet.png"), prefix="sia_")
     query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
     ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
     if fakes:

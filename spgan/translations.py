@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def translated(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, ru
     if config.translate.kind == "gan":
         gan = run.stage("gan", gan_uses(config.gan, source, target, run.seed),
                         lambda work: train_gan(config.gan, source, target, run.seed, work, options))
-        gan_measures = last_distances(gan)
+        gan_measures = last_distances(gan_curves(gan, source, target))
         stage = run.stage("translation", translation_uses(config, gan.hash, source),
                           lambda work: render(config, gan, source, target, work, options))
     else:
@@ -73,9 +73,21 @@ def train_gan(config: GanConfig, source: ReIDDataset, target: ReIDDataset, seed:
     process.train(config, first, second, seed, work, options)
 
 
-def last_distances(gan: Stage) -> dict[str, float]:
+def gan_curves(gan: Stage, source: ReIDDataset, target: ReIDDataset) -> list[dict]:
+    """The GAN's curves in the run's words: where the run goes the other way, the GAN's own source is the run's target."""
+    lines = read_curves(gan.folder / "curves.jsonl")
+    return lines if ordered(source, target)[0] is source else [{_exchanged(name): value for name, value in line.items()} for line in lines]
+
+
+def _exchanged(name: str) -> str:
+    """`cycle_source` -> `cycle_target`, `positive_t` -> `positive_s`; other names stay."""
+    other = {"source": "target", "target": "source", "s": "t", "t": "s"}
+    return "_".join(other.get(word, word) for word in name.split("_"))
+
+
+def last_distances(curves: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """SiaNet's distances at the end of training, as measures of the record."""
-    return {name: value for line in read_curves(gan.folder / "curves.jsonl") for name, value in line.items() if name.startswith("sia_")}
+    return {name: value for line in curves for name, value in line.items() if name.startswith("sia_")}
 
 
 def render(config: SPGANConfig, gan: Stage, source: ReIDDataset, target: ReIDDataset, work: Workspace, options: Options) -> None:

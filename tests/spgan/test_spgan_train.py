@@ -75,6 +75,9 @@ def test_rows_share_one_gan_and_both_directions_do(data_root, finished, capsys):
     other = record(finished, "SPGAN", back)
     assert other.stages["gan"]["reused"] and other.stages["gan"]["hash"] == forward.stages["gan"]["hash"]
     assert not other.stages["translation"]["reused"]
+    exchanged = [("sia_within_source", "sia_within_target"), ("sia_cos_target", "sia_cos_source"), ("sia_across", "sia_across")]
+    assert all(other.measures[a] == forward.measures[b] for a, b in exchanged)   # the GAN's source is this run's target
+    assert other.measures["sia_within_source"] != other.measures["sia_within_target"]
 
 
 def test_a_row_without_a_gan_and_its_checkpoint(data_root, finished, capsys):

@@ -48,10 +48,10 @@ def _drawn(record: Record) -> list[tuple[str, str, str]]:
 def collect(folders: Sequence[Path], reports: Path = REPORTS, *, replace: bool = False) -> list[str]:
     """Takes every `record.json` below the folders; returns a line for each that was added, known or dropped.
 
-    One that is there with the same scores is left out. With `replace`, the newest record of a key, pair, seed and preset takes the place of
-    those with another config hash or other scores, and older ones of its pair and preset that were made on other data go. Raises
+    One that is there with the same numbers is left out. With `replace`, the newest record of a key, pair, seed and preset takes the place of
+    those with another config hash or other numbers, and older ones of its pair and preset that were made on other data go. Raises
     `InputError`, and changes nothing, if a record is malformed, has a key that its paper does not list, was made on other data than the
-    collected ones, or (without `replace`) is already there with other scores.
+    collected ones, or (without `replace`) is already there with other numbers.
     """
     results: dict[str, list[Record]] = {}
     new: list[tuple[Record, Path]] = []
@@ -83,12 +83,12 @@ def collect(folders: Sequence[Path], reports: Path = REPORTS, *, replace: bool =
 
 
 def _rivals(record: Record, known: Sequence[Record], path: Path, replace: bool) -> list[Record]:
-    """The records whose place a new one takes; the record itself stands for one with its scores."""
+    """The records whose place a new one takes; the record itself stands for one with its numbers."""
     same = [r for r in known if r.identity == record.identity]
-    if any(r.scores == record.scores for r in same):
+    if any((r.scores, r.measures) == (record.scores, record.measures) for r in same):
         return [record]
     if same and not replace:
-        raise InputError(f"{path}: a record of {_name(record)} is there with other scores: remove one of the two, or give --replace")
+        raise InputError(f"{path}: a record of {_name(record)} is there with other numbers: remove one of the two, or give --replace")
     return [r for r in known if _cell(r) == _cell(record) or (r.created < record.created and _other_data(r, record))] if replace else []
 
 

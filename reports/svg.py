@@ -161,8 +161,8 @@ def _row_height(panel: Mapping[str, Any]) -> int:
 
 def _bar(point: Mapping[str, Any], series: Mapping[str, Any], y: float, scale: float, low: float, number: int) -> list[str]:
     zero, end, height = -low * scale, (point["y"] - low) * scale, 9 if number == 0 else 6
-    parts = [f'<g class="s0"><rect class="bar{TONES[number]}" x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" height="{height}" rx="1">'
-             f'<title>{escape(_said(series, point))}</title></rect></g>']
+    parts = [f'<g class="s0"><rect class="bar{TONES[number]}" x="{min(zero, end):.1f}" y="{y}" width="{abs(end - zero):.1f}" height="{height}" '
+             f'rx="1"><title>{escape(_said(series, point))}</title></rect></g>']
     spread = point.get("spread") or 0
     if spread:
         middle = y + height / 2

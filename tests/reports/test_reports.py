@@ -35,9 +35,11 @@ def test_collect_appends_and_refuses_contradictions(tmp_path):
     assert len(collect([tmp_path / "a"], tmp_path)) == 2
     assert len(read_results("hhl", tmp_path)) == 2
     assert (tmp_path / "pictures" / "hhl+table2+L_CD" / "synthetic-duke+synthetic-market" / "a.png").is_file()
-    put(tmp_path / "b", record(r1=0.6))
-    with pytest.raises(InputError, match="other scores"):
-        collect([tmp_path / "b"], tmp_path)
+    put(tmp_path / "b" / "0", record(r1=0.6))
+    put(tmp_path / "b" / "1", record(measures={"style_gap": 1.0}))
+    for other in ("0", "1"):
+        with pytest.raises(InputError, match="other numbers"):
+            collect([tmp_path / "b" / other], tmp_path)
     put(tmp_path / "c", record(r1=0.6, config_hash="d"))
     collect([tmp_path / "c"], tmp_path)
     assert len(read_results("hhl", tmp_path)) == 3

@@ -101,6 +101,10 @@ class Difference:
 def all_claims(reports: Path = REPORTS) -> list[Claim]:
     """`claims.toml` in its order; `both_ways` gives a second claim with source and target exchanged. Raises `InputError` for a malformed one."""
     sections = read_toml(reports / "claims.toml")
+    for paper, section in sections.items():
+        foreign = set(section) - {"pair", "measured_on", "claim"}
+        if foreign:
+            raise InputError(f"claims.toml: [{paper}]: {', '.join(sorted(foreign))}: no such field of a section; of a claim, perhaps?")
     return [claim for paper, section in sections.items() for entry in section["claim"] for claim in _expand(paper, section, entry)]
 
 

@@ -8,7 +8,7 @@ from common.errors import InputError
 from common.records import METRICS, PAPERS, Record
 from reports.claims import Claim, all_claims, borne_out, claimed, difference, measured, read_claims, verdict
 from reports.experiments import built_papers, experiments
-from reports.figures import figure_specs
+from reports.figures import figure_specs, keys_of
 from reports.sweep import Choice, planned_cells
 
 L_CD, L_C, L_D, L_T, BASE = (f"hhl/table2/{row}" for row in ("L_CD", "L_C", "L_D", "L_T", "baseline_source"))
@@ -153,13 +153,23 @@ def test_every_claim_on_data_that_can_be_had_is_planned():
     for claim in all_claims():
         if claim.measured_on != "cuhk03->cuhk03":
             for key in claim.keys:
-                runs_as = experiments(key.split("/")[0])[key]["alias_of"] or key
-                assert (runs_as, claim.measured_on, claim.preset) in planned, (claim.text, key)
+                assert (_run_of(key), claim.measured_on, claim.preset) in planned, (claim.text, key)
 
 
 def test_each_question_has_an_answer_and_each_answer_a_question():
     questions = {spec["name"] for spec in figure_specs() if "question" in spec}
     assert {name for claim in all_claims() for name in claim.answers} == questions
+
+
+def test_a_claim_shares_a_run_with_each_figure_that_it_answers():
+    shown = {spec["name"]: {_run_of(key) for key in keys_of(spec)} for spec in figure_specs()}
+    for claim in all_claims():
+        for name in claim.answers:
+            assert {_run_of(key) for key in claim.keys} & shown[name], (claim.text, name)
+
+
+def _run_of(key: str) -> str:
+    return experiments(key.split("/")[0])[key]["alias_of"] or key
 
 
 def test_no_claim_stands_twice():
@@ -233,6 +243,12 @@ def test_malformed_claims_are_refused(tmp_path, line, words):
     head = HEAD.replace('right = "hhl/a/c"\n', "") if "right =" in line else HEAD
     (tmp_path / "claims.toml").write_text(head + line)
     with pytest.raises(InputError, match=words):
+        all_claims(tmp_path)
+
+
+def test_a_claims_field_in_a_sections_head_is_refused(tmp_path):
+    (tmp_path / "claims.toml").write_text(HEAD.replace('measured_on', 'answers = "hhl-jitter"\nmeasured_on'))
+    with pytest.raises(InputError, match=r"\[hhl\]: answers: no such field of a section"):
         all_claims(tmp_path)
 
 

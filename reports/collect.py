@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from common.datasets.synthetic import DOMAINS
@@ -19,10 +20,17 @@ def read_results(paper: str, reports: Path = REPORTS) -> list[Record]:
     path = reports / "results" / f"{paper}.jsonl"
     if not path.is_file():
         return []
+    state = path.stat()
+    return list(_read(path, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache
+def _read(path: Path, changed: int, size: int) -> tuple[Record, ...]:
+    """The records of a file, read again when it has changed."""
     origins = [f"{path.name}, line {number}" for number, _ in enumerate(path.read_text().splitlines(), start=1)]
     records = [read_record(line, origin) for line, origin in zip(path.read_text().splitlines(), origins)]
     check_together(records, origins)
-    return records
+    return tuple(records)
 
 
 def check_together(records: Sequence[Record], origins: Sequence[str]) -> None:

@@ -36,9 +36,10 @@ def switches(paper: str, root: Path = ROOT) -> list[dict]:
     return ask(paper, "demo", root)["switches"]
 
 
-def sweep_entries(root: Path = ROOT) -> list[dict]:
-    """The entries of `reports/sweeps.toml`."""
-    return tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"]
+@lru_cache
+def sweep_entries(root: Path = ROOT) -> tuple[dict, ...]:
+    """The entries of `reports/sweeps.toml`, which is read once."""
+    return tuple(tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"])
 
 
 def ask_all(root: Path = ROOT) -> None:

@@ -218,7 +218,8 @@ def test_time_left_follows_what_the_finished_cells_took(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_children_cleanly_and_the_next_call_goes_on(root, number):
-    code = f"from reports.sweep import *; import sys; from common.cli import exit_code; from pathlib import Path\n" \
+    code = f"from reports.sweep import *; import signal, sys; from common.cli import exit_code; from pathlib import Path\n" \
+           f"signal.signal(signal.SIGINT, signal.default_int_handler)\n" \
            f"sys.exit(exit_code(lambda: sweep(Choice(table='hhl/fig[56]/[cs]*'), root=Path({str(root)!r}))))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     ready, deadline = root / "hhl" / "runs" / "ready", time.monotonic() + 30

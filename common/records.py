@@ -92,6 +92,10 @@ class Record:
         """Two records with the same identity are duplicates."""
         return (self.key, self.source, self.target, self.seed, self.config_hash)
 
+    def measure(self, name: str) -> float | None:
+        """The measure that a paper's column of this name holds: of that name, or with `_l2` where the paper names no norm."""
+        return self.measures.get(name, self.measures.get(f"{name}_l2"))
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
 

@@ -47,7 +47,7 @@ def measures_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> 
 
 
 def _measure(record: Record, name: str) -> str:
-    value = record.measures.get(name, record.measures.get(f"{name}_l2"))
+    value = record.measure(name)
     return "-" if value is None else f"{value:.3f}"
 
 

@@ -50,14 +50,12 @@ class Row:
     stale: bool                   # the configuration has changed since
 
     def value(self, column: str, suffix: str = "") -> Value | None:
-        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name (`_l2` where the paper names none).
+        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name (`Record.measure`).
 
         A measure belongs to the run and not to one of its scores, so it has no value with a suffix.
         """
         name = self.score + suffix
-        measures = [{} if suffix else r.measures for r in self.records]
-        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else of_run.get(column, of_run.get(f"{column}_l2"))
-                 for r, of_run in zip(self.records, measures)]
+        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else None if suffix else r.measure(column) for r in self.records]
         return value_of([number for number in found if number is not None], percent=column in METRICS)
 
 

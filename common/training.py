@@ -108,7 +108,7 @@ class Loop:
         self.save_every, self.log_every = save_every, log_every
         self.start = 0
         self._random: dict[str, Any] | None = None
-        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self._pending: list[tuple[int, dict[str, Tensor | float]]] = []
         self._interrupted = False
         self._board = None
         self.main = rank_and_world()[0] == 0
@@ -175,18 +175,24 @@ class Loop:
                 "seconds": round(seconds, 2), "from_step": self.start})
 
     def log(self, step: int, **terms: Tensor | float) -> None:
-        """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN or an infinity ends the run."""
-        self._pending.append((step, {name: torch.as_tensor(value).detach().float() for name, value in terms.items()}))
+        """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN or an infinity ends the run.
+
+        Tensors, all on one device, are read only when the line is written, so that no step waits for the device.
+        """
+        self._pending.append((step, {name: value.detach().float() if isinstance(value, Tensor) else value for name, value in terms.items()}))
 
     def _flush(self, begun: float) -> None:
         if not self._pending:
             return
         values: dict[str, list[float]] = {}
-        stacked = torch.stack([value.reshape(()) for _, terms in self._pending for value in terms.values()]).tolist()   # one wait for the device
-        for (step, name), value in zip(((step, name) for step, terms in self._pending for name in terms), stacked):
-            if not math.isfinite(value):
-                raise RunError(f"{self.label}: {name} is {value} at step {step} of {self.total}; what was saved before is kept")
-            values.setdefault(name, []).append(value)
+        noted = [(step, name, value) for step, terms in self._pending for name, value in terms.items()]
+        tensors = [value.reshape(()) for _, _, value in noted if isinstance(value, Tensor)]
+        read = iter(torch.stack(tensors).tolist() if tensors else ())   # one wait for the device
+        for step, name, value in noted:
+            number = next(read) if isinstance(value, Tensor) else float(value)
+            if not math.isfinite(number):
+                raise RunError(f"{self.label}: {name} is {number} at step {step} of {self.total}; what was saved before is kept")
+            values.setdefault(name, []).append(number)
         line = {"step": self._pending[-1][0] + 1, "seconds": round(time.perf_counter() - begun, 2)}
         line |= {name: float(f"{sum(column) / len(column):.6g}") for name, column in values.items()}
         self._pending.clear()

@@ -171,14 +171,17 @@ def digest(value: Any) -> str:
 
 
 def code_version() -> str:
-    """`git describe` of the checkout, or the installed version."""
+    """The checkout's commit or tag, `-dirty` if a tracked file outside reports/, which no run reads, differs from it; or the installed version."""
     try:
-        text = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=10"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        return text or "unknown"
+        commit = _git("describe", "--always", "--abbrev=10")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)reports")
     except (OSError, subprocess.SubprocessError):
         return metadata.version("crossdomain-reid")
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def library_versions() -> dict[str, str]:

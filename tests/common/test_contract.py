@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from common import cli
 from common.cli import Options, Paper, override, parse
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.records import Experiment, check_experiments, read_record
+from common.records import Experiment, check_experiments, code_version, read_record
 from common.runs import Run
 from common.tables import measures_table, results_table
 
@@ -225,6 +226,20 @@ def test_the_schema_check_names_what_is_wrong(tmp_path, change, words):
     (path,) = tmp_path.rglob("record.json")
     with pytest.raises(InputError, match=words):
         read_record(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_results_that_are_being_collected_do_not_make_the_code_dirty(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.records.ROOT", tmp_path)
+    for name in ("hhl/losses.py", "reports/results/hhl.jsonl"):
+        write_atomic(tmp_path / name, "first\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    commit = code_version()
+    write_atomic(tmp_path / "reports/results/hhl.jsonl", "second\n")
+    assert re.fullmatch("[0-9a-f]{10}", commit) and code_version() == commit
+    write_atomic(tmp_path / "hhl/losses.py", "second\n")
+    assert code_version() == f"{commit}-dirty"
 
 
 def test_missing_and_unknown_fields_of_a_record_are_named(tmp_path):

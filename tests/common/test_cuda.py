@@ -150,7 +150,7 @@ def test_plain_numbers_are_logged_beside_tensors_of_the_device(cuda, tmp_path):
 ROWS = {
     "hhl/table2/L_CD": "--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 --recipe.batch 16 --recipe.ids 3 "
                        "--recipe.images-per-id 2 --recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 "
-                       "--stargan.blocks 1 --stargan.d-channels 4 --net.embed-dim 16 --net.triplet-dim 8",
+                       "--stargan.blocks 1 --stargan.d-channels 4 --net.embed-dim 16 --net.triplet-dim 8 --pack",
     "arn/ablation/full": "--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 1 --recipe.batch 8 --recipe.ids 2 --latent.width 8",
     "spgan/table2/direct": "--recipe.pretrain-epochs 1 --recipe.epochs 1 --recipe.drop-epoch 1",
     "ptgan/transfer/PTGAN": "--masks.kind disk --recipe.epochs 1 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 --gan.blocks 1 "

@@ -72,5 +72,15 @@ def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str
         raise InputError(f"{what} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or {otherwise}") from None
 
 
+def weights_content(weights: str) -> dict[str, str]:
+    """What a stage that starts from `weights` depends on besides their name: the content of a file; nothing for `none` and `imagenet`."""
+    return {} if weights in ("none", "imagenet") else {"weights": file_hash(weights)}
+
+
+def file_hash(path: str | Path) -> str:
+    """Identifies a file by its content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
 def origin(checkpoint: str | Path | Mapping) -> str:
     return "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)

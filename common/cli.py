@@ -69,9 +69,12 @@ class Options:
         """What sets a trained network apart from that of a plain run: part of the key of the stage that trains it, and empty for a plain run.
 
         `compile` is not among it: it moves results by float32's rounding, as another machine would. `pack` is, although both paths gave
-        the same bits wherever they were compared: that hangs on how Pillow rounds, and on its version.
+        the same bits wherever they were compared: that hangs on how Pillow rounds, and on its version. So are the processes of `torchrun`:
+        each normalises its own part of a batch.
         """
-        return ({"precision": self.precision} if self.precision != "fp32" else {}) | ({"pack": True} if self.pack else {})
+        processes = rank_and_world()[1]
+        return ({"precision": self.precision} if self.precision != "fp32" else {}) | ({"pack": True} if self.pack else {}) | (
+            {"processes": processes} if processes > 1 else {})
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

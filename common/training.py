@@ -101,6 +101,7 @@ class Loop:
 
     After each step it logs, and every `save_every` steps or on Ctrl-C it saves `state`, torch's random state and the step, so that a resumed
     stage continues exactly as an unbroken one would, given batches that are a function of the step (`batches = loader(loop.start, total)`).
+    With several processes each draws dropout masks of its own; only rank 0's random state is saved, so that others draw new masks after a resume.
     """
 
     def __init__(self, workspace: Workspace, total: int, state: Mapping[str, Stateful], *, label: str, save_every: int = 1000, log_every: int = 20):
@@ -133,6 +134,9 @@ class Loop:
     def __iter__(self) -> Iterator[int]:
         if self._random is not None:
             _set_random_state(self._random)
+        rank, _ = rank_and_world()
+        if rank > 0:   # the networks have begun alike on all ranks
+            torch.manual_seed(torch.initial_seed() + 1_000_003 * rank + self.start)
         self._open_board()
         previous = self._catch_interrupts()
         begun = time.perf_counter()
@@ -286,14 +290,13 @@ def _under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
 
 
 def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
+    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}   # of this process's GPU
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def set_threads(count: int) -> None:

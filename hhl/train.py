@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.checkpoints import save_checkpoint
+from common.checkpoints import save_checkpoint, weights_content
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.records import Record, canonical
@@ -46,7 +46,7 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
     views, num_views = target_views(config, target, style_folder)
     start = pretrain(config, source, run, device, options)
     uses = {"net": config.net, "recipe": config.recipe, "method": config.method, "labelled": labelled.manifest, "seed": run.seed,
-            "start": start.hash if start else None} | options.numerics
+            "start": start.hash if start else None} | weights_content(config.net.weights) | options.numerics
     if num_views:
         uses |= {"target": target.manifest, "styles": style_hash if num_views > 1 else "", "first_size": first_size(config)}
     network = run.stage("reid", uses, lambda work: train_reid(config, labelled, views, num_views, run.seed, device, work, options, start),
@@ -76,7 +76,8 @@ def pretrain(config: HHLConfig, source: ReIDDataset, run: Run, device: torch.dev
         classifier_lr=recipe.classifier_lr, embed_lr=recipe.classifier_lr, baseline_embed_lr=recipe.classifier_lr,
         momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov))
     seed = run.seed + 1_000_000   # other images in another order than in the rows
-    return run.stage("pretrain", {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed, **options.numerics},
+    uses = {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed}
+    return run.stage("pretrain", uses | weights_content(config.net.weights) | options.numerics,
                      lambda work: train_reid(plain, source, (), 0, seed, device, work, options), collective=True)
 
 

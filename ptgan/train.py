@@ -9,6 +9,7 @@ import sys
 
 import torch
 
+from common.checkpoints import weights_content
 from common.cli import Options, main
 from common.datasets import load_dataset
 from common.records import Record
@@ -35,7 +36,8 @@ def train(config: PTGANConfig, run: Run, options: Options) -> Record:
         reid_transform(config.net, config.recipe.colour_jitter).on_device()   # and so should what only the loader's workers can do
 
     images = transferred(config, source, target, run, device, options)
-    uses = {"net": config.net, "recipe": config.recipe, "source": source.manifest, "images": images.hash, "seed": run.seed} | options.numerics
+    uses = {"net": config.net, "recipe": config.recipe, "source": source.manifest, "images": images.hash, "seed": run.seed}
+    uses |= weights_content(config.net.weights) | options.numerics
     network = run.stage("reid", uses, lambda work: train_reid(config, images.samples, source.train_labels, run.seed, device, work, options),
                         collective=True)
     scored = run.stage("scores", {"reid": network.hash, "target": target.manifest},

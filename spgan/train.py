@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from common.checkpoints import weights_content
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.records import Record
@@ -60,7 +61,8 @@ def reid(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: S
     samples, labels = training_set(config.method.images, source, target, fakes)
     uses = {"net": config.net, "recipe": replace(config.recipe, pretrain_epochs=0), "images": config.method.images, "seed": run.seed,
             "labelled": (target if config.method.images == "target" else source).manifest, "fakes": fake_hash,
-            "interpolation": config.test.interpolation, "start": start.hash if start else None} | options.numerics
+            "interpolation": config.test.interpolation, "start": start.hash if start else None}
+    uses |= weights_content(config.net.weights) | options.numerics
     return run.stage("reid", uses, lambda work: train_reid(config.net, config.recipe, samples, labels, config.test.interpolation, run.seed, device,
                                                            work, options, start), collective=True)
 
@@ -73,7 +75,8 @@ def pretrain(config: SPGANConfig, source: ReIDDataset, run: Run, device: torch.d
     net = replace(config.net, head="fc")
     recipe = replace(type(config.recipe)(), bn="train", epochs=epochs, drop_epoch=epochs, batch=PRETRAIN_BATCH, lr=PRETRAIN_LR, head_lr_factor=1.0)
     seed = run.seed + 1_000_000   # other images in another order than in the rows
-    uses = {"net": net, "recipe": recipe, "labelled": source.manifest, "interpolation": config.test.interpolation, "seed": seed} | options.numerics
+    uses = {"net": net, "recipe": recipe, "labelled": source.manifest, "interpolation": config.test.interpolation, "seed": seed}
+    uses |= weights_content(net.weights) | options.numerics
     return run.stage("pretrain", uses, lambda work: train_reid(net, recipe, source.train, source.train_labels, config.test.interpolation, seed,
                                                                device, work, options, label="pretraining"), collective=True)
 

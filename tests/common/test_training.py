@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from common.backbones import SplitBatchNorm2d, adabn, build_backbone, split_batch_norm
-from common.checkpoints import load_checkpoint, save_checkpoint
+from common.checkpoints import load_checkpoint, save_checkpoint, weights_content
+from common.cli import Options
 from common.errors import InputError, RunError
 from common.runs import Workspace, read_curves
 from common.training import Loop, pick_device, seed_everything
@@ -99,6 +100,30 @@ def test_terms_that_come_now_and_then_are_averaged_where_they_come(tmp_path):
 def test_a_half_written_last_line_of_the_curves_is_dropped(tmp_path):
     (tmp_path / "curves.jsonl").write_text(json.dumps({"step": 2, "loss": 1.0}) + '\n{"step": 4, "lo')
     assert read_curves(tmp_path / "curves.jsonl") == [{"step": 2, "loss": 1.0}]
+
+
+def test_each_process_draws_masks_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    drawn = {}
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        seed_everything(5)
+        start = torch.rand(1)
+        (tmp_path / str(rank)).mkdir()
+        loop = Loop(Workspace(tmp_path / str(rank), resume=False), 1, {}, label="toy")
+        drawn[rank] = [start.item(), *(torch.rand(1).item() for _ in loop)]
+    assert drawn[0][0] == drawn[1][0] and drawn[0][1] != drawn[1][1]   # networks begin alike
+
+
+def test_processes_and_the_content_of_weights_are_part_of_a_stage(tmp_path, monkeypatch):
+    assert Options().numerics == {} and weights_content("none") == weights_content("imagenet") == {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert Options().numerics == {"processes": 2}
+    found = []
+    for content in (b"first", b"second"):
+        (tmp_path / "resnet.pth").write_bytes(content)
+        found.append(weights_content(str(tmp_path / "resnet.pth")))
+    assert found[0] != found[1]
 
 
 def test_checkpoints_are_whole_and_read_safely(tmp_path):

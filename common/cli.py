@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,8 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
         print(json.dumps(lists if len(lists) == 2 else next(iter(lists.values())), indent=1))
         return
     options, jobs = parse(paper, argv)
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")   # PyTorch reads it once, at its first product on a GPU
     records: dict[str, Record] = {}
     built: set[Path] = set()
     for experiment, config in jobs:
@@ -212,7 +215,7 @@ def exit_code(job: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _complain("stopped", 130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise
         return _complain(f"{error.strerror}: {error.filename or 'output folder'}; nothing that was whole has been overwritten", 2)
     return 0

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from common.errors import InputError
+
 log = logging.getLogger("run")
 
 
@@ -45,4 +47,6 @@ def locked(path: Path, name: str) -> Iterator[None]:
         except BlockingIOError:
             log.info("%s: another process is building it; waiting", name)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise InputError(f"{path.parent}: this file system cannot lock files ({error.strerror}): choose another --out") from None
         yield

@@ -154,10 +154,17 @@ def _check_score(score: Mapping[str, float], origin: str) -> None:
         raise InputError(f"{origin}: the CMC curve falls: {ranks}")
 
 
+LATER = {"later": True}
+
+
 def canonical(value: Any) -> Any:
-    """Plain JSON values of dataclasses, tuples and paths, for hashing and for records."""
+    """Plain JSON values of dataclasses, tuples and paths, for hashing and for records.
+
+    A field with the metadata `LATER` is left out at its default: it came when records had been made, which then keep their config hash.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)
+                if not (f.metadata.get("later") and getattr(value, f.name) == f.default)}
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

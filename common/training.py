@@ -44,7 +44,6 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
 
@@ -55,7 +54,10 @@ def pick_device(name: str) -> torch.device:
         raise InputError("--device cuda: no CUDA device is visible; use --device cpu or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if rank >= count:
+        raise InputError(f"torchrun: process {rank + 1} on this machine has no GPU of its own, {count} are visible: give --nproc-per-node {count}")
+    return torch.device("cuda", rank)
 
 
 def start_processes(device: torch.device) -> None:

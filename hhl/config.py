@@ -5,12 +5,12 @@ Field defaults are the fact sheet's suggested defaults: the released code, which
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from common.backbones import BACKBONES
 from common.errors import InputError
+from common.records import LATER
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class StarGANConfig:
     residual: bool = False   # output = input + change: the demo's deviation, see README
     d_channels: int = 64   # of the discriminator's first layer
     d_layers: int = 6
-    iterations: int = 220_000   # steps of D; released code; the paper's 200 epochs are 161,600 (Market) and 206,400 (Duke)
+    iterations: int = 220_000   # steps of D; released code
+    epochs: int | None = field(default=None, metadata=LATER)   # in place of iterations; Sec. 4.2: 200, 161,600 steps (Market) or 206,400 (Duke)
     batch: int = 16   # released code
     lr: float = 1e-4   # of G and D, Sec. 4.2
     beta1: float = 0.5   # of Adam
@@ -111,6 +112,10 @@ class StarGANConfig:
     lambda_idt: float = 0.0   # of |x - G(x, own camera)|, the demo's deviation; paper and code have none
     lr_decay: Literal["quirk", "true_linear"] = "quirk"   # quirk: as released, ends at 99.9 % of lr; true_linear: 0
     uniform_gamma: bool = False   # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
+
+    def on(self, images: int) -> StarGANConfig:
+        """With `iterations` said: an epoch is as many steps as the images fill batches."""
+        return self if self.epochs is None else replace(self, iterations=self.epochs * max(1, images // self.batch), epochs=None)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ class HHLConfig:
                              "expected 0 or more, and at least 1 or none")
         if self.method.beta < 0 or not 0 <= self.net.dropout < 1 or not 1 <= self.style.quality <= 100:
             raise InputError("expected --method.beta >= 0, --net.dropout in 0..1 and --style.quality in 1..100")
+        if self.recipe.weight_decay < 0 or not 0 <= self.recipe.erasing <= 1 or (self.stargan.epochs is not None and self.stargan.epochs < 1):
+            raise InputError("expected --recipe.weight-decay >= 0, --recipe.erasing in 0..1 and --stargan.epochs at least 1 or none")
         _check_terms(self)
 
 
@@ -159,11 +166,19 @@ def _check_terms(config: HHLConfig) -> None:
     in_triplet = method.source_triplet or method.target_views != "none"
     if not method.classification and not in_triplet:
         raise InputError("--method.no-classification: nothing is left to train with; keep a triplet term (--method.source-triplet, say)")
-    if in_triplet and not method.source_triplet and recipe.scaled(recipe.target_batch) < 2:
-        raise InputError(f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: one target image a step has no negative without "
-                         "source triplets; give at least 2")
-    if method.target_anchors != "all" and method.triplets != "hard":
-        raise InputError(f"--method.target-anchors {method.target_anchors}: only batch-hard triplets (--method.triplets hard) choose anchors")
+    enough = 2 if method.pseudo == "unique" else 3   # two random pseudo-identities may be the same one
+    if in_triplet and not method.source_triplet and recipe.scaled(recipe.target_batch) < enough:
+        raise InputError(f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: too few target images a step to have a negative "
+                         f"without source triplets; give at least {enough}")
+    if in_triplet and method.target_views == "none" and recipe.ids < 2:
+        raise InputError("--recipe.ids 1: one identity a step has no negative without target images; give at least 2")
+    if in_triplet and method.target_views != "camera" and method.triplets != "hard" and recipe.scaled(recipe.images_per_id) < 2:
+        raise InputError(f"--recipe.images-per-id {recipe.images_per_id} x {recipe.batch_scale}: one image of a person has no positive; "
+                         "give at least 2")
+    if method.triplets != "hard" and (method.target_anchors, method.hinge, method.reduction, method.self_positive) != ("all", True, "mean", True):
+        raise InputError("--method.target-anchors, hinge, reduction and self-positive are those of batch-hard triplets (--method.triplets hard)")
+    if method.margin == "soft" and not method.hinge:
+        raise InputError("--method.no-hinge: a soft margin has no hinge")
     if method.target_anchors == "none" and not method.source_triplet:
         raise InputError("--method.target-anchors none: without source triplets no anchor is left")
 
@@ -175,7 +190,8 @@ def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
 
 
 _RELEASED = HHLConfig()
-_PAPER_STARGAN = dataclasses.replace(_RELEASED.stargan, height=128, width=64, iterations=200_000, lr_decay="true_linear")
+_PAPER_STARGAN = replace(_RELEASED.stargan, height=128, width=64, epochs=200, lr_decay="true_linear")
+_WORDS = {"method": replace(_RELEASED.method, pseudo="unique"), "test": replace(_RELEASED.test, normalise=False)}   # what paper and blog say
 _FROM_SCRATCH = {"base_lr": 0.1, "embed_lr": 0.1, "baseline_embed_lr": 0.1}   # every layer starts at random, so all learn at a new layer's rate
 
 PRESETS: dict[str, HHLConfig] = {
@@ -188,14 +204,14 @@ PRESETS: dict[str, HHLConfig] = {
                               iterations=1100, lr=2e-4, n_critic=3, lr_decay="true_linear", lambda_idt=10.0),
     ),
     "released": _RELEASED,
-    # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; StarGAN at 128x64 with a real linear decay
-    "paper": dataclasses.replace(
-        _RELEASED, recipe=dataclasses.replace(_RELEASED.recipe, embed_lr=0.01, baseline_embed_lr=0.01), stargan=_PAPER_STARGAN),
+    # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; crops keep the aspect ratio; no pseudo-identity twice; pool5 as it is;
+    # StarGAN at 128x64 for 200 epochs with a real linear decay
+    "paper": replace(_RELEASED, recipe=replace(_RELEASED.recipe, embed_lr=0.01, baseline_embed_lr=0.01, crop="keep_aspect"), stargan=_PAPER_STARGAN,
+                     **_WORDS),
     # section 2.4.2 of the blog: new layers at 0.1
-    "blog": dataclasses.replace(
-        _RELEASED, recipe=dataclasses.replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1), stargan=_PAPER_STARGAN),
+    "blog": replace(_RELEASED, recipe=replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1), stargan=_PAPER_STARGAN, **_WORDS),
     # real photographs without ImageNet weights: 30 epochs on the source in their place, then the paper's network and schedule; for a GPU
-    "scratch": dataclasses.replace(
+    "scratch": replace(
         _RELEASED, net=NetConfig(weights="none"), recipe=RecipeConfig(pretrain_epochs=30, **_FROM_SCRATCH), stargan=_PAPER_STARGAN),
     # the same for 2 CPU cores: ResNet-18 at 128x64, the demo's short schedule about twice, its StarGAN at twice the size
     "scratch_cpu": HHLConfig(

@@ -18,6 +18,7 @@ from PIL import Image
 from common.cli import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
+from common.datasets.layout import refuse_equal_names
 from common.datasets.synthetic import DOMAINS, oracle
 from common.errors import InputError
 from common.records import digest
@@ -40,8 +41,10 @@ def camera_styles(config: HHLConfig, target: ReIDDataset, run: Run, device: torc
         return folder, digest([(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]), {}
     how = {"quality": config.style.quality, "truncate": config.style.truncate}
     if config.style.kind == "stargan":
-        gan = run.stage("stargan", {"config": config.stargan, "target": target.manifest, "seed": run.seed},
-                        lambda work: train_stargan(config.stargan, target, run.seed, device, work, workers=options.workers))
+        stargan = config.stargan.on(len(target.train))
+        gan = run.stage("stargan", {"config": stargan, "target": target.manifest, "seed": run.seed},
+                        lambda work: train_stargan(stargan, target, run.seed, device, work, workers=options.workers,
+                                                   deterministic=options.deterministic))
         fakes = run.stage("camstyle", {"stargan": gan.hash, **how}, lambda work: translated(config, target, gan, work, device, options.workers))
     else:
         if config.style.kind == "oracle" and target.name not in DOMAINS:
@@ -96,6 +99,22 @@ def colour_statistics(train: Sequence[Sample]) -> Render:
         return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
 
     return render
+
+
+def expected_views(config: HHLConfig, target: ReIDDataset) -> tuple[Sequence[Sample], int]:
+    """`target_views` before the styles are made, each view in place of a style being the image itself: what the batches can be planned with.
+
+    Raises `InputError` for names that stand twice, which fakes would share, and for a folder of styles that is not this target's.
+    """
+    needed = config.method.target_views == "camera" or config.style.measure
+    if needed:
+        refuse_equal_names(target.train)
+    if needed and config.style.folder:
+        camera_style_views(target.train, Path(config.style.folder), target.num_cameras)
+    if config.method.target_views != "camera":
+        return target_views(config, target, None)
+    num_views = target.num_cameras + config.method.include_own_style
+    return [*target.train] * num_views, num_views
 
 
 def target_views(config: HHLConfig, target: ReIDDataset, style_folder: Path | None) -> tuple[Sequence[Sample], int]:

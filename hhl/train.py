@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from common.checkpoints import save_checkpoint, weights_content
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
+from common.errors import InputError
 from common.records import Record, canonical
 from common.runs import Run, Stage, Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from hhl import pictures
 from hhl.analysis import analyse
 from hhl.batches import Schedule, first_size, schedule, train_transform
-from hhl.config import HHLConfig, MethodConfig, RecipeConfig
+from hhl.config import HHLConfig, MethodConfig, RecipeConfig, TestConfig
 from hhl.evaluate import embed, load_network, score
 from hhl.experiments import HHL
 from hhl.losses import batch_all_triplet, batch_hard_triplet
 from hhl.model import HHLNet, build_network, parameter_groups
-from hhl.styles import camera_styles, target_views
+from hhl.styles import camera_styles, expected_views, target_views
 
 
 def train(config: HHLConfig, run: Run, options: Options) -> Record:
@@ -38,9 +39,7 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
     labelled = target if config.method.labels == "target" else source
-    build_network(config.net, len(labelled.train_labels), triplet=True)   # weights that cannot be had should stop a run now, not after its GAN
-    if options.pack:
-        train_transform(config, "source").on_device()   # and so should an augmentation that only the loader's workers can do
+    check(config, source, labelled, target, options)
 
     style_folder, style_hash, measures = camera_styles(config, target, run, device, options)
     views, num_views = target_views(config, target, style_folder)
@@ -65,20 +64,40 @@ def train(config: HHLConfig, run: Run, options: Options) -> Record:
                       measures={**measures, **analysed.json("measures.json")})
 
 
+def check(config: HHLConfig, source: ReIDDataset, labelled: ReIDDataset, target: ReIDDataset, options: Options) -> None:
+    """What should stop a run now, not after its GAN: absent weights, styles or names, batches that cannot be filled or shared out."""
+    build_network(config.net, len(labelled.train_labels), triplet=True)
+    if options.pack:
+        train_transform(config, "source").on_device()
+    views, num_views = expected_views(config, target)
+    rows = [schedule(config, labelled, views, num_views, seed=0)]
+    if config.recipe.pretrain_epochs:
+        rows.append(schedule(pretraining(config), source, (), 0, seed=0))
+    for name, part in (item for row in rows for item in row.parts.items()):
+        batch, calls = len(part.labels(0, torch.device("cpu"))), rank_and_world()[1] * config.net.bn_splits
+        if batch % rank_and_world()[1] or batch // calls < 2:
+            raise InputError(f"the batch {name!r} of {batch} images: expected at least 2 for each process and batch-norm split, and the same number "
+                             f"for each of {rank_and_world()[1]} processes")
+
+
 def pretrain(config: HHLConfig, source: ReIDDataset, run: Run, device: torch.device, options: Options) -> Stage | None:
     """The demo's stand-in for ImageNet weights: the network after some epochs of cross-entropy on the source, the same for every row."""
-    epochs = config.recipe.pretrain_epochs
-    if epochs == 0:
+    if config.recipe.pretrain_epochs == 0:
         return None
-    recipe = config.recipe
-    plain = replace(config, method=MethodConfig(source_triplet=False, target_views="none"), recipe=RecipeConfig(
-        epochs=epochs, pretrain_epochs=epochs, drop_epoch=epochs, batch_scale=recipe.batch_scale, base_lr=recipe.base_lr,
-        classifier_lr=recipe.classifier_lr, embed_lr=recipe.classifier_lr, baseline_embed_lr=recipe.classifier_lr,
-        momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov))
+    plain = pretraining(config)
     seed = run.seed + 1_000_000   # other images in another order than in the rows
     uses = {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed}
     return run.stage("pretrain", uses | weights_content(config.net.weights) | options.numerics,
                      lambda work: train_reid(plain, source, (), 0, seed, device, work, options), collective=True)
+
+
+def pretraining(config: HHLConfig) -> HHLConfig:
+    """Cross-entropy alone, at the rates of a new network."""
+    recipe = config.recipe
+    return replace(config, method=MethodConfig(source_triplet=False, target_views="none"), recipe=RecipeConfig(
+        epochs=recipe.pretrain_epochs, pretrain_epochs=recipe.pretrain_epochs, drop_epoch=recipe.pretrain_epochs, batch_scale=recipe.batch_scale,
+        base_lr=recipe.base_lr, classifier_lr=recipe.classifier_lr, embed_lr=recipe.classifier_lr, baseline_embed_lr=recipe.classifier_lr,
+        momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov))
 
 
 def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int, device: torch.device,
@@ -98,7 +117,7 @@ def train_reid(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample]
 
     def recluster(epoch: int) -> None:
         if batches.clusters is not None:
-            batches.clusters.refresh(embed(model.eval(), views[:len(views) // num_views], config.test, device, options.workers), epoch)
+            batches.clusters.refresh(embed(model.eval(), views[:len(views) // num_views], TestConfig(), device, options.workers), epoch)
             model.train()
 
     run_steps(config, model, optimizer, loop, batches, device, batches.load(loop.start, device, options.workers, at_epoch=recluster))

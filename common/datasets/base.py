@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from common.errors import InputError
+
 JUNK = -1        # the detector's failures in Market-1501's numbering: never a hit, never a miss
 DISTRACTOR = 0   # people or background outside the test ids: always a miss
 
@@ -94,7 +96,7 @@ class ReIDDataset:
         digest = hashlib.sha256()
         for split in ("train", "query", "gallery"):
             for s in getattr(self, split):
-                digest.update(f"{split} {s.path.relative_to(self.root).as_posix()} {s.path.stat().st_size} {s.pid} {s.camid}\n".encode())
+                digest.update(f"{split} {s.path.relative_to(self.root).as_posix()} {_size(s.path)} {s.pid} {s.camid}\n".encode())
         return {
             "name": self.name,
             "train": len(self.train),
@@ -104,3 +106,10 @@ class ReIDDataset:
             "cameras": self.num_cameras,
             "hash": digest.hexdigest()[:16],
         }
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        raise InputError(f"{path}: listed, but there is no file (a link that leads nowhere?)") from None

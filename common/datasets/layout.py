@@ -132,7 +132,7 @@ def refuse_equal_names(samples: Sequence[Sample]) -> None:
     name, count = Counter(sample.path.stem for sample in samples).most_common(1)[0]
     if count > 1:
         raise InputError(f"{samples[0].path.parent.parent}: {count} training images are called {name}: "
-                         "a source needs a name of its own for each image")
+                         "translations are named after their image, so each needs a name of its own")
 
 
 def shorten(names: Sequence[str], limit: int = 3) -> str:

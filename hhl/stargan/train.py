@@ -59,9 +59,10 @@ def build_generator(config: StarGANConfig, num_cameras: int) -> Generator:
                      uniform_gamma=config.uniform_gamma)
 
 
-def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device: torch.device, workspace: Workspace, *, workers: int = 0) -> None:
-    """Writes `generator.pt` and `discriminator.pt` into the workspace."""
-    seed_everything(seed)
+def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device: torch.device, workspace: Workspace, *, workers: int = 0,
+                  deterministic: bool = False) -> None:
+    """Writes `generator.pt` and `discriminator.pt` into the workspace; `config.iterations` steps (see `StarGANConfig.on`)."""
+    seed_everything(seed, deterministic=deterministic)
     generator = build_generator(config, target.num_cameras).to(device)
     discriminator = Discriminator(target.num_cameras, config.height, config.width, base=config.d_channels, layers=config.d_layers)
     discriminator.to(device, memory_format=torch.channels_last)

@@ -1,5 +1,6 @@
 """The training loop: exact resume, curves, the NaN guard, Ctrl-C, safe checkpoints, several processes."""
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from common.backbones import SplitBatchNorm2d, adabn, build_backbone, split_batc
 from common.checkpoints import load_checkpoint, save_checkpoint, weights_content
 from common.cli import Options
 from common.errors import InputError, RunError
+from common.files import locked
 from common.runs import Workspace, read_curves
 from common.training import Loop, pick_device, seed_everything
 
@@ -124,6 +126,24 @@ def test_processes_and_the_content_of_weights_are_part_of_a_stage(tmp_path, monk
         (tmp_path / "resnet.pth").write_bytes(content)
         found.append(weights_content(str(tmp_path / "resnet.pth")))
     assert found[0] != found[1]
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("auto") == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(InputError, match="--nproc-per-node 1"):
+        pick_device("auto")
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("common.files.fcntl.flock", flock)
+    with pytest.raises(InputError, match="cannot lock files"), locked(tmp_path / "stage.lock", "stage"):
+        pass
 
 
 def test_checkpoints_are_whole_and_read_safely(tmp_path):

@@ -5,20 +5,24 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from common import cli, training
+from common.cli import Options
+from common.datasets import load_dataset
 from common.errors import InputError
-from common.records import ROOT, read_record
+from common.records import ROOT, canonical, read_record
+from common.runs import read_curves
 from hhl import evaluate
 from hhl.config import PRESETS, HHLConfig, NetConfig, StarGANConfig
 from hhl.experiments import HHL
 from hhl.stargan.train import learning_rate
 from hhl.stargan.translate import FOLDER, to_uint8
-from hhl.train import build_network, build_optimizer, set_learning_rate, train
+from hhl.train import build_network, build_optimizer, check, set_learning_rate, train
 from reports.collect import collect, read_results
 
 TINY = ("--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 --recipe.batch 16 --recipe.ids 3 "
@@ -230,14 +234,64 @@ def complaint(capsys) -> str:
     (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
     (["--stargan.height", "60"], "multiples"),
     (["--style.folder", "no-such-styles"], "no-such-styles"),
+    (["--style.folder", "no-such-styles", "--experiment", "hhl/table1/distances"], "no-such-styles"),
     (["--method.beta", "-1"], "--method.beta"),
+    (["--recipe.weight-decay", "-1"], "--recipe.weight-decay"),
+    (["--net.bn-splits", "16"], "expected at least 2"),
+    (["--experiment", "hhl/table2/L_T", "--recipe.ids", "1"], "--recipe.ids 1"),
+    (["--experiment", "hhl/table2/L_C", "--recipe.target-batch", "2"], "give at least 3"),
+    (["--experiment", "hhl/table2/L_T", "--recipe.images-per-id", "1", "--method.triplets", "all"], "has no positive"),
+    (["--method.triplets", "all", "--method.reduction", "sum"], "batch-hard"),
+    (["--method.margin", "soft", "--method.no-hinge"], "no hinge"),
 ])
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_hhl(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys)
     assert not list(tmp_path.rglob("record.json"))
-    if flags[0].startswith("--net"):
+    if not flags[0].startswith("--stargan"):
         assert not (tmp_path / "stages").exists()   # said before anything was trained
+
+
+def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root, monkeypatch):
+    """MSMT17 has more identities than the random pseudo-identities leave room for; PRID2011 calls two images alike."""
+    source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
+    config = PRESETS["demo"]
+    tiny = replace(config, recipe=replace(config.recipe, batch=16, ids=3, images_per_id=2, target_batch=4, batch_scale=1.0))
+    check(tiny, source, source, target, Options())
+    twice = replace(target, train=[*target.train, replace(target.train[0], path=target.root / "cam_b" / target.train[0].path.name)])
+    with pytest.raises(InputError, match="2 training images are called"):
+        check(tiny, source, source, twice, Options())
+    crowd = replace(source, train=[replace(source.train[0], pid=1 + i // 2) for i in range(2082)])
+    with pytest.raises(InputError, match="1041 identities: use unique"):
+        check(tiny, crowd, crowd, target, Options())
+
+
+def test_clusters_do_not_hang_on_how_the_test_images_are_ranked(data_root, tmp_path):
+    """Their features are in no key but the network's own."""
+    rows = ("hhl/fig3/cluster",)
+    assert run_hhl(data_root, tmp_path, "--style.kind", "self", "--test.no-normalise", rows=rows) == 0
+    assert run_hhl(data_root, tmp_path / "fresh", "--style.kind", "self", rows=rows) == 0
+    first, second = (next(out.glob("stages/reid-*/curves.jsonl")) for out in (tmp_path, tmp_path / "fresh"))
+    assert first.parent.name == second.parent.name and [line | {"seconds": 0} for line in read_curves(first)] == [
+        line | {"seconds": 0} for line in read_curves(second)]
+
+
+def test_200_epochs_of_stargan_are_the_papers_steps():
+    config = PRESETS["paper"].stargan
+    assert [config.on(images).iterations for images in (12_936, 16_522)] == [161_600, 206_400]
+    assert "epochs" not in canonical(PRESETS["demo"].stargan) and canonical(config)["epochs"] == 200   # records keep their config hash
+
+
+def test_the_network_of_another_paper_is_refused(tmp_path):
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"head": "fc"}}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="another paper"):
+        evaluate.load_network(tmp_path / "model.pt")
+
+
+def test_an_output_folder_that_is_a_file(data_root, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    assert run_hhl(data_root, tmp_path / "out", rows=ROWS[:1]) == 2
+    assert "out" in complaint(capsys)
 
 
 def test_a_folder_of_another_layout(tmp_path, capsys):
@@ -272,9 +326,9 @@ def test_a_full_disk_ends_with_one_line_and_keeps_what_is_whole(finished, data_r
     def full(source, target):
         if Path(target).name == "model.pt":
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
-        return replace(source, target)
+        return rename(source, target)
 
-    replace = os.replace
+    rename = os.replace
     monkeypatch.setattr(files.os, "replace", full)
     assert run_hhl(data_root, tmp_path, rows=ROWS[:1]) == 2
     assert "No space left on device" in complaint(capsys)

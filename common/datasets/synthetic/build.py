@@ -50,6 +50,8 @@ def load_synthetic(
     """
     folder = dataset_folder(name, root, data_seed=data_seed, train_ids=train_ids, test_ids=test_ids)
     plan = make_plan(get_domain(name), data_seed, train_ids, test_ids)
+    if not folder.exists() and folder.parent.is_dir() and not os.access(folder.parent, os.W_OK):   # beside real data that nobody may change
+        folder = dataset_folder(name, data_seed=data_seed, train_ids=train_ids, test_ids=test_ids)
     if not folder.exists():
         _make_once(folder, _parameters(name, data_seed, train_ids, test_ids), plan, workers)
     _check_files(folder)

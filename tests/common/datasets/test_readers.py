@@ -53,6 +53,14 @@ def test_dukemtmc(tmp_path, trees):
     assert (len(dataset.query), len(dataset.gallery), dataset.num_cameras) == (1, 3, 8)
 
 
+def test_a_link_that_leads_nowhere_is_named(tmp_path, trees):
+    root = tmp_path / "market1501"
+    trees.market(root)
+    (root / "bounding_box_train" / "0002_c1s1_000999_01.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(InputError, match="0002_c1s1_000999_01.jpg: listed, but there is no file"):
+        dict(load_dataset("market1501", root).manifest)
+
+
 def test_market_names_are_not_taken_for_duke(market):
     with pytest.raises(InputError, match="no images in train and query and gallery.*not understood"):
         load_dataset("dukemtmc", market)

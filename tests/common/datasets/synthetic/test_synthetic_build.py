@@ -126,6 +126,14 @@ def test_the_cache_folder_is_used_without_a_root(tmp_path, monkeypatch):
     assert dataset_folder("synthetic-duke").parent == tmp_path / ".cache" / "crossdomain-reid"
 
 
+def test_a_data_root_that_nobody_may_write_to_sends_it_to_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "data")
+    dataset = load_synthetic("synthetic-market", tmp_path / "data", train_ids=1, test_ids=1)
+    assert dataset.root.is_relative_to(tmp_path / "cache") and not list((tmp_path / "data").iterdir())
+
+
 def test_a_second_call_reads_and_draws_nothing(dataset, monkeypatch):
     monkeypatch.setattr("common.datasets.synthetic.build._draw_files", lambda *_: pytest.fail("drawn again"))
     assert load_synthetic(dataset.name, dataset.root.parent, **SMALL).manifest == dataset.manifest

@@ -55,8 +55,8 @@ class MethodConfig:
     amount: float = 24_000 / MARKET_IMAGES   # unlabelled images for each real one; 24,000 on Market-1501 is the paper's best; released scripts: 6,000
     images: Literal["gan", "people"] = "gan"   # generated ones, or real people of another dataset without their labels (Table 4)
     step_matched: bool = False   # a control of ours: the baseline with as many steps as a run with `amount` has
-    eps: float = 0.0   # label smoothing (LSR) of the real images; the paper leaves it out
-    gan_weight: float = 1.0   # of a generated image's loss; Eq. 7
+    eps: float = 0.0   # label smoothing (LSR); lsro, none: of the real images, all_in_one, pseudo: of all; the paper leaves it out
+    gan_weight: float = 1.0   # of a generated image's loss, Eq. 7; acts with loss lsro only
     pseudo: Literal["paper", "released"] = "paper"   # released: the script's pseudo-labels never switch on, and the images only fill batches
     pseudo_weight: float = 0.1   # of a pseudo-labelled image's loss, Sec. 4.2
     pseudo_start: int = 20   # epochs before the generated images come in, Sec. 4.2
@@ -74,7 +74,7 @@ class DCGANConfig:
     g_channels: int = 64   # of the generator's last hidden layer; its first has 16 times as many (fork: 8)
     d_channels: int = 64   # of the discriminator's first layer
     order: Literal["bn_relu", "relu_bn"] = "bn_relu"   # git history; the paper's words are ReLU, then batch norm
-    epochs: int = 30   # Sec. 3.1; fork: 25
+    epochs: int = 30   # Sec. 3.1; fork: 25, which the row dcgan=fork sets in every preset
     batch: int = 64   # git history
     lr: float = 2e-4   # of Adam, git history
     beta1: float = 0.5   # of Adam, the paper and git history
@@ -88,7 +88,7 @@ class DCGANConfig:
 class PoolConfig:
     """The unlabelled images: how they are drawn and stored, or where they come from."""
 
-    amount: float = 48_000 / MARKET_IMAGES   # images drawn for each real one, git history; a row takes the first ones, so sets of any size are nested
+    amount: float = 48_000 / MARKET_IMAGES   # images drawn for each one that the GAN sees, git history; a row takes the first: nested sets
     gen_bn: Literal["batch", "running"] = "batch"   # statistics at generation; git history: batch; fork: running
     batch: int = 64   # images drawn together; with gen_bn=batch it is part of the picture
     height: int = 256   # stored size, bilinear, the paper
@@ -110,6 +110,10 @@ class EvalConfig:
     cuhk03_protocol: Literal["classic", "767/700"] = "classic"   # the paper: 1,367 / 100 ids, single shot
     cuhk03_split: int = 0   # of the 20 classic splits; the paper reports the mean of all
 
+    def __post_init__(self) -> None:
+        if self.cut is not None and self.cut < 1:
+            raise InputError(f"--eval.cut {self.cut}: expected 1 or more images of the ranked list, or none for all of them")
+
 
 @dataclass(frozen=True)
 class LSROConfig:
@@ -123,27 +127,40 @@ class LSROConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
 
     def __post_init__(self) -> None:
-        net, recipe, method, pool = self.net, self.recipe, self.method, self.pool
+        net, recipe, method, dcgan, pool = self.net, self.recipe, self.method, self.dcgan, self.pool
         _check_positive(net, "net", ("height", "width"))
         _check_positive(recipe, "recipe", ("epochs", "drop_epoch", "batch", "base_lr"))
-        _check_positive(self.dcgan, "dcgan", ("height", "width", "z_dim", "g_channels", "d_channels", "epochs", "batch", "lr", "g_steps"))
+        _check_positive(dcgan, "dcgan", ("height", "width", "z_dim", "g_channels", "d_channels", "epochs", "batch", "lr", "g_steps"))
         _check_positive(pool, "pool", ("batch", "height", "width", "amount"))
         if net.backbone not in BACKBONES:
             raise InputError(f"--net.backbone {net.backbone}: expected one of {', '.join(BACKBONES)}")
         if net.resize_height < net.height or net.resize_width < net.width:
             raise InputError(f"--net.resize-height {net.resize_height}, --net.resize-width {net.resize_width}: "
                              f"expected at least the crop's {net.height}, {net.width}")
-        for name, value, top in (("net.dropout", net.dropout, 1), ("recipe.holdout", recipe.holdout, 1), ("method.eps", method.eps, 1)):
-            if not 0 <= value < top:
-                raise InputError(f"--{name} {value}: expected 0 to less than {top}")
-        if min(method.amount, method.gan_weight, method.pseudo_weight, method.pseudo_start) < 0:
-            raise InputError("expected --method.amount, --method.gan-weight, --method.pseudo-weight and --method.pseudo-start of 0 or more")
-        if method.loss != "none" and method.amount == 0:
-            raise InputError(f"--method.loss {method.loss} with --method.amount 0: expected unlabelled images; use --method.loss none")
+        for name, value in (("net.dropout", net.dropout), ("recipe.holdout", recipe.holdout), ("method.eps", method.eps),
+                            ("dcgan.beta1", dcgan.beta1), ("dcgan.beta2", dcgan.beta2)):
+            if not 0 <= value < 1:
+                raise InputError(f"--{name} {value}: expected 0 to less than 1")
+        if not 0 <= net.bn_momentum <= 1:
+            raise InputError(f"--net.bn-momentum {net.bn_momentum}: expected 0 to 1")
+        for name, value in (("weight-decay", recipe.weight_decay), ("pseudo-weight-decay", recipe.pseudo_weight_decay)):
+            if value is not None and not value >= 0:
+                raise InputError(f"--recipe.{name} {value}: expected 0 or more")
+        _check_method(method)
         if not 0 <= recipe.momentum < 1 or (recipe.nesterov and recipe.momentum == 0):
             raise InputError(f"--recipe.momentum {recipe.momentum}: expected 0 to less than 1, and more than 0 with --recipe.nesterov")
         if not 1 <= pool.quality <= 100:
             raise InputError(f"--pool.quality {pool.quality}: expected 1 to 100")
+
+
+def _check_method(method: MethodConfig) -> None:
+    if min(method.amount, method.gan_weight, method.pseudo_weight, method.pseudo_start) < 0:
+        raise InputError("expected --method.amount, --method.gan-weight, --method.pseudo-weight and --method.pseudo-start of 0 or more")
+    if method.loss != "none" and method.amount == 0:
+        raise InputError(f"--method.loss {method.loss} with --method.amount 0: expected unlabelled images; use --method.loss none")
+    if method.step_matched and (method.loss != "none" or method.amount == 0):
+        raise InputError(f"--method.step-matched with --method.loss {method.loss}, --method.amount {method.amount:g}: "
+                         "expected loss none and, as its steps are those of LSRO with that amount, more than 0")
 
 
 def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:

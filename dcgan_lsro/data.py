@@ -18,13 +18,19 @@ from PIL import Image
 from torch import Tensor
 
 from common.augment import DeviceTransform, Drawn, Result
-from common.datasets import JUNK, ReIDDataset, Sample
+from common.datasets import JUNK, ReIDDataset, Sample, load_dataset
 from common.datasets.layout import list_images
 from common.datasets.loading import epoch_plan, normalise
 from common.errors import InputError
-from dcgan_lsro.config import LSROConfig, MethodConfig, NetConfig, RecipeConfig
+from dcgan_lsro.config import EvalConfig, LSROConfig, MethodConfig, NetConfig, RecipeConfig
 
 UNLABELLED = -1
+
+
+def load(config: EvalConfig, name: str, root: Path | None) -> ReIDDataset:
+    """A dataset; CUHK03 by the protocol and split of the configuration."""
+    split = {"protocol": config.cuhk03_protocol, "split": config.cuhk03_split} if name == "cuhk03" else {}
+    return load_dataset(name, root, **split)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,14 @@ def unlabelled_count(method: MethodConfig, real: int) -> int:
     return count
 
 
+def matched_count(method: MethodConfig, real: int) -> int:
+    """Places of an epoch beside those of the real images: the row's unlabelled images or, `step_matched`, as many as LSRO would have.
+
+    `real`: all labelled images, before the holdout.
+    """
+    return round(method.amount * real) if method.step_matched else unlabelled_count(method, real)
+
+
 def first_images(folder: Path, count: int) -> list[Sample]:
     """The first `count` images of a folder in sorted order, as samples of nobody. `InputError` if there are fewer."""
     if not folder.is_dir():
@@ -94,6 +108,15 @@ def people_without_labels(dataset: ReIDDataset, count: int, seed: int) -> list[S
                          "lower --method.amount, or name a larger --pool.people")
     chosen = np.sort(np.random.default_rng((seed, 4)).permutation(len(dataset.train))[:count])
     return [replace(dataset.train[i], pid=JUNK, camid=-1) for i in chosen]
+
+
+def check_strangers(people: ReIDDataset, dataset: ReIDDataset) -> None:
+    """Raises `InputError` if images to be used without labels are images of the run's own dataset, as they would be with their labels too."""
+    own = {s.path for s in (*dataset.train, *dataset.query, *dataset.gallery)}
+    shared = sum(s.path in own for s in people.train)
+    if shared:
+        raise InputError(f"--pool.people {people.name}: expected people whom {dataset.name} does not have, found {shared} images of both: "
+                         "name another dataset")
 
 
 def held_out(samples: Sequence[Sample], share: float, seed: int) -> np.ndarray:
@@ -189,16 +212,16 @@ class Schedule:
 
 
 def schedule(config: LSROConfig, real: int, unlabelled: int, seed: int, world: int = 1) -> Schedule:
-    """The epochs of a row with `real` labelled and `unlabelled` other images.
+    """The epochs of a row with `real` labelled images and `unlabelled` other ones (`matched_count`).
 
     Pseudo-labels: the generated images come in after `pseudo_start` epochs (not fed before, not only unweighted). `step_matched`: as
-    many steps an epoch as a row with `amount` generated images, all filled with real ones. Several processes share every batch equally,
+    many steps an epoch as a row with so many generated images, all filled with real ones. Several processes share every batch equally,
     so the last batch of an epoch loses up to `world - 1` images.
     """
     recipe, method = config.recipe, config.method
     together = real + unlabelled
     if method.step_matched:
-        phases = [Phase(recipe.epochs, real, real + round(method.amount * real))]
+        phases = [Phase(recipe.epochs, real, together)]
     elif method.loss == "pseudo" and method.pseudo == "paper":
         start = min(method.pseudo_start, recipe.epochs)
         phases = [Phase(start, real, real), Phase(recipe.epochs - start, together, together)]

@@ -1,6 +1,7 @@
 """Scores a trained network on a test set: L2-normalised pool5, Euclidean ranking, which is the cosine's order (Sec. 5.2).
 
     python evaluate.py --checkpoint runs/stages/reid-<hash>/model.pt --target synthetic-market --view dense256
+    python evaluate.py --checkpoint runs/stages/reid-<hash>/model.pt --target cuhk03 --cuhk03-split 3 --data-root DIR   # trained on split 3
 
 Released counterpart: `test/test_gallery_query_crazy.m` and `evaluation/zzd_evaluation_res_fast.m`.
 """
@@ -21,7 +22,7 @@ import tyro
 from common.backbones import extract_features
 from common.checkpoints import load_checkpoint
 from common.cli import exit_code
-from common.datasets import DISTRACTOR, ReIDDataset, Sample, load_dataset
+from common.datasets import DISTRACTOR, ReIDDataset, Sample
 from common.datasets.layout import market_name, read_folder
 from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
 from common.datasets.synthetic import DOMAINS
@@ -29,9 +30,11 @@ from common.errors import InputError
 from common.evaluation.features import save_features
 from common.evaluation.protocols import POOLINGS, evaluate_single_shot, multi_query
 from common.evaluation.ranking import evaluate
+from common.records import digest
 from common.runs import Workspace
 from common.training import pick_device
 from dcgan_lsro.config import EvalConfig, NetConfig
+from dcgan_lsro.data import load
 from dcgan_lsro.model import ReIDNet, build_network, load_weights
 
 BATCH = 128
@@ -109,6 +112,13 @@ def multi_query_boxes(target: ReIDDataset) -> list[Sample]:
     return [s for s in boxes if (s.pid, s.camid) in wanted and s.pid > DISTRACTOR]
 
 
+def box_files(target: ReIDDataset, config: EvalConfig) -> dict[str, str]:
+    """What identifies the boxes of multi-query in `gt_bbox`, which no manifest lists: a hash of names and sizes; empty without such boxes."""
+    boxes = multi_query_boxes(target) if config.multi_query else []
+    files = [(s.path.name, s.path.stat().st_size) for s in boxes if s.path.parent.name == GT_BBOX]
+    return {"boxes": digest(files)} if files else {}
+
+
 def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, config: EvalConfig, **options) -> dict[str, float]:
     """Scores of a ranking; CUHK03's classic protocol draws one gallery image a person, again and again."""
     query_ids, gallery_ids = _ids(target.query), _ids(target.gallery)
@@ -142,23 +152,34 @@ class Evaluate:
     multi_query: Literal["none", "mean", "max"] = "none"   # pool all images of the query's person and camera
     cut: int | None = None   # only the first images of the ranked list can be hits; released code: 2000
     rerank: bool = False   # k-reciprocal re-ranking; no published number has it
+    cuhk03_protocol: Literal["classic", "767/700"] = EvalConfig.cuhk03_protocol   # the one that the checkpoint was trained by; Table 5: classic
+    cuhk03_split: int = EvalConfig.cuhk03_split   # of the 20 classic splits: the checkpoint's own, others test people whom it has seen
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int = 0
 
 
 def run(options: Evaluate) -> None:
     device = pick_device(options.device)
+    config = EvalConfig(cut=options.cut, cuhk03_protocol=options.cuhk03_protocol, cuhk03_split=options.cuhk03_split)
+    if options.target == "cuhk03" and config.cuhk03_protocol == "classic" and (options.rerank or options.cut):
+        raise InputError("--cuhk03-protocol classic: its single-shot draws take neither --rerank nor --cut: leave them out, or use 767/700")
     model = load_network(options.checkpoint).to(device)
-    target = load_dataset(options.target, options.data_root)
+    target = load(config, options.target, options.data_root)
     query, gallery = (embed(model, samples, device, options.workers, view=options.view) for samples in (target.query, target.gallery))
     if options.multi_query != "none":
         boxes = multi_query_boxes(target)
         if not boxes:
-            raise InputError(f"{target.root}: multi-query needs the folder {GT_BBOX}, found none: use --multi-query none")
+            raise InputError(f"{missing_boxes(target)}: use --multi-query none")
         rows = embed(model, boxes, device, options.workers, view=options.view)
         query = multi_query(*_ids(target.query), rows, *_ids(boxes), pooling=options.multi_query)
-    config = EvalConfig(cut=options.cut, cuhk03_protocol="767/700")
     print(json.dumps(rank(target, query, gallery, config, rerank=options.rerank or None), indent=1))
+
+
+def missing_boxes(target: ReIDDataset) -> str:
+    """Why a dataset has no images to pool for its queries."""
+    if "@" in target.name:
+        return f"{target.name}: multi-query needs the cameras of the files' names, and a camera split has numbered its own anew"
+    return f"{target.root}: multi-query needs the folder {GT_BBOX} with images of the queries' people and cameras, found none"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

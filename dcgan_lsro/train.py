@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from common.augment import on_device, training_images
-from common.checkpoints import save_checkpoint
+from common.checkpoints import save_checkpoint, weights_content
 from common.cli import Options, main
-from common.datasets import ReIDDataset, Sample, load_dataset
+from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.loading import planned_loader
 from common.errors import InputError
@@ -24,11 +24,22 @@ from common.records import Record, canonical, digest
 from common.runs import Run, Workspace, rank_and_world, read_curves
 from common.training import Loop, accelerate, average_gradients, gather, pick_device, seed_everything, set_threads, start_processes
 from dcgan_lsro import pictures
-from dcgan_lsro.config import LSROConfig, MethodConfig
-from dcgan_lsro.data import TrainTransform, first_images, people_without_labels, schedule, training_set, unlabelled_count, weight_decay
+from dcgan_lsro.config import LSROConfig, MethodConfig, RecipeConfig
+from dcgan_lsro.data import (
+    TrainTransform,
+    check_strangers,
+    first_images,
+    load,
+    matched_count,
+    people_without_labels,
+    schedule,
+    training_set,
+    unlabelled_count,
+    weight_decay,
+)
 from dcgan_lsro.dcgan.sample import FOLDER, diversity, sample
 from dcgan_lsro.dcgan.train import load_generator, train_dcgan
-from dcgan_lsro.evaluate import load_network, score
+from dcgan_lsro.evaluate import box_files, load_network, score
 from dcgan_lsro.experiments import LSRO
 from dcgan_lsro.losses import all_in_one_losses, loss_parts, lsro_losses, pseudo_losses
 from dcgan_lsro.model import build_network, parameter_groups
@@ -41,19 +52,21 @@ def train(config: LSROConfig, run: Run, options: Options) -> Record:
     device = pick_device(options.device)
     set_threads(options.threads)
     start_processes(device)
+    check_batch(config.recipe.batch, rank_and_world()[1])
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     if run.source != run.target:
         raise InputError(f"--source {run.source} --target {run.target}: this paper is supervised, give one dataset as both "
                          "(evaluate.py --target scores a trained network elsewhere)")
-    dataset = load(config, run.source, options.data_root)
+    dataset = load(config.eval, run.source, options.data_root)
     build_network(config.net, len(dataset.train_labels))   # weights that cannot be had should stop a run now, not after its GAN
     if options.pack:
         TrainTransform(config.net, config.recipe.crop).on_device()   # and so should what only the loader's workers can do
 
     unlabelled, uses, measures = unlabelled_images(config, dataset, run, device, options)
-    uses |= {"net": config.net, "recipe": config.recipe, "method": config.method, "dataset": dataset.manifest, "seed": run.seed} | options.numerics
+    uses |= {"net": config.net, "recipe": config.recipe, "method": config.method, "dataset": dataset.manifest, "seed": run.seed}
+    uses |= weights_content(config.net.weights) | options.numerics
     network = run.stage("reid", uses, lambda work: train_reid(config, dataset, unlabelled, run.seed, device, work, options), collective=True)
-    scored = run.stage("scores", {"reid": network.hash, "target": dataset.manifest, "eval": config.eval},
+    scored = run.stage("scores", {"reid": network.hash, "target": dataset.manifest, "eval": config.eval} | box_files(dataset, config.eval),
                        lambda work: score(accelerate(load_network(network.folder / "model.pt"), device, options), dataset, config.eval, device, work,
                                           options.workers))
     if rank_and_world()[0] == 0:
@@ -63,10 +76,10 @@ def train(config: LSROConfig, run: Run, options: Options) -> Record:
                       measures=measures)
 
 
-def load(config: LSROConfig, name: str, root: Path | None) -> ReIDDataset:
-    """A dataset; CUHK03 by the protocol and split of the configuration."""
-    split = {"protocol": config.eval.cuhk03_protocol, "split": config.eval.cuhk03_split} if name == "cuhk03" else {}
-    return load_dataset(name, root, **split)
+def check_batch(batch: int, world: int) -> None:
+    """Raises `InputError` for a batch that several processes cannot share equally: before the GAN, not after it."""
+    if batch % world:
+        raise InputError(f"--recipe.batch {batch}: a batch of {batch} images does not divide into {world} equal parts: change the batch size")
 
 
 def unlabelled_images(config: LSROConfig, dataset: ReIDDataset, run: Run, device: torch.device, options: Options) -> tuple[list[Sample], dict, dict]:
@@ -75,7 +88,8 @@ def unlabelled_images(config: LSROConfig, dataset: ReIDDataset, run: Run, device
     if count == 0:
         return [], {}, {}
     if config.method.images == "people":
-        other = load(config, config.pool.people, options.data_root)
+        other = load(config.eval, config.pool.people, options.data_root)
+        check_strangers(other, dataset)
         return people_without_labels(other, count, run.seed), {"people": other.manifest}, {}
     if config.pool.folder:
         samples = first_images(Path(config.pool.folder), count)
@@ -86,14 +100,20 @@ def unlabelled_images(config: LSROConfig, dataset: ReIDDataset, run: Run, device
 
 def generated_images(config: LSROConfig, dataset: ReIDDataset, count: int, run: Run, device: torch.device,
                      options: Options) -> tuple[list[Sample], dict, dict]:
-    """The first `count` images of the pool: one DCGAN and one pool for all rows of a seed; a row that asks for more than it holds has its own."""
-    seen = load(config, config.dcgan.dataset, options.data_root) if config.dcgan.dataset else dataset
-    gan = run.stage("dcgan", {"config": config.dcgan, "dataset": seen.manifest, "seed": run.seed},
-                    lambda work: train_dcgan(config.dcgan, seen.train, run.seed, device, work, workers=options.workers))
-    size = max(count, round(config.pool.amount * len(dataset.train)))
+    """The first `count` images of the pool: one DCGAN and one pool for all rows of a seed; a row that asks for more than it holds has its own.
+
+    Both hang on the images that the GAN sees, not on the run's own: the splits of CUHK03 share Market-1501's.
+    """
+    seen = load(config.eval, config.dcgan.dataset, options.data_root) if config.dcgan.dataset else dataset
+    network = replace(config.dcgan, dataset="")   # the manifest says it
+    gan = run.stage("dcgan", {"config": network, "dataset": seen.manifest, "seed": run.seed},
+                    lambda work: train_dcgan(network, seen.train, run.seed, device, work, workers=options.workers,
+                                             deterministic=options.deterministic))
+    size = max(count, round(config.pool.amount * len(seen.train)))
     pool = replace(config.pool, amount=1.0, people="")   # the number of images says it
 
     def build(work: Workspace) -> None:
+        seed_everything(run.seed, deterministic=options.deterministic)
         generator = load_generator(config.dcgan, gan.folder / "generator.pt", device)
         sample(generator, config.dcgan.z_dim, pool, size, run.seed, work, device, checkpoint_hash=gan.hash)
         work.write_json("measures.json", diversity(work.folder / FOLDER, [s.path for s in seen.train]))
@@ -108,7 +128,7 @@ def train_reid(config: LSROConfig, dataset: ReIDDataset, unlabelled: Sequence[Sa
     seed_everything(seed, deterministic=options.deterministic)
     rank, world = rank_and_world()
     images = training_set(dataset, unlabelled, config.recipe.holdout, seed)
-    steps = schedule(config, images.num_real, len(unlabelled), seed, world)
+    steps = schedule(config, images.num_real, matched_count(config.method, len(dataset.train)), seed, world)
     model = build_network(config.net, images.num_ids + (config.method.loss == "all_in_one")).to(device)
     optimizer = build_optimizer(config, model)
     loop = Loop(workspace, steps.total, {"model": model, "optimizer": optimizer}, label="re-ID", save_every=steps.steps_per_epoch)
@@ -119,7 +139,7 @@ def train_reid(config: LSROConfig, dataset: ReIDDataset, unlabelled: Sequence[Sa
         steps, loop.start, loop.total, workers=options.workers, rank=rank, world=world, pin_memory=device.type == "cuda")
 
     for step, (batch, _) in loop.over(loader):
-        set_learning_rate(optimizer, 0.1 ** (steps.epoch(step) // config.recipe.drop_epoch))
+        set_learning_rate(optimizer, rate_factor(config.recipe, steps.epoch(step)))
         labels, is_gan = images.batch(steps(step), device)   # of the whole batch, on every process
 
         logits = gather(model(on_device(batch, device)))
@@ -150,6 +170,11 @@ def build_optimizer(config: LSROConfig, model: torch.nn.Module) -> torch.optim.S
     decay, decay_norm = weight_decay(recipe, config.method)
     groups = parameter_groups(model, recipe, decay, decay_norm=decay_norm)
     return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
+
+
+def rate_factor(recipe: RecipeConfig, epoch: int) -> float:
+    """What the learning rates are multiplied by in an epoch (from 0): one drop, Sec. 5.2."""
+    return 0.1 if epoch >= recipe.drop_epoch else 1.0
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from common.datasets.layout import list_images
 from common.files import write_atomic
 from common.records import code_version
 from common.runs import Workspace
@@ -82,7 +83,7 @@ def diversity(folder: Path, reference: list[Path], count: int = 256) -> dict[str
 
     `gan_spread` and `real_spread`: the standard deviation over images of each pixel and channel, averaged, in 0..255.
     """
-    generated = sorted(folder.iterdir())
+    generated = [folder / name for name in list_images(folder)]   # a write that was killed leaves a hidden file
     return {"gan_spread": _spread(generated[:count]), "real_spread": _spread(reference[:: max(1, len(reference) // count)][:count])}
 
 

@@ -61,9 +61,10 @@ def batches(config: DCGANConfig, count: int, seed: int) -> tuple[Callable[[int],
     return lambda step: step % plan.steps_per_epoch * config.batch + np.arange(config.batch), plan
 
 
-def train_dcgan(config: DCGANConfig, train: Sequence[Sample], seed: int, device: torch.device, workspace: Workspace, *, workers: int = 0) -> None:
+def train_dcgan(config: DCGANConfig, train: Sequence[Sample], seed: int, device: torch.device, workspace: Workspace, *, workers: int = 0,
+                deterministic: bool = False) -> None:
     """Writes `generator.pt` and `discriminator.pt` into the workspace."""
-    seed_everything(seed)
+    seed_everything(seed, deterministic=deterministic)
     generator, discriminator = build_generator(config).to(device), build_discriminator(config).to(device)
     g_optimizer, d_optimizer = (Adam(net.parameters(), lr=config.lr, betas=(config.beta1, config.beta2)) for net in (generator, discriminator))
     indices, plan = batches(config, len(train), seed)

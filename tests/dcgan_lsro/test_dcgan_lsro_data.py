@@ -18,11 +18,22 @@ from common.errors import InputError
 from common.published import published
 from common.records import check_experiments
 from dcgan_lsro.config import PRESETS, EvalConfig, LSROConfig, MethodConfig, NetConfig, RecipeConfig
-from dcgan_lsro.data import TrainTransform, first_images, held_out, people_without_labels, schedule, training_set, unlabelled_count, weight_decay
+from dcgan_lsro.data import (
+    TrainTransform,
+    check_strangers,
+    first_images,
+    held_out,
+    matched_count,
+    people_without_labels,
+    schedule,
+    training_set,
+    unlabelled_count,
+    weight_decay,
+)
 from dcgan_lsro.evaluate import embed, pooling_window, rank, refuse_generated
 from dcgan_lsro.experiments import LSRO
 from dcgan_lsro.model import RELEASED_FACTORS, ReIDNet, build_network, load_weights, parameter_groups
-from dcgan_lsro.train import build_optimizer, set_learning_rate
+from dcgan_lsro.train import build_optimizer, rate_factor, set_learning_rate
 
 THIN = NetConfig(backbone="thin", weights="none", height=64, width=32, resize_height=73, resize_width=37)
 CPU = torch.device("cpu")
@@ -88,11 +99,23 @@ def test_pseudo_labelled_images_are_not_fed_before_their_epoch():
 
 
 def test_the_step_matched_baseline_has_lsros_steps_and_only_real_images():
-    lsro, matched = schedule(config(amount=1.5), 20, 30, seed=0), schedule(config("none", step_matched=True, amount=1.5), 20, 0, seed=0)
+    lsro, matched = schedule(config(amount=1.5), 20, 30, seed=0), schedule(config("none", step_matched=True, amount=1.5), 20, 30, seed=0)
     assert matched.total == lsro.total == 35 and matched.epoch(34) == lsro.epoch(34) == 4
     assert [len(matched(step)) for step in range(7)] == [len(lsro(step)) for step in range(7)]
     times = Counter(np.concatenate([matched(step) for step in range(35)]).tolist())
     assert set(times) == set(range(20)) and max(times.values()) - min(times.values()) <= 1   # 250 places, shuffled pass after shuffled pass
+
+
+def test_a_holdout_leaves_the_step_matched_baseline_lsros_steps():
+    whole = dataset(images=30)
+    lsro, matched = MethodConfig(amount=1.5), MethodConfig("none", amount=1.5, step_matched=True)
+    drawn = unlabelled_count(lsro, len(whole.train))
+    assert matched_count(matched, len(whole.train)) == matched_count(lsro, len(whole.train)) == drawn == 180
+    assert unlabelled_count(matched, len(whole.train)) == matched_count(MethodConfig("none", amount=0.0), len(whole.train)) == 0
+    real = training_set(whole, [], 0.1, 0).num_real
+    assert real < 120
+    steps = [schedule(config(**vars(method)), real, matched_count(method, len(whole.train)), seed=0).total for method in (lsro, matched)]
+    assert steps[0] == steps[1] == 5 * -(-(real + 180) // 8)
 
 
 def test_two_processes_share_the_last_batch_equally():
@@ -117,6 +140,15 @@ def test_real_people_without_labels_lose_them():
     assert people != people_without_labels(dataset(), 7, seed=1)
     with pytest.raises(InputError, match="found 20"):
         people_without_labels(dataset(), 21, seed=0)
+
+
+def test_people_without_labels_must_not_be_the_runs_own():
+    own = dataset()
+    with pytest.raises(InputError, match="--pool.people toy: expected people whom toy does not have, found 20 images of both"):
+        check_strangers(own, own)
+    with pytest.raises(InputError, match="found 20 images of both"):   # nor those of its test
+        check_strangers(own, ReIDDataset("toy", Path("."), [], own.train[:1], own.train, 2))
+    check_strangers(own, ReIDDataset("other", Path("."), generated(3), generated(1), generated(1), 2))
 
 
 def test_the_released_holdout_draws_with_replacement_and_spares_small_classes_and_the_last():
@@ -193,10 +225,10 @@ def test_learning_rate_drops_once_at_epoch_40():
     configuration = LSROConfig(net=THIN)
     optimizer = build_optimizer(configuration, build_network(THIN, 10))
     rates = {}
-    for epoch in (0, 39, 40, 49):
-        set_learning_rate(optimizer, 0.1 ** (epoch // configuration.recipe.drop_epoch))
+    for epoch in (0, 39, 40, 49, 80, 120):
+        set_learning_rate(optimizer, rate_factor(configuration.recipe, epoch))
         rates[epoch] = optimizer.param_groups[1]["lr"]
-    assert rates == pytest.approx({0: 0.002, 39: 0.002, 40: 0.0002, 49: 0.0002})
+    assert rates == pytest.approx({0: 0.002, 39: 0.002, 40: 0.0002, 49: 0.0002, 80: 0.0002, 120: 0.0002})
 
 
 def test_the_optimiser_takes_matconvnets_steps(formulas):
@@ -206,7 +238,7 @@ def test_the_optimiser_takes_matconvnets_steps(formulas):
     optimizer = torch.optim.SGD([{"params": [parameter], "initial_lr": 0.002, "weight_decay": 1e-4}], lr=0.002, momentum=0.9, nesterov=True)
     w, v = start.copy(), np.zeros(6)
     for t, gradient in enumerate(gradients):
-        factor = 0.1 ** (t // 40)
+        factor = rate_factor(RecipeConfig(), t)
         set_learning_rate(optimizer, factor)
         parameter.grad = torch.from_numpy(gradient.copy())
         optimizer.step()
@@ -289,6 +321,11 @@ def test_every_experiment_fits_every_preset_and_aliases_are_the_same_run():
             override(preset, experiment.overrides)
     assert table["dcgan_lsro/amount/1.86"].runs_as == table["dcgan_lsro/table1/lsro"].runs_as == "dcgan_lsro/table2/lsro=24000"
     assert table["dcgan_lsro/table2/pseudo=0"].runs_as == "dcgan_lsro/table2/lsro=0"
+
+
+def test_the_row_of_the_forks_dcgan_says_how_long_it_trains():
+    (fork,) = (e for e in LSRO.experiments if e.overrides.get("dcgan.network") == "fork")
+    assert f"{fork.overrides['dcgan.epochs']} epochs" in fork.title
 
 
 def test_published_rows_of_ours_are_experiments():

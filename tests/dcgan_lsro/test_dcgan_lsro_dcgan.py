@@ -12,7 +12,7 @@ from common.runs import Workspace
 from dcgan_lsro.config import DCGANConfig, PoolConfig
 from dcgan_lsro.dcgan.losses import discriminator_losses, generator_loss
 from dcgan_lsro.dcgan.model import Discriminator, Generator, SameConv2d, SameDeconv2d, build_discriminator, build_generator
-from dcgan_lsro.dcgan.sample import FOLDER, file_name, sample, to_uint8
+from dcgan_lsro.dcgan.sample import FOLDER, diversity, file_name, sample, to_uint8
 from dcgan_lsro.dcgan.train import GanTransform, batches, draw_z, train_step
 
 CPU = torch.device("cpu")
@@ -211,6 +211,14 @@ def test_pools_are_nested_resumable_and_have_a_manifest(tmp_path):
     (whole / names[0]).write_bytes(b"kept")
     draw(tmp_path, "whole", 10)
     assert (whole / names[6]).read_bytes() == bytes_before and (whole / names[0]).read_bytes() == b"kept"
+
+
+def test_the_spread_of_a_pool_passes_over_hidden_files(tmp_path):
+    folder = draw(tmp_path, "pool", 3)
+    images = sorted(folder.iterdir())
+    before = diversity(folder, images)
+    (folder / ".gan_000000.png.x1y2z3").write_bytes(b"a write that was killed")
+    assert diversity(folder, images) == before
 
 
 def test_jpeg_and_running_statistics(tmp_path):

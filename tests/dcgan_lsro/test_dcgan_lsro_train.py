@@ -1,5 +1,6 @@
 """DCGAN + LSRO end to end on tiny data: every row once, a kill and a resume, two processes against one, and bad input."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,12 +15,18 @@ from PIL import Image
 
 from common import cli
 from common.backbones import split_batch_norm
+from common.checkpoints import save_checkpoint
 from common.datasets import load_dataset
-from common.records import ROOT, read_record
+from common.errors import InputError
+from common.records import ROOT, canonical, digest, read_record
+from common.runs import Stage
 from dcgan_lsro import evaluate, pictures
 from dcgan_lsro import train as training
+from dcgan_lsro.config import PRESETS, EvalConfig
+from dcgan_lsro.dcgan import train as dcgan_training
 from dcgan_lsro.dcgan.sample import FOLDER
 from dcgan_lsro.experiments import LSRO
+from dcgan_lsro.model import build_network
 from dcgan_lsro.train import train
 
 TINY = ("--recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --method.pseudo-start 1 --dcgan.epochs 1 --dcgan.batch 16 --dcgan.g-channels 2 "
@@ -134,8 +141,129 @@ def test_a_folder_of_images_takes_the_place_of_the_dcgan(finished, data_root, tm
 
 def test_real_people_of_another_dataset_without_labels(data_root, tmp_path):
     row = "dcgan_lsro/table4/real"
-    assert run_lsro(data_root, tmp_path, "--pool.people", "market1501", rows=[row]) == 0
+    assert run_lsro(data_root, tmp_path, "--pool.people", "dukemtmc", rows=[row]) == 0
     assert set(record(tmp_path, row).stages) == {"reid", "scores"} and "last_gan_kl" in record(tmp_path, row).measures
+
+
+class Noted:
+    """Stands in for a run: notes what its stages depend on and builds none."""
+
+    seed = 0
+
+    def __init__(self, folder: Path, dataset: str = "market1501"):
+        self.folder, self.uses, self.source, self.target = folder, {}, dataset, dataset
+        for name in ("measures.json", "scores.json"):
+            (folder / name).write_text("{}")
+        (folder / "curves.jsonl").touch()
+
+    def stage(self, name: str, depends_on: dict, build, *, collective: bool = False) -> Stage:
+        self.uses[name] = depends_on
+        return Stage(name, digest({"stage": name, **depends_on}), self.folder, 0.0, True)
+
+    def record(self, *_, **__) -> None:
+        pass
+
+
+def stage_uses(data_root: Path, folder: Path, dataset: str, monkeypatch, **overrides) -> dict[str, dict]:
+    """What each stage of LSRO depends on; the pool is not drawn, so its images are not looked for."""
+    monkeypatch.setattr(training, "first_images", lambda *_: [])
+    run = Noted(folder, dataset)
+    train(cli.override(PRESETS["demo"], overrides), run, cli.Options(source=dataset, target=dataset, data_root=data_root, device="cpu"))
+    return run.uses
+
+
+def test_a_row_on_another_dataset_shares_the_dcgan_and_the_pool_of_the_images_that_it_saw(data_root, tmp_path, monkeypatch):
+    few = {"method.amount": 0.5}   # in each of two runs fewer than the pool holds
+    own = stage_uses(data_root, tmp_path, "market1501", monkeypatch, **few)
+    foreign = stage_uses(data_root, tmp_path, "dukemtmc", monkeypatch, **few, **{"dcgan.dataset": "market1501"})
+    assert canonical(own["dcgan"]) == canonical(foreign["dcgan"]) and canonical(own["samples"]) == canonical(foreign["samples"])
+    market, duke = (load_dataset(name, data_root) for name in ("market1501", "dukemtmc"))
+    amount = PRESETS["demo"].pool.amount
+    assert foreign["samples"]["images"] == round(amount * len(market.train)) != round(amount * len(duke.train))
+    assert foreign["dcgan"]["dataset"] == market.manifest and foreign["reid"]["dataset"] == duke.manifest
+    more = stage_uses(data_root, tmp_path, "dukemtmc", monkeypatch, **{"method.amount": 9.0, "dcgan.dataset": "market1501"})
+    assert more["samples"]["images"] == 9 * len(duke.train)   # never fewer than the row takes
+
+
+def test_scores_hang_on_the_boxes_of_multi_query(data_root, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    shutil.copytree(data_root / "Market-1501-v15.09.15", root / "market1501")
+
+    def key() -> str:
+        return digest(stage_uses(root, tmp_path, "market1501", monkeypatch)["scores"])
+
+    before = key()
+    target = load_dataset("market1501", root)
+    box = evaluate.multi_query_boxes(target)[0].path
+    box.write_bytes(box.read_bytes() + b"x")
+    assert key() != before
+    assert evaluate.box_files(target, EvalConfig(multi_query=False)) == {}
+    assert evaluate.box_files(load_dataset("market1501@c456", root), EvalConfig()) == {}
+    named_as_drawn = dataclasses.replace(target, name="synthetic-market", root=tmp_path)   # the manifest has these boxes: query and gallery
+    assert evaluate.multi_query_boxes(named_as_drawn) and evaluate.box_files(named_as_drawn, EvalConfig()) == {}
+
+
+def test_deterministic_reaches_the_dcgan(data_root, tmp_path, monkeypatch, capsys):
+    def stop(seed: int, *, deterministic: bool = False) -> None:
+        raise InputError(f"deterministic: {deterministic}")
+
+    monkeypatch.setattr(dcgan_training, "seed_everything", stop)
+    for flags, said in (([], False), (["--deterministic"], True)):
+        assert run_lsro(data_root, tmp_path, *flags) == 2
+        assert complaint(capsys).endswith(f"deterministic: {said}")
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_the_gan(data_root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "rank_and_world", lambda: (0, 3))
+    monkeypatch.setattr(training, "start_processes", lambda device: None)
+    assert run_lsro(data_root, tmp_path) == 2
+    assert "--recipe.batch 16: a batch of 16 images does not divide into 3 equal parts" in complaint(capsys)
+    assert not (tmp_path / "stages").exists()
+
+
+@pytest.fixture
+def cuhk03(tmp_path) -> Path:
+    """Four people in two classic splits: 1 and 2 are tested in split 0, 3 and 4 in split 1; and an untrained network beside them."""
+    folder, names = tmp_path / "cuhk03", {pid: [f"1_{pid:03d}_{view}_01.png" for view in (1, 2)] for pid in (1, 2, 3, 4)}
+    (folder / "images_detected").mkdir(parents=True)
+    for index, name in enumerate(name for of_one in names.values() for name in of_one):
+        Image.new("RGB", (32, 64), (30 * index, 99, 200 - 20 * index)).save(folder / "images_detected" / name)
+
+    def rows(*people: int) -> list[list]:
+        return [[name, pid, 0] for pid in people for name in names[pid]]
+
+    splits = [{"train": rows(*rest), "query": rows(*test), "gallery": rows(*test)} for test, rest in (((1, 2), (3, 4)), ((3, 4), (1, 2)))]
+    (folder / "splits_classic_detected.json").write_text(json.dumps(splits))
+    (folder / "splits_new_detected.json").write_text(json.dumps(splits[:1]))
+    net = PRESETS["demo"].net
+    save_checkpoint(tmp_path / "model.pt", {"state_dict": build_network(net, 2).state_dict(), "num_classes": 2, "net": canonical(net)})
+    return tmp_path
+
+
+@pytest.mark.parametrize("flags, tested, protocol", [
+    ([], {1_001, 1_002}, "classic"),
+    (["--cuhk03-split", "1"], {1_003, 1_004}, "classic"),
+    (["--cuhk03-protocol", "767/700"], {1_001, 1_002}, "767/700"),
+])
+def test_a_checkpoint_is_scored_on_its_own_split_of_cuhk03(cuhk03, monkeypatch, flags, tested, protocol):
+    def noted(target, query, gallery, config, **_) -> dict:
+        seen.append(({s.pid for s in target.query}, config.cuhk03_protocol, ranked(target, query, gallery, config)))
+        return {}
+
+    seen, ranked = [], evaluate.rank
+    monkeypatch.setattr(evaluate, "rank", noted)
+    assert evaluate.main(["--checkpoint", str(cuhk03 / "model.pt"), "--target", "cuhk03", "--data-root", str(cuhk03), *flags]) == 0
+    ((people, used, scores),) = seen
+    assert (people, used) == (tested, protocol) and 0 <= scores["mAP"] <= 1
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--cuhk03-split", "20"], "expected 0 to 19"), (["--rerank"], "take neither --rerank nor --cut"), (["--cut", "5"], "take neither"),
+    (["--cut", "0"], "--eval.cut 0: expected 1 or more"),
+])
+def test_what_the_protocol_of_cuhk03_does_not_have_is_refused(cuhk03, capsys, flags, words):
+    assert evaluate.main(["--checkpoint", str(cuhk03 / "model.pt"), "--target", "cuhk03", "--data-root", str(cuhk03), *flags]) == 2
+    assert words in complaint(capsys)
 
 
 @pytest.mark.parametrize("stage", ["DCGAN", "re-ID"])
@@ -207,6 +335,15 @@ def complaint(capsys) -> str:
     (["--dcgan.g-steps", "0"], "--dcgan.g_steps 0: expected a positive number"),
     (["--pool.folder", "no-such-images"], "expected a folder of unlabelled images"),
     (["--pool.quality", "0"], "--pool.quality"),
+    (["--dcgan.beta1", "1"], "--dcgan.beta1 1.0: expected 0 to less than 1"),
+    (["--dcgan.beta2", "-0.1"], "--dcgan.beta2 -0.1: expected 0 to less than 1"),
+    (["--recipe.weight-decay", "-1e-4"], "--recipe.weight-decay -0.0001: expected 0 or more"),
+    (["--recipe.pseudo-weight-decay", "-1"], "--recipe.pseudo-weight-decay -1.0: expected 0 or more"),
+    (["--net.bn-momentum", "1.5"], "--net.bn-momentum 1.5: expected 0 to 1"),
+    (["--eval.cut", "0"], "--eval.cut 0: expected 1 or more"),
+    (["--method.step-matched"], "--method.step-matched with --method.loss lsro"),
+    (["--method.step-matched", "--method.loss", "none", "--method.amount", "0"], "--method.amount 0: expected loss none"),
+    (["--method.images", "people", "--pool.people", "market1501"], "--pool.people market1501: expected people whom market1501 does not have"),
 ])
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_lsro(data_root, tmp_path, *flags) == 2
@@ -242,6 +379,11 @@ def test_multi_query_without_boxes_is_refused_and_left_out(finished, data_root, 
     assert set(record(tmp_path / "out", BASELINE).scores) == {"last", "last+dense256"}
 
 
-def test_a_camera_split_has_no_boxes_because_its_cameras_are_numbered_anew(data_root):
+def test_a_camera_split_has_no_boxes_because_its_cameras_are_numbered_anew(finished, data_root, capsys):
     assert evaluate.multi_query_boxes(load_dataset("market1501", data_root))
     assert not evaluate.multi_query_boxes(load_dataset("market1501@c456", data_root))
+    (model,) = finished.glob(f"stages/reid-{record(finished).stages['reid']['hash']}/model.pt")
+    flags = ["--target", "market1501@c456", "--data-root", str(data_root), "--multi-query", "mean"]
+    assert evaluate.main(["--checkpoint", str(model), *flags]) == 2
+    said = complaint(capsys)
+    assert "a camera split has numbered its own anew" in said and "gt_bbox" not in said

@@ -114,7 +114,7 @@ class PretrainConfig:
     """The missing stage: E_I learns the source's identities before ARN begins. How the authors did it is not known; this is the usual baseline."""
 
     epochs: int = 60
-    drop_epoch: int = 40   # learning rates x 0.1 from here
+    drop_epoch: int = 40   # learning rates x 0.1 every so many epochs
     batch: int = 64
     lr: float = 0.01   # of the backbone; the classifier's is ten times as high
     dropout: float = 0.5   # before the classifier
@@ -125,15 +125,15 @@ class RecipeConfig:
     """How the modules are trained together."""
 
     warmup: Literal["source_ce", "literal_ei", "freeze_ei", "none"] = "source_ce"   # four readings of "first epochs: only E_I", see README
-    warmup_epochs: int = 5   # of literal_ei and freeze_ei; the blog gives no number
-    init: str = ""   # a checkpoint for all but C_S, in place of a warm-up; the released code cannot start without one
+    warmup_epochs: int = 5   # of literal_ei, which needs an lr.ei above 0, and freeze_ei; the blog gives no number
+    init: str = ""   # a checkpoint for all but C_S, in place of a warm-up and net.weights; the released code cannot start without one
     ei_bn_eval: bool = True   # E_I keeps its batch-norm statistics, like its weights; released code: they move
     source_split: Literal["train", "all"] = "train"   # all: the source's gallery too, as the released class counts 1812 and 1501 tell
     sampler: Literal["pk", "uniform"] = "pk"   # of the source; uniform, released code: hardly a positive pair in a batch of 16
     ids: int = 4   # identities in a source batch under pk
     batch: int = 16   # images of each domain; unknown in the blog; released code 8, its README 16
     epochs: int = 60   # passes over the source; unknown in the blog; released code 4.27 million steps
-    drop_epoch: int = 0   # learning rates x 0.1 from here; 0: never, as released
+    drop_epoch: int = 0   # learning rates x 0.1 every so many epochs; 0: never, as released
     momentum: float = 0.9   # released code
     weight_decay: float = 5e-4   # released code, on all parameters
     flip: float = 0.5   # probability of mirroring, released code
@@ -141,9 +141,9 @@ class RecipeConfig:
 
 @dataclass(frozen=True)
 class TestConfig:
-    """What is ranked at test time."""
+    """What is ranked at test time. In `released`, whose E_I lacks the last stage, direct transfer is e_c before any joint epoch."""
 
-    feature: Literal["e_c", "X"] = "e_c"   # the common code; X: the pooled map of E_I, which is direct transfer
+    feature: Literal["e_c", "X"] = "e_c"   # the common code; X: the pooled map of E_I, which is direct transfer where E_I is the whole backbone
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,23 @@ class ARNConfig:
         _check(self.recipe, "recipe", ("epochs", "warmup_epochs", "drop_epoch"), least=0)
         for group in ("w", "lr"):
             _check(getattr(self, group), group, [f.name for f in dataclasses.fields(getattr(self, group))], least=0)
-        for name, value in (("latent.dropout", self.latent.dropout), ("cls.dropout", self.cls.dropout), ("pretrain.dropout", self.pretrain.dropout)):
+        _check(self.recipe, "recipe", ("weight_decay",), least=0)
+        for name, value in (("latent.dropout", self.latent.dropout), ("cls.dropout", self.cls.dropout), ("pretrain.dropout", self.pretrain.dropout),
+                            ("recipe.momentum", self.recipe.momentum)):
             if not 0 <= value < 1:
                 raise InputError(f"--{name} {value}: expected 0 or more and less than 1")
+        if not 0 <= self.recipe.flip <= 1:
+            raise InputError(f"--recipe.flip {self.recipe.flip}: expected a probability, 0 to 1")
+        if not self.pretrain.lr > 0:
+            raise InputError(f"--pretrain.lr {self.pretrain.lr}: expected more than 0; for an E_I that does not learn first, --recipe.warmup none")
         if self.recipe.sampler == "pk" and self.recipe.batch % self.recipe.ids:
             raise InputError(f"--recipe.batch {self.recipe.batch}: expected a multiple of --recipe.ids {self.recipe.ids}, as many images of each")
+
+    @property
+    def ranked(self) -> str:
+        """The feature that `test.feature` asks for: direct transfer in `released` is e_c of an E_C that no joint epoch has changed."""
+        whole_backbone = self.net.arch == "released" and self.recipe.epochs == 0
+        return "e_c" if whole_backbone else self.test.feature
 
 
 def _check(config: object, group: str, names: tuple[str, ...] | list[str], *, least: int) -> None:

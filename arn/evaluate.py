@@ -43,15 +43,15 @@ ARCHITECTURE = {"net": NetConfig, "latent": LatentConfig, "dec": DecoderConfig}
 def score(config: ARNConfig, model: ARNNet, target: ReIDDataset, device: torch.device, workspace: Workspace, workers: int = 0) -> None:
     """Writes `scores.json`, `measures.json` and the ranked features of query and gallery into the workspace.
 
-    `last` and `last+adabn` rank by `test.feature`, L2-normalised. Beside them: `raw`, e_c as it is; `X`, the pooled map; `sum`, e_c + e_p.
+    `last` and `last+adabn` rank by `config.ranked`, L2-normalised. Beside them: `raw`, e_c as it is; `X`, the pooled map; `sum`, e_c + e_p.
     """
     plain, adapted = (embed_test_set(config, net, target, device, workers) for net in (model, adapt(config, model, target, device, workers)))
-    ranked = {"last": unit(plain, config.test.feature), "last+adabn": unit(adapted, config.test.feature),
+    ranked = {"last": unit(plain, config.ranked), "last+adabn": unit(adapted, config.ranked),
               "raw": [rows["e_c"] for rows in plain], "X": unit(plain, "X"), **({"sum": unit(plain, "sum")} if "sum" in plain[0] else {})}
     scores = {name: evaluate_dataset(target, *features).scores() for name, features in ranked.items()}
-    for name, samples, rows in zip(("query", "gallery"), (target.query, target.gallery), unit(plain, config.test.feature)):
+    for name, samples, rows in zip(("query", "gallery"), (target.query, target.gallery), unit(plain, config.ranked)):
         save_features(workspace.folder / f"{name}.npz", rows, [s.pid for s in samples], [s.camid for s in samples],
-                      [s.path.name for s in samples], normalised=True, model=f"ARN {config.test.feature}")
+                      [s.path.name for s in samples], normalised=True, model=f"ARN {config.ranked}")
     workspace.write_json("scores.json", scores)
     workspace.write_json("measures.json", code_measures(plain))
 
@@ -136,7 +136,7 @@ class Evaluate:
     checkpoint: Path   # model.pt of a finished joint stage
     target: str = "synthetic-market"   # dataset that is tested on
     data_root: Path | None = None   # folder that holds the datasets
-    feature: Literal["e_c", "X", "sum"] = "e_c"   # common code, pooled map, or e_c + e_p
+    feature: Literal["e_c", "X", "sum"] = "e_c"   # common code, pooled map of E_I, or e_c + e_p
     raw: bool = False   # Euclidean distance between features as they are, as released; else L2-normalised
     adabn: bool = False   # re-estimate batch norm on the target's training images
     rerank: bool = False   # k-reciprocal re-ranking; no published number has it
@@ -145,6 +145,8 @@ class Evaluate:
 
 
 def run(options: Evaluate) -> None:
+    if options.workers < 0:
+        raise InputError(f"--workers {options.workers}: expected 0 or more")
     device = pick_device(options.device)
     config, model = load_network(options.checkpoint)
     model = model.to(device)

@@ -10,11 +10,12 @@ from common.records import Experiment
 
 _NO_LABELS = {"w.cls": 0.0, "w.ctr": 0.0}
 _NO_PRIVATE = {"latent.private": False, "w.diff": 0.0}
+_FIXED_EI = {"lr.ei": 0.0, "recipe.ei_bn_eval": True}   # its weights and its statistics
 
 # the blog's ablation (section 1.3); its column heads are reversed: the first pair is Duke -> Market
 ABLATION = {
     "baseline": ("direct transfer: pooled X of E_I", {"recipe.epochs": 0, "test.feature": "X"}),
-    "rec": ("L_rec", {**_NO_LABELS, **_NO_PRIVATE, "lr.ei": 0.0}),
+    "rec": ("L_rec", {**_NO_LABELS, **_NO_PRIVATE, **_FIXED_EI}),
     "rec_private": ("L_rec, E_T and E_S", _NO_LABELS),
     "rec_class_ctrs": ("L_rec, L_class and L_ctrs", _NO_PRIVATE),
     "full": ("ARN", {}),
@@ -35,7 +36,7 @@ QUESTIONS = {
     "decoder=relu": ("D_C that ends in a ReLU", {"dec.last": "relu"}),
     "decoder=bn_relu": ("D_C that ends in BN and ReLU", {"dec.last": "bn_relu"}),
     "rec=pixel": ("L_rec summed over channels, as the released code normalises it", {"rec.reduction": "pixel"}),
-    "rec_alone=pixel": ("L_rec, summed over channels", {**_NO_LABELS, **_NO_PRIVATE, "lr.ei": 0.0, "rec.reduction": "pixel"}),
+    "rec_alone=pixel": ("L_rec, summed over channels", {**_NO_LABELS, **_NO_PRIVATE, **_FIXED_EI, "rec.reduction": "pixel"}),
     "warmup=none": ("no source-supervised stage: E_I as it starts", {"recipe.warmup": "none"}),
     "warmup=literal": ("first only E_I, at 1e-7, to the letter", {"recipe.warmup": "literal_ei", "lr.ei": 1e-7}),
     "sampler=uniform": ("uniform source batches", {"recipe.sampler": "uniform"}),

@@ -12,6 +12,7 @@ Released counterpart: `reid_network.py`; the children keep its names, so that it
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -23,9 +24,11 @@ from torch import Tensor, nn
 
 from arn.config import ARNConfig, DecoderConfig, LatentConfig
 from common.backbones import Backbone, BatchNorm, build_backbone, split_batch_norm
-from common.checkpoints import load_strictly, read_state_dict
+from common.checkpoints import load_strictly, origin, read_state_dict
 from common.errors import InputError
 from common.training import gather
+
+log = logging.getLogger("run")
 
 STAGES_HALVED = {"thin": 3}   # how often a backbone halves its map, with ceil rounding; five times for a ResNet
 NARROWER = (2, 4, 8, 32)   # the released decoder's blocks have 1024, 512, 256, 64 channels after 2048; the last has 3
@@ -51,11 +54,12 @@ class ARNNet(nn.Module):
     """The network of the paper's figure, for both architectures.
 
     `joint`: shared modules see both domains in one pass, so that batch norm does too; else the target's pass comes first, as released.
+    `splits`: parts in which batch norm takes a batch; in a joint pass each part holds its share of both domains.
     `detach`: no gradient flows into the X that D_C should rebuild.
     """
 
     def __init__(self, base: nn.Module, encoder: nn.Module, decoder: nn.Module, classifier: nn.Module, *, private: bool, init: str,
-                 paints_image: bool, pool: str, joint: bool, detach: bool):
+                 paints_image: bool, pool: str, joint: bool, splits: int, detach: bool):
         super().__init__()
         self.encoder_base = base
         self.encoder_t = _another(encoder, init) if private else None
@@ -63,7 +67,7 @@ class ARNNet(nn.Module):
         self.encoder_s = _another(encoder, init) if private else None
         self.decoder_base = decoder
         self.classifier = classifier
-        self.paints_image, self.flatten, self.joint, self.detach = paints_image, pool == "flatten", joint, detach
+        self.paints_image, self.flatten, self.joint, self.splits, self.detach = paints_image, pool == "flatten", joint, splits, detach
 
     def forward(self, target: Tensor, source: Tensor | None = None, *, rebuild: bool = True) -> tuple[Codes, Codes | None]:
         """Images `(B, 3, H, W)` of the target and, in training, of the source; `rebuild=False` leaves D_C out."""
@@ -90,9 +94,12 @@ class ARNNet(nn.Module):
         return feature_map.detach() if self.detach else feature_map
 
     def _shared(self, module: nn.Module, inputs: list[Tensor]) -> list[Tensor]:
-        if self.joint:
-            return list(module(torch.cat(inputs)).split([len(x) for x in inputs]))
-        return [module(x) for x in inputs]
+        if not self.joint:
+            return [module(x) for x in inputs]
+        # as on `splits` GPUs: each with its part of the target, then its part of the source
+        parts = [part for both in zip(*(x.chunk(self.splits) for x in inputs), strict=True) for part in both]
+        outputs = module(torch.cat(parts)).split([len(part) for part in parts])
+        return [torch.cat(outputs[domain::len(inputs)]) for domain in range(len(inputs))]
 
 
 def _another(encoder: nn.Module, init: str) -> nn.Module:
@@ -205,10 +212,13 @@ def check_image_size(config: ARNConfig) -> None:
 # ---------------------------------------------------------------- both
 
 def build_network(config: ARNConfig, num_ids: int, start: Mapping[str, Tensor] | None = None) -> ARNNet:
-    """The network that a configuration describes, its backbone with the weights `start` (a backbone's state dict) or with `net.weights`."""
+    """The network that a configuration describes, its backbone with the weights `start` (a backbone's state dict) or with `net.weights`.
+
+    Under `recipe.init`, a checkpoint of the whole network that is loaded next, the backbone starts at random: no other weights are fetched.
+    """
     net, latent, released = config.net, config.latent, config.net.arch == "released"
     kernel = None if released else conv6_kernel(config)
-    backbone = build_backbone(net.backbone, net.weights if start is None else "none")
+    backbone = build_backbone(net.backbone, net.weights if start is None and not config.recipe.init else "none")
     if start is not None:
         backbone.load_state_dict(start)
     if released:
@@ -220,7 +230,7 @@ def build_network(config: ARNConfig, num_ids: int, start: Mapping[str, Tensor] |
         decoder = map_decoder(backbone.num_features, kernel, width, config.dec)
     classifier = nn.Sequential(OrderedDict(dropout=nn.Dropout(config.cls.dropout), linear=nn.Linear(width * pooled(config, kernel), num_ids)))
     model = ARNNet(base, encoder, decoder, classifier, private=latent.private, init=latent.init, paints_image=released, pool=latent.pool,
-                   joint=net.bn == "joint", detach=config.rec.detach_target)
+                   joint=net.bn == "joint", splits=net.bn_splits, detach=config.rec.detach_target)
     if net.bn_emulate_double:
         emulate_double(model)
     return split_batch_norm(model, net.bn_splits)
@@ -265,9 +275,12 @@ def released_names(model: ARNNet) -> dict[str, str]:
 def load_weights(model: ARNNet, checkpoint: str | Path | Mapping, *, classifier: bool = True) -> None:
     """Loads a checkpoint of the authors' code or of ours; `classifier=False` leaves C_S as it is, as `reid_main.py` does.
 
-    `decoder_c.*`, which the released code builds and never runs, is dropped; anything else that does not fit is an `InputError`.
+    `decoder_c.*`, which the released code builds and never runs, is dropped, and so are E_T and E_S where the network has none, which the log
+    says; anything else that does not fit is an `InputError`.
     """
     state = {key: value for key, value in read_state_dict(checkpoint).items() if not key.startswith("decoder_c.")}
+    if model.encoder_t is None:
+        state = without_private(state, checkpoint)
     if any(key.startswith("encoder_c.model.") for key in state):
         names = {theirs: ours for ours, theirs in released_names(model).items()}
         state = {names.get(key, key): value for key, value in state.items()}
@@ -276,6 +289,14 @@ def load_weights(model: ARNNet, checkpoint: str | Path | Mapping, *, classifier:
         state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
         state |= {key: value for key, value in own.items() if key.startswith("classifier.")}
     load_strictly(model, state, checkpoint)
+
+
+def without_private(state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
+    """A state dict less E_T and E_S, for a row without them."""
+    kept = {key: value for key, value in state.items() if not key.startswith(("encoder_t.", "encoder_s."))}
+    if len(kept) < len(state):
+        log.info("%s: this row has no private encoders: E_T and E_S of the checkpoint are left out", origin(checkpoint))
+    return kept
 
 
 def parameter_groups(model: ARNNet, *, ei: float, latent: float, cls: float) -> list[dict]:

@@ -5,7 +5,6 @@ Released counterpart: `reid_main.py`.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -25,9 +24,10 @@ from arn.losses import contrastive_loss, difference_loss, mean_cosine, mmd_loss,
 from arn.model import ARNNet, Codes, build_network, load_weights, parameter_groups
 from arn.pretrain import pretrain
 from common.augment import on_device
-from common.checkpoints import load_checkpoint, save_checkpoint
+from common.checkpoints import file_hash, load_checkpoint, save_checkpoint, weights_content
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
+from common.datasets.cameras import parse_split
 from common.errors import InputError
 from common.records import Record
 from common.runs import Run, Stage, Workspace, rank_and_world, read_curves
@@ -44,14 +44,14 @@ def train(config: ARNConfig, run: Run, options: Options) -> Record:
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
     labelled = labelled_samples(source, config.recipe.source_split)
-    check(config, labelled[1], target)
+    check(config, source, labelled[1], target)
 
     start = source_supervised(config, source, labelled, run, device, options)
     uses = {name: getattr(config, name) for name in ("net", "latent", "dec", "w", "cls", "ctr", "rec", "diff", "lr", "recipe")}
-    uses |= {"start": start.hash if start else file_hash(config.recipe.init), "source": source.manifest, "target": target.manifest, "seed": run.seed}
-    uses |= options.numerics
+    uses |= {"start": start.hash if start else init_hash(config.recipe.init), "source": source.manifest, "target": target.manifest, "seed": run.seed}
+    uses |= weights_content(config.net.weights) | options.numerics
     joint = run.stage("joint", uses, lambda work: train_jointly(config, labelled, target, run.seed, device, work, options, start), collective=True)
-    scored = run.stage("scores", {"joint": joint.hash, "target": target.manifest, "test": config.test},
+    scored = run.stage("scores", {"joint": joint.hash, "target": target.manifest, "test": {"feature": config.ranked}},
                        lambda work: score(config, accelerate(load_network(joint.folder / "model.pt")[1], device, options), target, device, work,
                                           options.workers))
     if rank_and_world()[0] == 0:
@@ -61,26 +61,66 @@ def train(config: ARNConfig, run: Run, options: Options) -> Record:
                       measures=measures)
 
 
-def check(config: ARNConfig, labels: np.ndarray, target: ReIDDataset) -> None:
-    """What should stop a run now, not after its first stage: a batch that cannot be filled, a conv6 that cannot be placed, absent weights."""
+def check(config: ARNConfig, source: ReIDDataset, labels: np.ndarray, target: ReIDDataset) -> None:
+    """What should stop a run now, not after its first stage, or be known before it.
+
+    Raises `InputError` for a batch that cannot be filled or is too small for its batch norm, labels of the people to be tested on, a loss
+    without a term, a conv6 that cannot be placed, absent weights.
+    """
     plans(config, labels, len(target.train), seed=0)
+    check_batches(config, rank_and_world()[1])
+    if config.recipe.source_split == "all" and parse_split(source.name)[0] == parse_split(target.name)[0]:
+        raise InputError(f"--recipe.source-split all: {source.name} and {target.name} are of one dataset, whose gallery shows the people that are "
+                         "tested on: use --recipe.source-split train, or two datasets")
+    if config.recipe.epochs and not weighted_terms(config):
+        raise InputError("--w.cls, --w.ctr, --w.rec, --w.diff, --w.mmd: expected a weight above 0 for at least one term that this row has, found "
+                         "none: raise one, or use --recipe.epochs 0")
     model = build_network(config, int(labels.max()) + 1)
     if config.recipe.init:
         load_weights(model, config.recipe.init, classifier=False)
+    warn(config)
+
+
+def check_batches(config: ARNConfig, processes: int) -> None:
+    """Every process, and every part of its batch under `bn_splits`, needs two images: a 1x1 code of one has no variance. Raises `InputError`."""
+    splits, batch = config.net.bn_splits, config.recipe.batch
+    for name, images in {"recipe.batch": batch, **({"pretrain.batch": config.pretrain.batch} if ei_learns_first(config) else {})}.items():
+        share, rest = divmod(images, processes)
+        if rest or share < 2 or min(len(part) for part in torch.arange(share).chunk(splits)) < 2:
+            raise InputError(f"--{name} {images}: expected an equal share for each process, here {processes}, and at least 2 images in each of its "
+                             f"parts, here {splits} (--net.bn-splits): use another batch, fewer processes or fewer splits")
+    if config.net.bn == "joint" and batch % (processes * splits):
+        raise InputError(f"--recipe.batch {batch}: expected, for --net.bn joint, a multiple of {processes * splits} (processes times "
+                         "--net.bn-splits), so that every part holds as many images of both domains")
+
+
+def warn(config: ARNConfig) -> None:
+    """Logs what runs, but hardly as meant: weights that belong to other forms, and a warm-up in which nothing moves."""
+    if config.recipe.warmup == "literal_ei" and config.recipe.warmup_epochs and config.lr.ei == 0:
+        log.warning("--recipe.warmup literal_ei: its %d epochs move no weight, because --lr.ei is 0; the blog's is 1e-7", config.recipe.warmup_epochs)
+    if config.w.rec >= 1 and config.rec.reduction == "sum":
+        log.warning("--w.rec %g belongs to a mean (preset blog); with --rec.reduction sum it drowns every other term", config.w.rec)
+    if 0 < config.w.ctr <= 0.01 and config.ctr.reduction == "mean":
+        log.warning("--w.ctr %g belongs to a sum over pairs (preset blog); with --ctr.reduction mean it counts for nothing", config.w.ctr)
     if config.w.diff >= 10 and not (config.diff.row_norm and config.diff.reduction == "mean"):
         log.warning("--w.diff %g belongs to the mean over codes of length 1 (preset blog); with --diff.reduction %s%s it drowns every other term",
                     config.w.diff, config.diff.reduction, "" if config.diff.row_norm else " and --diff.no-row-norm")
 
 
+def ei_learns_first(config: ARNConfig) -> bool:
+    """Whether E_I has a stage of its own before all modules train together."""
+    return config.recipe.warmup == "source_ce" and not config.recipe.init
+
+
 def source_supervised(config: ARNConfig, source: ReIDDataset, labelled: tuple[Sequence[Sample], np.ndarray], run: Run, device: torch.device,
                       options: Options) -> Stage | None:
     """The stage of E_I, the same for every row of a seed; None where another reading of the warm-up, or `recipe.init`, takes its place."""
-    if config.recipe.warmup != "source_ce" or config.recipe.init:
+    if not ei_learns_first(config):
         return None
     net, recipe = config.net, config.recipe
     uses = {"net": [net.backbone, net.weights, net.height, net.width, net.normalise, net.bn_splits], "pretrain": config.pretrain,
             "recipe": [recipe.momentum, recipe.weight_decay, recipe.flip, recipe.source_split], "source": source.manifest, "seed": run.seed,
-            **options.numerics}
+            **weights_content(net.weights), **options.numerics}
     return run.stage("pretrain", uses, lambda work: pretrain(config, labelled, run.seed, device, work, options), collective=True)
 
 
@@ -127,23 +167,28 @@ def run_steps(config: ARNConfig, model: ARNNet, optimizer: torch.optim.Optimizer
         loop.log(step, total=loss, **terms, **code_statistics(codes_t, codes_s, labels))
 
 
+def weighted_terms(config: ARNConfig) -> set[str]:
+    """The terms of Eq. 5 that have a weight, under the names of their weights; L_diff only beside private encoders."""
+    return {name for name, weight in vars(config.w).items() if weight > 0 and (name != "diff" or config.latent.private)}
+
+
 def loss_terms(config: ARNConfig, target: Codes, source: Codes, labels: Tensor) -> dict[str, Tensor]:
-    """The terms of Eq. 5 that have a weight, unweighted, under the names of their weights."""
-    terms, weights = {}, config.w
+    """The `weighted_terms` of Eq. 5, before their weights."""
+    terms, wanted = {}, weighted_terms(config)
 
     # the source's identities, on the common code alone (Eqs. 1, 2)
-    if weights.cls > 0:
+    if "cls" in wanted:
         terms["cls"] = F.cross_entropy(source.logits, labels, reduction=config.cls.reduction)
-    if weights.ctr > 0:
+    if "ctr" in wanted:
         terms["ctr"] = contrastive_loss(source.common, labels, **vars(config.ctr))
 
     # both domains, without labels (Eqs. 3, 4; L_MMD of the released code)
-    if weights.rec > 0:
+    if "rec" in wanted:
         form = {"norm": config.rec.norm, "reduction": config.rec.reduction}
         terms["rec"] = sum(reconstruction_loss(codes.rebuilt, codes.original, **form) for codes in (target, source))
-    if weights.diff > 0 and config.latent.private:
+    if "diff" in wanted:
         terms["diff"] = sum(difference_loss(codes.common, codes.private, **vars(config.diff)) for codes in (target, source))
-    if weights.mmd > 0:
+    if "mmd" in wanted:
         terms["mmd"] = mmd_loss(target.common, source.common)
     return terms
 
@@ -177,13 +222,11 @@ def last_accuracy(joint: Stage) -> dict[str, float]:
     return {"source_accuracy": lines[-1]["source_accuracy"]} if lines else {}
 
 
-def file_hash(path: str) -> str:
+def init_hash(path: str) -> str:
     """Identifies a checkpoint by its content; empty for none."""
-    if not path:
-        return ""
-    if not Path(path).is_file():
+    if path and not Path(path).is_file():
         raise InputError(f"--recipe.init {path}: no such file (expected a checkpoint)")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    return file_hash(path) if path else ""
 
 
 if __name__ == "__main__":

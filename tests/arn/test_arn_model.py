@@ -12,6 +12,7 @@ from arn.config import PRESETS, ARNConfig, DecoderConfig, LatentConfig, NetConfi
 from arn.losses import reconstruction_loss
 from arn.model import build_network, conv6_kernel, load_weights, map_size, parameter_groups, released_names
 from arn.train import loss_terms
+from common import backbones
 from common.cli import override
 from common.errors import InputError
 
@@ -215,6 +216,22 @@ def test_joint_batch_norm_sees_both_domains():
         assert torch.allclose(target, both, atol=1e-5) is not differs
 
 
+@pytest.mark.parametrize("splits", [2, 4])
+def test_each_split_of_joint_batch_norm_sees_its_share_of_both_domains(splits):
+    """As that many processes would: each with its part of either domain, in one joint pass."""
+    torch.manual_seed(0)
+    target, source = torch.randn(8, 3, 64, 32), 5 + 3 * torch.randn(8, 3, 64, 32)
+    changes = {"net.bn": "joint", "latent.dropout": 0.0}
+    one = build_network(override(PRESETS["demo"], {**changes, "net.bn_splits": splits}), 5).train()
+    process = build_network(override(PRESETS["demo"], changes), 5).train()
+    process.load_state_dict(one.state_dict())
+    whole = one(target, source)
+    parts = [process(*pair) for pair in zip(target.chunk(splits), source.chunk(splits))]
+    for ours, theirs in zip(whole, zip(*parts)):
+        for output in ("feature_map", "common", "private", "rebuilt"):
+            assert torch.allclose(getattr(ours, output), torch.cat([getattr(codes, output) for codes in theirs]), atol=1e-4), output
+
+
 # ---------------------------------------------------------------- where gradients go
 
 def gradients(domain: str, **changes) -> dict[str, bool]:
@@ -266,6 +283,30 @@ def test_rows_without_private_encoders_have_none():
     model = build_network(replace(PRESETS["demo"], latent=replace(PRESETS["demo"].latent, private=False)), 5)
     codes, _ = model(torch.randn(2, 3, 64, 32))
     assert model.encoder_t is None and codes.private is None and not any("encoder_s" in key for key in model.state_dict())
+
+
+def test_rows_without_private_encoders_start_from_a_checkpoint_that_has_them(released, caplog):
+    caplog.set_level("INFO", logger="run")
+    config, model, names, _ = released
+    row = build_network(replace(config, latent=replace(config.latent, private=False)), 12).double()
+    theirs = {names[key]: value for key, value in model.state_dict().items()}   # the authors' names, then ours
+    for state in (theirs, model.state_dict()):
+        load_weights(row, state, classifier=False)
+        assert torch.equal(row.encoder_c.layer4[0].conv1.weight, model.encoder_c.layer4[0].conv1.weight)
+    assert sum("E_T and E_S of the checkpoint are left out" in message for message in caplog.messages) == 2
+    load_weights(build_network(config, 12), theirs, classifier=False)
+    assert len(caplog.messages) == 2   # nothing is left out where both have them
+
+
+def test_a_start_from_a_checkpoint_fetches_no_imagenet_weights(monkeypatch):
+    def fetched(name):
+        raise InputError("fetched")
+
+    monkeypatch.setattr(backbones, "imagenet_v1", fetched)
+    changes = {"net.backbone": "resnet18", "latent.width": 8}
+    build_network(override(PRESETS["blog"], {**changes, "recipe.init": "model.pt"}), 5)
+    with pytest.raises(InputError, match="fetched"):
+        build_network(override(PRESETS["blog"], changes), 5)
 
 
 def test_net_config_defaults_are_the_blogs():

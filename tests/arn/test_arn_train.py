@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,29 @@ import pytest
 import torch
 
 from arn import evaluate
-from arn.config import PRESETS
+from arn.config import PRESETS, ARNConfig
+from arn.evaluate import describe
 from arn.experiments import ARN
-from arn.train import learning_rates, train
+from arn.model import build_network
+from arn.train import check_batches, learning_rates, train, warn
 from common import cli
+from common.backbones import build_backbone, global_pool
+from common.datasets import load_dataset
+from common.errors import InputError
+from common.evaluation.features import load_features
 from common.records import ROOT, read_record
+from common.runs import Workspace
 
 TINY = ("--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 2 --recipe.batch 8 --recipe.ids 2 --latent.width 8 --threads 1").split()
 ROWS = [f"arn/{row}" for row in ("ablation/baseline", "ablation/rec", "ablation/full")]
 RELEASED = "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 --recipe.epochs 1".split()
+
+
+SMALL_RELEASED = {"net.backbone": "thin", "net.weights": "none", "net.height": 64, "net.width": 32}
+
+
+def row_of(preset: ARNConfig, row: str) -> ARNConfig:
+    return cli.override(preset, next(experiment.overrides for experiment in ARN.experiments if experiment.key == f"arn/{row}"))
 
 
 def command(data_root: Path, out: Path, *flags: str, rows=("arn/ablation/full",)) -> list[str]:
@@ -192,6 +207,63 @@ def test_blogs_weights_on_released_forms_are_warned_of(data_root, tmp_path, capl
     assert any("--w.diff" in message and "drowns" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("changes, words", [
+    ({"rec.reduction": "sum"}, "--w.rec 2 belongs to a mean"),
+    ({"ctr.reduction": "mean"}, "--w.ctr 0.01 belongs to a sum"),
+    ({"recipe.warmup": "literal_ei"}, "its 1 epochs move no weight, because --lr.ei is 0"),
+])
+def test_what_hardly_runs_as_meant_is_warned_of(caplog, changes, words):
+    warn(cli.override(PRESETS["demo"], changes))
+    assert words in caplog.text
+
+
+def test_the_presets_and_their_rows_are_not_warned_of(caplog):
+    for preset in PRESETS.values():
+        for row in ("ablation/full", "ablation/rec", "question/warmup=literal"):
+            warn(row_of(preset, row))
+    assert not caplog.messages
+
+
+def test_every_process_and_split_needs_two_images():
+    config = cli.override(PRESETS["demo"], {"recipe.batch": 8})
+    check_batches(config, 4)
+    for processes in (3, 8):
+        with pytest.raises(InputError, match=f"--recipe.batch 8: expected an equal share for each process, here {processes}"):
+            check_batches(config, processes)
+    loaded = cli.override(config, {"recipe.init": "model.pt", "pretrain.batch": 2})
+    check_batches(loaded, 2)   # no stage of E_I, so that its batch does not count
+    with pytest.raises(InputError, match="--pretrain.batch 2"):
+        check_batches(replace(loaded, recipe=config.recipe), 2)
+
+
+def test_direct_transfer_ranks_by_the_whole_backbone():
+    """X is the backbone's map in `blog`; in `released` it ends at layer3, and e_c of an untouched E_C is the pooled map of layer4."""
+    assert {name: row_of(preset, "ablation/baseline").ranked for name, preset in PRESETS.items()} == {
+        "demo": "X", "blog": "X", "scratch": "X", "released": "e_c"}
+    assert cli.override(PRESETS["released"], {"test.feature": "X"}).ranked == "X"
+    config = row_of(cli.override(PRESETS["released"], SMALL_RELEASED), "ablation/baseline")
+    backbone = build_backbone("thin").eval()
+    images = torch.randn(2, 3, 64, 32)
+    codes, _ = build_network(config, 5, backbone.state_dict()).eval()(images)
+    assert torch.allclose(describe(codes)[config.ranked], global_pool(backbone(images)), atol=1e-6)
+
+
+def test_scores_rank_direct_transfer_of_the_released_network_by_e_c(data_root, tmp_path):
+    config = row_of(cli.override(PRESETS["released"], SMALL_RELEASED), "ablation/baseline")
+    target = load_dataset("market1501", data_root)
+    evaluate.score(config, build_network(config, 5).eval(), target, torch.device("cpu"), Workspace(tmp_path, resume=False))
+    ranked, width = load_features(tmp_path / "query.npz").features, build_backbone("thin").num_features
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert ranked.shape[1] == width and scores["last"] != scores["X"]
+
+
+def test_rows_with_reconstruction_alone_keep_ei_fixed():
+    for preset in PRESETS.values():
+        for row in ("ablation/rec", "question/rec_alone=pixel"):
+            config = row_of(preset, row)
+            assert config.lr.ei == 0 and config.recipe.ei_bn_eval
+
+
 def test_every_experiment_is_a_configuration_of_every_preset():
     for preset in ARN.presets.values():
         for experiment in ARN.experiments:
@@ -214,6 +286,17 @@ def test_every_experiment_is_a_configuration_of_every_preset():
     (["--recipe.init", "no-such-checkpoint.pth.tar"], "no such file"),
     (["--w.diff", "-1"], "--w.diff -1.0: expected 0 or more"),
     (["--latent.dropout", "1"], "--latent.dropout"),
+    (["--recipe.source-split", "all", "--source", "market1501"], "market1501 and market1501 are of one dataset"),
+    (["--recipe.source-split", "all", "--source", "market1501@c123", "--target", "market1501@c456"], "use --recipe.source-split train"),
+    (["--net.bn-splits", "8"], "--recipe.batch 8: expected an equal share for each process, here 1, and at least 2 images in each"),
+    (["--net.bn-splits", "2", "--recipe.batch", "3", "--recipe.ids", "3"], "--recipe.batch 3: expected"),
+    (["--pretrain.batch", "1"], "--pretrain.batch 1: expected"),
+    (["--net.bn", "joint", "--net.bn-splits", "3"], "--recipe.batch 8: expected, for --net.bn joint, a multiple of 3"),
+    (["--w.cls", "0", "--w.ctr", "0", "--w.rec", "0", "--latent.no-private"], "found none: raise one"),   # only L_diff, which needs private codes
+    (["--recipe.momentum", "1.5"], "--recipe.momentum 1.5: expected 0 or more and less than 1"),
+    (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0: expected 0 or more"),
+    (["--recipe.flip", "1.5"], "--recipe.flip 1.5: expected a probability, 0 to 1"),
+    (["--pretrain.lr", "0"], "--pretrain.lr 0.0: expected more than 0"),
 ])
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_arn(data_root, tmp_path, *flags) == 2
@@ -226,3 +309,8 @@ def test_unreadable_checkpoints(tmp_path, data_root, capsys):
     (tmp_path / "model.pt").write_bytes(b"nothing")
     assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
     assert "model.pt" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_a_negative_number_of_workers(tmp_path, capsys):
+    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--workers", "-1"]) == 2
+    assert "--workers -1: expected 0 or more" in capsys.readouterr().err

@@ -26,7 +26,7 @@ QUESTIONS = {
     "no_diff": ("ARN without L_diff", {"w.diff": 0.0}),
     "no_ctrs": ("ARN without L_ctrs", {"w.ctr": 0.0}),
     "diff=dxd": ("L_diff with images as rows of H", {"diff.form": "dxd"}),
-    "diff=dot": ("L_diff as the released dot, of codes of length 1", {"diff.form": "dot"}),
+    "diff=dot": ("L_diff as a dot product, of signed codes of length 1", {"diff.form": "dot"}),
     "conv678=plain": ("conv6-8 without BN and ReLU (its loss runs to infinity in the demo)",
                       {"latent.batch_norm": False, "latent.relu": False, "latent.last": "none"}),
     "conv678=relu": ("conv6-8 without BN", {"latent.batch_norm": False, "latent.last": "none"}),

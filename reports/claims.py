@@ -26,6 +26,8 @@ from reports.experiments import REPORTS, built_papers, experiments
 
 RELATIONS = ("greater", "less", "equivalent", "best_among")
 ORIGINS = ("paper", "blog", "ours")
+LEGEND = ("A difference pairs only the seeds that both sides have. ± is the sample standard deviation in tables, the 95 % interval in claims. "
+          "AdaBN: batch-norm statistics re-estimated on the target's images, without labels.")
 PAIRED = ("score", "measure", "column")   # fields with a value for each side; in the file one string stands for both
 
 Side = str | tuple[str, ...]
@@ -52,6 +54,8 @@ class Claim:
     answers: tuple[str, ...] = ()          # names of the question figures under which it is shown
     preset: str = "demo"                   # that our records were made under
     headline: bool = False                 # shown in the README's first table; one a paper
+    printed: bool = True                   # False: a reading that the paper may not have used; nobody is known to have printed this comparison
+    note: str = ""                         # why it comes out as it does here, where we know
     against: str = ""                      # why the published numbers themselves do not bear the claim out
 
     @property
@@ -222,7 +226,7 @@ def borne_out(claim: Claim) -> bool | None:
 
 def _printed(claim: Claim, side: int, keys: Side) -> float | None:
     column = claim.column[side] or claim.measure[side] or claim.metric
-    if claim.score[side]:
+    if claim.score[side] or not claim.printed:
         return None   # no paper prints our controls
     numbers = {}
     for key in _members(keys):

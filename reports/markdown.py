@@ -30,7 +30,7 @@ def result_markdown(table: Table) -> str:
         f"**{table.title}**, measured on {table.source}"
     caption += f", preset {table.preset}" * (table.preset != "demo")
     stands = f", published on {table.published_on}" if table.published_on else ""
-    idle = f"\n\nNot run: {'; '.join(table.idle)}." if table.idle else ""
+    idle = f"\n\nNot run: {'; '.join(row.title for row in table.idle)}." if table.idle else ""
     return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}{idle}"
 
 

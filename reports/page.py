@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,15 +16,15 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from common.published import Published, published, published_file
+from common.published import STANDS_FOR, Published, published, published_file
 from common.records import PAPERS, Record
-from reports.claims import Claim, Difference, all_claims, claimed, measured, verdict
+from reports.claims import LEGEND, Claim, Difference, all_claims, claimed, measured, verdict
 from reports.collect import read_results
 from reports.coverage import Item, read_coverage
 from reports.experiments import REPORTS, built_papers
 from reports.figures import figure_data, figure_specs, keys_of, papers_of
 from reports.markdown import difference_text, number_text, published_number
-from reports.rows import TITLES, Row, Table, entries_of, pair_text, planned_pairs, planned_photographs, row_of, tables
+from reports.rows import TITLES, Row, Table, entries_of, is_planned, pair_text, planned_pairs, planned_photographs, row_of, tables
 from reports.svg import STYLE, draw_panel
 
 if sys.version_info >= (3, 11):
@@ -47,6 +48,8 @@ def page(reports: Path = REPORTS) -> str:
     context = {
         "plot_style": Markup(STYLE), "claims": claims, "titles": TITLES | {PHOTOGRAPHS: "photographs"}, "verdicts": VERDICTS,
         "counts": Counter(claim["verdict"] for claim in claims), "records": sum(len(found) for found in records.values()),
+        "dirty": sum(record.code_version.endswith("-dirty") for found in records.values() for record in found), "legend": LEGEND,
+        "intervals": sum(claim["said"] in ("holds", "undecided", "reversed") for claim in claims),
         "baselines": baselines(records), "overview": next(figure for figure in figures if figure["name"] == "overview"),
         "questions": [figure for figure in figures if figure["question"]],
         "papers": [paper_view(paper, claims, figures, records[paper], reports) for paper in PAPERS],
@@ -84,11 +87,11 @@ def claim_view(claim: Claim, records: Mapping[str, Sequence[Record]]) -> dict[st
     said = verdict(claim, found)
     source, target = claim.measured_on.split("->")
     return {"paper": claim.paper, "text": claim.text, "where": claim.where, "origin": claim.origin, "headline": claim.headline,
-            "answers": claim.answers, "against": claim.against, "keys": claim.keys, "pair": pair_text(*claim.pair.split("->")),
-            "published": versus(claimed(claim), claim),
+            "answers": claim.answers, "against": claim.against, "note": claim.note, "printed": claim.printed, "keys": claim.keys,
+            "pair": pair_text(*claim.pair.split("->")), "published": versus(claimed(claim), claim),
             "measured": versus((found.left, found.right), claim) if found else "", "difference": difference_view(claim, found),
             "verdict": said.split(" (")[0], "said": said, "anchor": anchor(_runs_as(claim.keys[0]), source, target, claim.preset),
-            "link": published_file(claim.paper).get("link", "")}
+            "link": published_file(claim.paper).get("link", "") if claim.paper in PAPERS else f"published/{claim.papers[0]}.toml"}
 
 
 def versus(sides: tuple[float | None, float | None], claim: Claim) -> str:
@@ -138,7 +141,7 @@ def table_view(table: Table, columns: Sequence[str] = ()) -> dict[str, Any]:
     columns = columns or table.columns
     return {"title": table.title, "pair": pair_text(table.source, table.target), "preset": table.preset, "columns": columns,
             "published_on": table.published_on, "printed": table.printed, "measured": table.measured,
-            "adapted": table.adapted, "comparable": table.comparable, "needs": needs(table), "idle": table.idle,
+            "adapted": table.adapted, "comparable": table.comparable, "needs": needs(table), "idle": [row.title for row in table.idle],
             "rows": [row_view(table, row, columns) for row in table.rows]}
 
 
@@ -159,14 +162,19 @@ def source_text(theirs: Published) -> str:
 
 
 def needs(table: Table) -> str:
-    """What it takes to measure a table that is not measured."""
+    """What it takes to measure a table that is not measured; empty where each of its rows is another table's, and measured there."""
+    missing = [row.key for row in (*table.rows, *table.idle) if not row.records]
+    if table.measured or not missing:
+        return ""
     if table.paper not in built_papers():
         return f"{TITLES[table.paper]} is not built yet"
     if table.scratch:
         return photographs_needed(table)
-    if table.synthetic and (table.source, table.target) in planned_pairs(table.paper):
+    if any(is_planned(table.paper, key, table.source, table.target) for key in missing):
         return f"python -m reports sweep --paper {table.paper} --table {table.name} --pairs '{table.source}->{table.target}'"
-    return f"cd {table.paper} && python train.py --preset released --source {table.source} --target {table.target} --data-root DIR"
+    preset, data = (table.preset, "") if {table.source, table.target} <= set(STANDS_FOR) else ("released", " --data-root DIR")
+    place = f"--source {table.source} --target {table.target}{data}"
+    return f"cd {table.paper} && python train.py --preset {preset} {place} --experiment {shlex.join(missing)}"
 
 
 def photographs_needed(table: Table) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import write_atomic
 from common.records import PAPERS, ROOT
-from reports.claims import Claim, all_claims, claimed, measured, read_claims, verdict
+from reports.claims import LEGEND, Claim, Difference, all_claims, claimed, measured, read_claims, verdict
 from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers, switches
 from reports.figures import figure_data, figure_specs, papers_of
 from reports.markdown import markdown, result_markdown, switches_markdown
-from reports.page import claim_view
+from reports.page import claim_view, difference_view
 from reports.rows import TITLES, tables
 
 BEGIN, END = "<!-- claims: python -m reports readme -->", "<!-- end of claims -->"
@@ -42,19 +42,32 @@ def write_between(path: Path, begin: str, end: str, text: str) -> None:
 
 
 def claim_table(reports: Path = REPORTS) -> str:
-    """Markdown: the headline claims; published on the real pair, measured on the synthetic one, difference, verdict."""
-    head = ["paper", "claim (rank-1, %)", "published", "measured here", "difference, 95 % interval", "verdict"]
-    return markdown(head, [[f"[{TITLES[claim.paper]}]({claim.paper}/)", claim.text, *_cells(claim, reports)] for claim in read_claims(reports)])
+    """Markdown: the headline claims; published on the real pair, measured on the synthetic one, difference, verdict; what of it AdaBN leaves."""
+    head = ["paper", "claim (rank-1, %)", "published", "measured here", "difference, 95 % interval", "verdict", "over direct transfer with AdaBN"]
+    return markdown(head, [[f"[{TITLES[claim.paper]}]({claim.paper}/)", claim.text, *_cells(claim, reports), over_adabn(claim, reports)]
+                           for claim in read_claims(reports)])
 
 
 def _cells(claim: Claim, reports: Path) -> list[str]:
     left, right = ("?" if value is None else f"{value:.1f}" for value in claimed(claim))
-    ours = measured(claim, [record for paper in claim.papers for record in read_results(paper, reports)])
+    ours = _measured(claim, reports)
     if ours is None:
         return [f"{left} v {right}", "not run", "not run", "not run"]
-    interval = "" if ours.half_width is None else f" ± {ours.half_width:.1f}"
-    seeds = f"{ours.n} seed{'s' * (ours.n > 1)}"
-    return [f"{left} v {right}", f"{ours.left:.1f} v {ours.right:.1f}", f"{ours.mean:+.1f}{interval} ({seeds})", f"**{verdict(claim, ours)}**"]
+    return [f"{left} v {right}", f"{ours.left:.1f} v {ours.right:.1f}", difference_view(claim, ours), f"**{verdict(claim, ours)}**"]
+
+
+def over_adabn(headline: Claim, reports: Path = REPORTS) -> str:
+    """Difference and verdict of the headline's method against direct transfer with AdaBN; a dash for a paper that has no such claim."""
+    side = (headline.paper, headline.left, headline.pair, headline.metric, ("", "+adabn"))
+    claim = next((claim for claim in all_claims(reports) if (claim.paper, claim.left, claim.pair, claim.metric, claim.score) == side), None)
+    if claim is None:
+        return "–"
+    ours = _measured(claim, reports)
+    return "not run" if ours is None else f"{difference_view(claim, ours)}, **{verdict(claim, ours)}**"
+
+
+def _measured(claim: Claim, reports: Path) -> Difference | None:
+    return measured(claim, [record for paper in claim.papers for record in read_results(paper, reports)])
 
 
 def result_text(paper: str, reports: Path = REPORTS) -> str:
@@ -68,13 +81,15 @@ def result_text(paper: str, reports: Path = REPORTS) -> str:
 
 
 def claims_text(paper: str, reports: Path = REPORTS) -> list[str]:
-    """Markdown: every claim about a paper that has records, with its verdict; nothing if there is none."""
+    """Markdown: every claim about a paper that has records, with its verdict, then those that have none; nothing if no claim has."""
     records = {name: read_results(name, reports) for name in PAPERS}
-    views = [view for claim in all_claims(reports) if claim.paper == paper for view in [claim_view(claim, records)] if view["measured"]]
+    everything = [claim_view(claim, records) for claim in all_claims(reports) if claim.paper == paper]
+    views = [view for view in everything if view["measured"]]
+    not_run = [f"{view['text']} ({view['pair']})" for view in everything if not view["measured"]]
     if not views:
         return []
     head = ["claim", "on", "published", "measured", "difference, 95 % interval", "verdict"]
     rows = [[f"{view['text']}{'' if view['origin'] == 'paper' else ' *(' + view['origin'] + ')*'}", view["pair"], view["published"] or "-",
              view["measured"], view["difference"], f"**{view['said']}**"] for view in views]
     return ["What is claimed, and what comes of it here (rank-1 in % unless the claim names something else; on the synthetic twin of the pair):",
-            markdown(head, rows)]
+            markdown(head, rows), *([f"Not run: {'; '.join(not_run)}."] if not_run else []), LEGEND]

@@ -69,7 +69,7 @@ class Table:
     target: str
     preset: str
     rows: tuple[Row, ...]
-    idle: tuple[str, ...] = ()   # titles of our own rows (no paper prints them) that have not been run
+    idle: tuple[Row, ...] = ()   # our own rows (no paper prints them) that have not been run
 
     @property
     def title(self) -> str:
@@ -169,6 +169,13 @@ def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[tuple[s
             if entry["paper"] == paper and entry.get("real") and any(fnmatchcase(key, pattern) for pattern in entry["keys"])}
 
 
+@lru_cache
+def is_planned(paper: str, key: str, source: str, target: str, root: Path = ROOT) -> bool:
+    """Whether `sweeps.toml` names a key on a pair, in the demo. The run of an alias may be planned under another name: `--table` does not find it."""
+    return any((entry["paper"], entry["source"], entry["target"]) == (paper, source, target) and not entry.get("real")
+               and any(fnmatchcase(key, pattern) for pattern in entry["keys"]) for entry in sweep_entries(root))
+
+
 def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
     """Every table and figure of a paper's own method, pair by pair: as published, and as measured in the demo; then other presets."""
     entries = entries_of(paper)
@@ -190,7 +197,7 @@ def _table(paper: str, name: str, source: str, target: str, preset: str, rows: S
     if (source, target) == planned_pairs(paper)[0] and any(row.published for row in rows):
         return Table(paper, name, source, target, preset, tuple(rows))
     kept = tuple(row for row in rows if row.published or row.records)
-    idle = () if any(row.published for row in rows) else tuple(row.title for row in rows if row not in kept)
+    idle = () if any(row.published for row in rows) else tuple(row for row in rows if row not in kept)
     return Table(paper, name, source, target, preset, kept, idle)
 
 

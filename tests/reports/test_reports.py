@@ -9,7 +9,7 @@ import pytest
 from common.errors import InputError
 from common.records import METRICS, PAPERS, ROOT, Record
 from reports.__main__ import main
-from reports.claims import read_claims
+from reports.claims import LEGEND, read_claims
 from reports.collect import collect, read_results
 from reports.readme import BEGIN, END, claim_table, result_text, write_between
 from reports.status import status
@@ -135,19 +135,24 @@ def test_the_commands_answer(capsys, tmp_path):
 def test_the_tables_say_not_run_until_something_is(tmp_path):
     for name in ("claims.toml", "figures.toml"):
         (tmp_path / name).write_text((ROOT / "reports" / name).read_text())
-    assert claim_table(tmp_path).count("not run") == 3 * len(read_claims(tmp_path))
+    assert claim_table(tmp_path).count("not run") == 4 * len(read_claims(tmp_path)) - 1
+    assert claim_table(tmp_path).endswith(" not run | – |")   # LSRO adapts nothing
     assert result_text("hhl", tmp_path) == "not run"
     for seed in range(2):
         put(tmp_path / "runs" / f"{seed}l", record(seed=seed, r1=0.5 + seed / 100))
         put(tmp_path / "runs" / f"{seed}r", record("hhl/table2/baseline_source", seed=seed, r1=0.3))
     collect([tmp_path / "runs"], tmp_path)
     row = next(line for line in claim_table(tmp_path).splitlines() if "HHL beats" in line)
-    assert "62.2 v 44.6" in row and "50.5 v 30.0" in row and "+20.5 ± 6.4 (2 seeds)" in row and "**holds**" in row
+    assert "62.2 v 44.6" in row and "50.5 v 30.0" in row and "+20.5 ± 6.4 (2 seeds)" in row and "| **holds** |" in row
+    assert row.endswith("| +20.5 ± 6.4 (2 seeds), **holds** |")   # against the AdaBN score of direct transfer, here the same
     text = result_text("hhl", tmp_path)
     assert "**Table 2**, measured on synthetic-duke → synthetic-market, published on Duke → Market:\n\n| row | published R-1 / mAP |" in text
     assert "| HHL, L_CD | 62.2 / 31.4 | 50.5 ± 0.7 / 30.0 ± 0.0 | 50.5 ± 0.7 / 30.0 ± 0.0 | 2 |" in text
     assert "| + domain connectedness, L_D | 49.8 / 23.8 | not run | not run | - |" in text
     assert "(../reports/figures/hhl-fig5.svg)" in text and "Table 3" not in text
+    idle, legend = text.split("\n\n")[-2:]
+    assert legend == LEGEND and idle.startswith("Not run: HHL beats direct transfer (Market → Duke); Source triplets help")
+    assert "HHL beats direct transfer (Duke → Market)" not in idle
 
 
 def test_marks_are_needed(tmp_path):

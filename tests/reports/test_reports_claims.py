@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from common.errors import InputError
+from common.published import read_toml
 from common.records import METRICS, PAPERS, Record
 from reports.claims import Claim, all_claims, borne_out, claimed, difference, measured, read_claims, verdict
-from reports.experiments import built_papers, experiments
+from reports.collect import read_results
+from reports.experiments import REPORTS, built_papers, experiments
 from reports.figures import figure_specs, keys_of
 from reports.sweep import Choice, planned_cells
 
@@ -136,6 +138,28 @@ def test_measures_stay_in_their_own_unit():
 
 
 # ---------------------------------------------------------------- the file
+
+def test_a_reading_that_nobody_printed_has_no_published_numbers():
+    assert claimed(claim(L_CD, BASE, printed=False)) == (None, None)
+    readings = {key for c in all_claims() if not c.printed for key in c.keys}
+    assert {"arn/question/diff=dot", "arn/control/train_ei", "ptgan/mask_aug/released", "hhl/control/embedding=frozen"} <= readings
+
+
+def test_the_records_bear_the_note_on_private_encoders_out():
+    noted = [c for c in all_claims() if "worse here than a constant mean map" in c.note]
+    assert {c.paper for c in noted} == {"arn"}
+    for c in noted:
+        found = [r.measures for r in read_results("arn") if r.key in c.keys and f"{r.source}->{r.target}" == c.measured_on and r.preset == c.preset]
+        assert found and all(measures["rec_relative_error"] > measures["mean_map_relative_error"] for measures in found)
+
+
+def test_each_headline_is_also_held_against_direct_transfer_with_adabn():
+    """But LSRO's, which is trained on the data set that it is tested on. The README's table shows it."""
+    baselines = {entry["key"] for entry in read_toml(REPORTS / "baselines.toml")["baseline"]}
+    for headline in read_claims():
+        twins = [c for c in all_claims() if (c.left, c.pair, c.metric, c.score) == (headline.left, headline.pair, "R-1", ("", "+adabn"))]
+        assert [twin.right in baselines for twin in twins] == [True] * (headline.paper != "dcgan_lsro"), headline.paper
+
 
 def test_each_paper_has_one_headline():
     assert sorted(c.paper for c in read_claims()) == sorted(PAPERS)

@@ -2,17 +2,21 @@
 
 import dataclasses
 import re
+import shlex
 import sys
 from html.parser import HTMLParser
 
 import pytest
 
 from common.records import METRICS, PAPERS, ROOT, Record
+from reports.claims import LEGEND
 from reports.coverage import read_coverage
 from reports.experiments import REPORTS, built_papers, experiments, switches
 from reports.markdown import switches_markdown
-from reports.page import anchor, page
+from reports.page import anchor, needs, page
 from reports.readme import BEGIN, RESULTS_BEGIN, SWITCHES_BEGIN, claim_table, result_text
+from reports.rows import tables
+from reports.sweep import Choice, planned_cells
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -67,7 +71,7 @@ def made_up(tmp_path_factory):
     (folder / "results").mkdir()
     recipe = {"recipe": {"base_lr": 0.25, "pretrain_epochs": 5, "epochs": 7}}
     rows = [record("hhl/table2/baseline_source", 0.6 + seed / 100, seed, config=recipe) for seed in range(3)]
-    rows += [record("hhl/table2/L_CD", 0.4 + seed / 100, seed) for seed in range(3)]
+    rows += [record("hhl/table2/L_CD", 0.4 + seed / 100, seed, code_version=("v", "v-dirty")[seed > 0]) for seed in range(3)]
     (folder / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in rows))
     return page(folder)
 
@@ -94,7 +98,33 @@ def test_the_baselines_show_what_they_were_trained_with(made_up):
 
 def test_what_is_not_run_says_what_it_needs(made_up):
     assert "it needs <code>python -m reports sweep --paper hhl --table table2 --pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>" in made_up
-    assert "--source cuhk03 --target market1501 --data-root DIR</code>" in made_up
+    assert "--source cuhk03 --target market1501 --data-root DIR --experiment hhl/table3/baseline_target hhl/table3/baseline_source " in made_up
+
+
+def test_each_command_that_is_printed_has_something_to_run(tmp_path):
+    """With the committed records, and before anything was run."""
+    found = [needs(table) for reports in (REPORTS, tmp_path) for paper in PAPERS for table in tables(paper, reports)]
+    commands = [shlex.split(text) for text in dict.fromkeys(found) if text]
+    for command in commands:
+        sweeping = command[:4] == ["python", "-m", "reports", "sweep"]
+        flags = dict(zip(command, command[1:]))
+        if sweeping:
+            assert planned_cells(Choice(flags["--paper"], flags.get("--table", ""), flags["--pairs"])), command
+        else:
+            assert command[:1] + command[2:5] == ["cd", "&&", "python", "train.py"], command
+            keys = command[command.index("--experiment") + 1:]
+            assert keys and set(keys) <= set(experiments(command[1], flags["--preset"])), command
+    assert {command[0] for command in commands} == {"cd", "python"}
+
+
+def test_the_page_says_how_to_read_intervals_and_what_was_made_with_changes(made_up):
+    section = made_up.split('<h2 id="claims">')[1].split("<h2")[0]
+    legend = LEGEND.replace("'", "&#39;")
+    assert legend in section and made_up.count(legend) == 2   # and under HHL's claims, the only paper with records
+    decided = sum(int(count) for count in re.findall(r"<li><b>(\d+)</b>(?:claims hold|undecided|reversed)</li>", made_up))   # each with three seeds
+    assert f"if all {decided} claims that have one were truly void" in section
+    assert "2 of the 6 records name a code version that ends in <code>-dirty</code>" in made_up
+    assert '<div class="note soft">D_C rebuilds worse here' in made_up
 
 
 def test_everything_of_the_blog_is_listed_and_what_has_records_links_to_them(made_up):

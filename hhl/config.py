@@ -35,7 +35,7 @@ class RecipeConfig:
     epochs: int = 60   # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
     epochs_of_batch: int | None = None   # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
     pretrain_epochs: int = 0   # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
-    drop_epoch: int = 40   # learning rates x 0.1 from here, Sec. 4.2
+    drop_epoch: int = 40   # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
     batch: int = 128   # labelled images in the cross-entropy batch, Sec. 4.2; the authors: it must be 128, with 16 mAP falls from 31 to 9.4
     ids: int = 8   # identities in the source triplet batch, released code
     images_per_id: int = 8   # released code

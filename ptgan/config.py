@@ -147,6 +147,11 @@ def _check_gan(gan: GANConfig) -> None:
     if gan.height % step or gan.width % step:
         raise InputError(f"--gan.height {gan.height}, --gan.width {gan.width}: expected multiples of {step}, "
                          f"as {step.bit_length() - 1} layers halve them")
+    if min(gan.height, gan.width) < 2 * 2**gan.downsamplings or (
+            gan.pad_mode == "symmetric" and min(gan.height, gan.width) < 3 * 2**gan.d_layers):
+        raise InputError(f"--gan.height {gan.height}, --gan.width {gan.width}: too small for --gan.downsamplings {gan.downsamplings} and "
+                         f"--gan.d-layers {gan.d_layers}: the generators' innermost map needs 2 pixels a side, and the discriminators' 3 with "
+                         "--gan.pad-mode symmetric")
     if gan.decay == "linear" and not 0 <= gan.decay_epoch < gan.epochs:
         raise InputError(f"--gan.decay-epoch {gan.decay_epoch}: expected 0 to less than --gan.epochs {gan.epochs}, or --gan.decay none")
     if any(camera < 1 for camera in gan.target_cameras) or len(set(gan.target_cameras)) < len(gan.target_cameras):

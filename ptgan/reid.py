@@ -24,6 +24,7 @@ from common.checkpoints import load_checkpoint, load_strictly, read_state_dict, 
 from common.cli import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan, planned_loader
+from common.errors import InputError
 from common.records import canonical
 from common.runs import Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, seed_everything
@@ -88,7 +89,11 @@ def build_network(net: NetConfig, num_ids: int) -> IDENet:
 def load_network(path: Path) -> IDENet:
     """The network in a `model.pt`, in evaluation mode."""
     saved = load_checkpoint(path, expected=("state_dict", "num_ids", "net"))
-    model = build_network(replace(NetConfig(**saved["net"]), weights="none"), saved["num_ids"])
+    try:
+        net = NetConfig(**saved["net"])
+    except TypeError:
+        raise InputError(f"{path}: the network of another paper ({', '.join(saved['net'])}); expected one of PTGAN") from None
+    model = build_network(replace(net, weights="none"), saved["num_ids"])
     load_strictly(model, saved["state_dict"], path)
     return model.to(memory_format=torch.channels_last).eval()
 
@@ -110,7 +115,7 @@ def train_reid(config: PTGANConfig, samples: Sequence[Sample], labels: dict[int,
     label_of = torch.tensor([labels[sample.pid] for sample in samples])
 
     for step, (batch, _) in loop.over(loader):
-        set_learning_rate(optimizer, 0.1 ** (step // plan.steps_per_epoch // config.recipe.drop_epoch))
+        set_learning_rate(optimizer, 0.1 if step // plan.steps_per_epoch >= config.recipe.drop_epoch else 1.0)
         wanted = label_of[torch.tensor(plan(step))].to(device)   # of the whole batch, on every process
         logits = gather(model(on_device(batch, device)))
         loss = F.cross_entropy(logits, wanted)

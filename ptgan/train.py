@@ -11,17 +11,21 @@ import torch
 
 from common.checkpoints import weights_content
 from common.cli import Options, main
-from common.datasets import load_dataset
+from common.datasets import ReIDDataset, load_dataset
+from common.datasets.layout import refuse_equal_names
+from common.datasets.loading import epoch_plan
+from common.errors import InputError
 from common.records import Record
 from common.runs import Run, rank_and_world
 from common.training import accelerate, pick_device, set_threads, start_processes
 from ptgan import pictures
 from ptgan.config import PTGANConfig
-from ptgan.data import reid_transform
+from ptgan.data import pair_plans, reid_transform
 from ptgan.evaluate import score
 from ptgan.experiments import PTGAN
 from ptgan.reid import build_network, load_network, train_reid
-from ptgan.transfer import transferred
+from ptgan.train_gan import check_gan
+from ptgan.transfer import images_of, transferred
 
 
 def train(config: PTGANConfig, run: Run, options: Options) -> Record:
@@ -31,9 +35,7 @@ def train(config: PTGANConfig, run: Run, options: Options) -> Record:
     start_processes(device)
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
-    build_network(config.net, len(source.train_labels))   # weights that cannot be had should stop a run now, not after its GAN
-    if options.pack:
-        reid_transform(config.net, config.recipe.colour_jitter).on_device()   # and so should what only the loader's workers can do
+    check(config, source, target, device, options)
 
     images = transferred(config, source, target, run, device, options)
     uses = {"net": config.net, "recipe": config.recipe, "source": source.manifest, "images": images.hash, "seed": run.seed}
@@ -48,6 +50,25 @@ def train(config: PTGANConfig, run: Run, options: Options) -> Record:
         pictures.draw(run, config, source, target, images)
     return run.record(scored.json("scores.json"), data={"source": source.manifest, "target": target.manifest}, selection="last epoch",
                       measures=images.measures)
+
+
+def check(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, device: torch.device, options: Options) -> None:
+    """What should stop a run now, not after its GAN: absent weights, batches that cannot be filled or shared out, names that stand twice."""
+    build_network(config.net, len(source.train_labels))
+    if options.pack:
+        reid_transform(config.net, config.recipe.colour_jitter).on_device()
+    epoch_plan(len(source.train), config.recipe.batch, seed=0, stream="re-ID")
+    batches = {"recipe.batch": config.recipe.batch}
+    if config.translation.kind != "none":
+        refuse_equal_names(source.train)
+    if config.translation.kind == "gan" and not config.translation.folder:
+        batches["gan.batch"] = config.gan.batch
+        check_gan(config.gan, device, deterministic=options.deterministic)
+        for camera in config.gan.target_cameras or (None,):
+            pair_plans(len(source.train), len(images_of(target, camera)), config.gan.batch, seed=0)
+    for name, batch in batches.items():
+        if batch % rank_and_world()[1]:
+            raise InputError(f"--{name} {batch}: does not divide into {rank_and_world()[1]} equal parts, one a process: change it")
 
 
 if __name__ == "__main__":

@@ -43,17 +43,20 @@ def build_optimizers(config: GANConfig, networks: TransferNetworks) -> tuple[Ada
             Adam(networks.discriminators, lr=config.lr_d, betas=(config.beta1, 0.999)))
 
 
-def train_gan(config: GANConfig, mask_aug: str, source: Sequence[Sample], target: Sequence[Sample], masks: tuple[MaskSource, MaskSource], seed: int,
-              device: torch.device, workspace: Workspace, *, workers: int = 0, deterministic: bool = False) -> None:
-    """Writes `generator.pt` (source to target) and `networks.pt` (all four) into the workspace. `masks`: of source and target.
-
-    `InputError` for `deterministic` on CUDA, where PyTorch has no deterministic gradient of the generators' reflection padding.
+def check_gan(config: GANConfig, device: torch.device, *, deterministic: bool) -> None:
+    """Warns of a weight that freezes the person; `InputError` for `deterministic` on CUDA, where PyTorch has no deterministic gradient of the
+    generators' reflection padding.
     """
     if deterministic and device.type == "cuda":
         raise InputError("--deterministic: the GAN's reflection padding has no deterministic gradient on CUDA: use --device cpu, or leave it out")
     if config.id_loss == "l2" and config.lambda_id >= 1:
         log.warning("--gan.id-loss l2 with --gan.lambda-id %g: the norm's gradient is some hundred times that of the cycle loss and freezes the "
                     "person; the published pictures are softer", config.lambda_id)
+
+
+def train_gan(config: GANConfig, mask_aug: str, source: Sequence[Sample], target: Sequence[Sample], masks: tuple[MaskSource, MaskSource], seed: int,
+              device: torch.device, workspace: Workspace, *, workers: int = 0, deterministic: bool = False) -> None:
+    """Writes `generator.pt` (source to target) and `networks.pt` (all four) into the workspace. `masks`: of source and target."""
     seed_everything(seed, deterministic=deterministic)
     plans = pair_plans(len(source), len(target), config.batch, seed)
     networks = TransferNetworks(config).to(device)

@@ -79,9 +79,7 @@ def transferred(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, r
 def by_gan(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks: Masks, camera: int | None, run: Run, device: torch.device,
            options: Options) -> Stage:
     """The stages `gan` and `translation` towards the whole target, or towards one of its cameras (from 1)."""
-    images = target.train if camera is None else [sample for sample in target.train if sample.camid + 1 == camera]
-    if not images:
-        raise InputError(f"--gan.target-cameras {camera}: {target.name} has cameras 1 to {target.num_cameras} and no training image of this one")
+    images = images_of(target, camera)
     suffix = "" if camera is None else f"-cam{camera}"
     gan = run.stage(f"gan{suffix}", gan_key(config, source, target, masks, camera, run.seed),
                     lambda work: train_gan(config.gan, config.masks.aug, source.train, images, (masks.source, masks.target), run.seed, device, work,
@@ -92,6 +90,14 @@ def by_gan(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks:
         translate(generator, source, config.gan, config.translation, work, device, checkpoint_hash=gan.hash, workers=options.workers)
 
     return run.stage(f"translation{suffix}", translation_key(config, source, gan.hash), build)
+
+
+def images_of(target: ReIDDataset, camera: int | None) -> Sequence[Sample]:
+    """The target's training images, or those of one camera (from 1); `InputError` if it has none."""
+    images = [sample for sample in target.train if camera in (None, sample.camid + 1)]
+    if not images:
+        raise InputError(f"--gan.target-cameras {camera}: {target.name} has cameras 1 to {target.num_cameras} and no training image of this one")
+    return images
 
 
 def measured(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, folders: Sequence[Path], identity: str,

@@ -81,8 +81,8 @@ class RecipeConfig:
     head_lr_factor: float = 10.0   # the head's rate over the backbone's; IDE, IDE+: 10; Caffe: 2 (translated images), 1 (baselines)
     lr_scale: float = 1.0   # times both rates: 3 in the demo, so that keys keep the paper's numbers
     schedule: Literal["paper", "caffe"] = "paper"   # paper (as the blog has it): `epochs`, one drop; caffe: 50,000 steps, drops at 20,000 and 40,000
-    epochs: int = 50   # blog (paper: unverified); IDE, IDE+: 60
-    drop_epoch: int = 40   # rates x 0.1 from here; the released call of the scheduler takes effect one epoch early in today's PyTorch
+    epochs: int = 50   # blog (paper: unverified); IDE, IDE+: 60; no effect with schedule=caffe
+    drop_epoch: int = 40   # rates x 0.1 from here (not with caffe); the released call of the scheduler takes effect an epoch early in today's PyTorch
     batch: int = 16   # released code, blog
     momentum: float = 0.9   # released code
     nesterov: bool = True   # IDE, IDE+; Caffe: no

@@ -73,7 +73,7 @@ def grid() -> list[Experiment]:
 
 def controls() -> list[Experiment]:
     """SiaNet's negative pairs, and what neither paper nor code has run."""
-    rows = [Experiment("spgan/negatives/real_real", "negatives: two real images (code)", alias_of="spgan/table2/SPGAN")]
+    rows = [Experiment("spgan/negatives/real_real", "negatives: two real images (code; preset paper has its own)", alias_of="spgan/table2/SPGAN")]
     rows += [Experiment(f"spgan/negatives/{kind}", f"negatives: {what}", {"gan.neg": kind})
              for kind, what in (("fake_real", "a translated and a real image (paper)"), ("espgan", "translated for G, real for SiaNet (eSPGAN)"))]
     rows += [

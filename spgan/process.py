@@ -48,7 +48,7 @@ def translate(config: GanConfig, style: TranslateConfig, gan: Stage, role: str, 
 def _run(workspace: Workspace, options: Options, job: dict[str, Any]) -> None:
     require_tensorflow()
     job |= {"folder": workspace.folder, "resume": workspace.resume, "device": options.device, "threads": options.threads,
-            "deterministic": options.deterministic}
+            "deterministic": options.deterministic, "torch_gpu": _torch_uses_gpu(options.device)}
     path = workspace.folder / "job.json"
     path.with_suffix(".error").unlink(missing_ok=True)
     write_atomic(path, json.dumps(job, default=_plain))
@@ -64,6 +64,12 @@ def _run(workspace: Workspace, options: Options, job: dict[str, Any]) -> None:
     if code != 0:
         raise InputError(message) if code == 2 else RunError(message)
     path.unlink()
+
+
+def _torch_uses_gpu(device: str) -> bool:
+    """Whether PyTorch, where this process has it, computes on a GPU."""
+    torch = sys.modules.get("torch")
+    return torch is not None and device != "cpu" and torch.cuda.is_available()
 
 
 def _wait(process: subprocess.Popen) -> tuple[int, bool]:

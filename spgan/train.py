@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,9 @@ import torch
 from common.checkpoints import weights_content
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
+from common.datasets.layout import refuse_equal_names
+from common.datasets.loading import epoch_plan
+from common.errors import InputError
 from common.records import Record
 from common.runs import Run, Stage, rank_and_world
 from common.training import accelerate, pick_device, set_threads, start_processes
@@ -35,9 +39,10 @@ def train(config: SPGANConfig, run: Run, options: Options) -> Record:
     start_processes(device)
     run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
     source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
-    build_network(config.net, 1)   # weights that cannot be had should stop a run now, not after its GAN
-    if options.pack:
-        train_transform(config.net, config.recipe, config.test.interpolation).on_device()   # and so should what only the loader's workers can do
+    check(config, source, target, options)
+    if device.type == "cuda":   # TensorFlow shares the card: what an earlier row left in PyTorch's cache is given back
+        gc.collect()
+        torch.cuda.empty_cache()
 
     fakes, fake_hash, measures = translated(config, source, target, run, options) if uses_translations(config) else ((), "", {})
     network = reid(config, source, target, fakes, fake_hash, run, device, options)
@@ -48,6 +53,27 @@ def train(config: SPGANConfig, run: Run, options: Options) -> Record:
         pictures.draw(run, config, source, target, fakes)
     return run.record(scored.json("scores.json"), data={"source": source.manifest, "target": target.manifest}, selection="last epoch",
                       measures=measures)
+
+
+def check(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, options: Options) -> None:
+    """What should stop a run now, not after its GAN: absent weights, names that stand twice, batches that cannot be filled or shared out."""
+    build_network(config.net, 1)
+    if options.pack:
+        train_transform(config.net, config.recipe, config.test.interpolation).on_device()
+    if uses_translations(config):
+        refuse_equal_names(source.train)
+    images = (target if config.method.images == "target" else source).train
+    batches = {"--recipe.batch": (config.recipe.batch, len(images))}
+    if config.recipe.pretrain_epochs:
+        batches["the batch of the pretraining,"] = (PRETRAIN_BATCH, len(source.train))
+    world = rank_and_world()[1]
+    for name, (batch, count) in batches.items():
+        epoch_plan(count, batch, seed=0, stream="re-ID")
+        if batch % world:
+            raise InputError(f"{name} {batch}: does not divide into {world} equal parts, one a process: use another number")
+    if config.net.head == "bottleneck" and config.recipe.batch // world < 2:
+        raise InputError(f"--recipe.batch {config.recipe.batch}: the bottleneck's batch norm needs at least 2 images a process, of which there are "
+                         f"{world}")
 
 
 def uses_translations(config: SPGANConfig) -> bool:

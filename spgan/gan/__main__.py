@@ -34,8 +34,11 @@ def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | N
     return tf.distribute.MirroredStrategy() if count > 1 and batch % count == 0 else None
 
 
-def say_where(gpus: int, batch: int) -> None:
-    """Logs on what a GAN trains, and warns of GPUs that stay idle because they do not divide its batch."""
+def say_where(gpus: int, batch: int, *, torch_gpu: bool = False) -> None:
+    """Logs on what a GAN trains; warns of GPUs that stay idle because they do not divide its batch, or because only PyTorch sees them."""
+    if torch_gpu and gpus == 0:
+        log.warning("GAN: TensorFlow sees no GPU although PyTorch does, and trains on the CPU, at full size for weeks: "
+                    "pip install 'tensorflow[and-cuda]'")
     if gpus > 1 and batch % gpus:
         log.warning("GAN: TensorFlow sees %d GPUs and uses one: --gan.batch %d does not divide by their number", gpus, batch)
     shared = gpus > 1 and batch % gpus == 0
@@ -49,7 +52,7 @@ def run(job: dict) -> None:
         keras.utils.set_random_seed(job["seed"])
         tf.config.experimental.enable_op_determinism()
     if job["task"] == "train":
-        say_where(len(tf.config.list_logical_devices("GPU")), config.batch)
+        say_where(len(tf.config.list_logical_devices("GPU")), config.batch, torch_gpu=job.get("torch_gpu", False))
         workspace = Workspace(Path(job["folder"]), job["resume"])
         train_gan(config, job["source"], job["target"], job["seed"], workspace, threads=job["threads"], strategy=strategy)
     else:
@@ -68,6 +71,9 @@ def main(path: Path) -> int:
     except (InputError, RunError) as error:
         write_atomic(path.with_suffix(".error"), str(error))
         return 2 if isinstance(error, InputError) else 1
+    except tf.errors.ResourceExhaustedError:
+        write_atomic(path.with_suffix(".error"), "GAN: out of memory: use a smaller --gan.batch, or free the GPU of other programs")
+        return 1
     except KeyboardInterrupt:
         return 130
     except OSError as error:

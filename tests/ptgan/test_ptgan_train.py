@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 
 from common import cli, training
-from common.cli import override
+from common.cli import Options, override
+from common.datasets import load_dataset
 from common.errors import InputError
 from common.records import ROOT, read_record
 from ptgan import evaluate
@@ -21,7 +23,7 @@ from ptgan.analysis import rms_change, style_distance
 from ptgan.config import PRESETS, GANConfig, PTGANConfig
 from ptgan.experiments import PTGAN
 from ptgan.pictures import row_name
-from ptgan.train import train
+from ptgan.train import check, train
 from ptgan.translate import FOLDER
 
 TINY = ("--masks.kind disk --recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 --gan.blocks 1 --gan.d-channels 4 "
@@ -220,6 +222,9 @@ def complaint(capsys) -> str:
     (["--gan.batch", "100000"], "do not fill one batch"),
     (["--gan.target-cameras", "9"], "no training image of this one"),
     (["--gan.target-cameras", "0"], "counted from 1"),
+    (["--gan.target-cameras", "1", "9", "--gan.batch", "2"], "--gan.target-cameras 9"),
+    (["--gan.downsamplings", "5"], "too small"),
+    (["--recipe.batch", "100000"], "do not fill one batch"),
     (["--net.backbone", "resnet49"], "googlenet"),
     (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
     (["--masks.kind", "oracle"], "only the synthetic domains"),
@@ -238,6 +243,24 @@ def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_ptgan(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys)
     assert not list(tmp_path.rglob("record.json")) and not list(tmp_path.rglob("*.pt"))
+
+
+def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
+    source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
+    config, device = PRESETS["demo"], torch.device("cpu")
+    check(config, source, target, device, Options())
+    twice = replace(source, train=[*source.train, replace(source.train[0], path=source.root / "cam_b" / source.train[0].path.name)])
+    with pytest.raises(InputError, match="2 training images are called"):
+        check(config, twice, target, device, Options())
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="--recipe.batch 64: does not divide into 3"):
+        check(config, source, target, device, Options())
+
+
+def test_the_network_of_another_paper_is_refused(tmp_path):
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"embed_dim": 1024}}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="another paper"):
+        evaluate.load_network(tmp_path / "model.pt")
 
 
 def test_a_domain_of_one_image(data_root, tmp_path, capsys):

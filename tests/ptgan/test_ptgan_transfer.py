@@ -143,4 +143,4 @@ def test_deterministic_reaches_the_gan(pair, run, monkeypatch):
             transfer.by_gan(*row, Options(deterministic=wanted))
     assert asked == [True, False]
     with pytest.raises(InputError, match="no deterministic gradient on CUDA"):
-        transfer.by_gan(*row[:-1], torch.device("cuda"), Options(deterministic=True))
+        train_gan.check_gan(CONFIG.gan, torch.device("cuda"), deterministic=True)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,14 @@ from PIL import Image
 
 from common import cli, training
 from common.checkpoints import save_checkpoint
+from common.cli import Options
+from common.datasets import load_dataset
+from common.errors import InputError
 from common.records import ROOT, read_record
 from spgan import evaluate, pictures, process
+from spgan.config import PRESETS
 from spgan.experiments import SPGAN
-from spgan.train import train
+from spgan.train import check, train
 from spgan.translations import FOLDER
 
 TINY = ("--gan.height 16 --gan.width 8 --gan.load-height 18 --gan.load-width 9 --gan.g-channels 2 --gan.blocks 1 --gan.d-channels 2 "
@@ -180,7 +185,20 @@ def test_two_processes_equal_one(data_root, tmp_path):
     (["--translate.folder", "no-such-folder", "--method.images", "translated"], "no-such-folder"),
     (["--gan.sia-size", "64"], "--gan.sia-size 64"),
     (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0"),
+    (["--net.head", "bottleneck", "--recipe.batch", "1"], "at least 2 images a process"),
 ])
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_spgan(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys) and not list(tmp_path.rglob("record.json"))
+
+
+def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
+    source, target = (load_dataset(name, data_root) for name in DUKE_TO_MARKET)
+    config = PRESETS["demo"]
+    check(config, source, target, Options())
+    twice = replace(source, train=[*source.train, replace(source.train[0], path=source.root / "cam_b" / source.train[0].path.name)])
+    with pytest.raises(InputError, match="2 training images are called"):
+        check(config, twice, target, Options())
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="--recipe.batch 16: does not divide into 3"):
+        check(config, source, target, Options())

@@ -168,7 +168,7 @@ def _check_terms(config: HHLConfig) -> None:
         raise InputError("--method.no-classification: nothing is left to train with; keep a triplet term (--method.source-triplet, say)")
     enough = 2 if method.pseudo == "unique" else 3   # two random pseudo-identities may be the same one
     if in_triplet and not method.source_triplet and recipe.scaled(recipe.target_batch) < enough:
-        raise InputError(f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: too few target images a step to have a negative "
+        raise InputError(f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: so few target images a step may leave no negative "
                          f"without source triplets; give at least {enough}")
     if in_triplet and method.target_views == "none" and recipe.ids < 2:
         raise InputError("--recipe.ids 1: one identity a step has no negative without target images; give at least 2")
@@ -176,7 +176,7 @@ def _check_terms(config: HHLConfig) -> None:
         raise InputError(f"--recipe.images-per-id {recipe.images_per_id} x {recipe.batch_scale}: one image of a person has no positive; "
                          "give at least 2")
     if method.triplets != "hard" and (method.target_anchors, method.hinge, method.reduction, method.self_positive) != ("all", True, "mean", True):
-        raise InputError("--method.target-anchors, hinge, reduction and self-positive are those of batch-hard triplets (--method.triplets hard)")
+        raise InputError("--method.target-anchors, hinge, reduction, self-positive: only batch-hard triplets (--method.triplets hard) have them")
     if method.margin == "soft" and not method.hinge:
         raise InputError("--method.no-hinge: a soft margin has no hinge")
     if method.target_anchors == "none" and not method.source_triplet:

@@ -61,7 +61,7 @@ class Loop:
         self.checkpoint = workspace.folder / "checkpoint.npz"
         self.start = 0
         self._pending: list[tuple[int, dict[str, float]]] = []
-        self._stop = False
+        self._stop = self._interrupted = False
         if workspace.resume and self.checkpoint.is_file():
             arrays = load_arrays(self.checkpoint)
             state.restore(arrays, str(self.checkpoint))
@@ -94,8 +94,9 @@ class Loop:
                 signal.signal(number, handler)
 
     def _note(self, number, frame) -> None:
-        if self._stop:   # asked twice: stop at once
+        if number == signal.SIGINT and self._interrupted:   # asked twice: stop at once; SIGTERM may come beside the parent's SIGINT
             raise KeyboardInterrupt
+        self._interrupted = self._interrupted or number == signal.SIGINT
         self._stop = True
 
     def log(self, step: int, terms: Mapping[str, float]) -> None:

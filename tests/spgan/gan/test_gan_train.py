@@ -74,13 +74,14 @@ def test_batches_depend_on_the_step_alone(files):
 
 
 def test_resume_is_exact(files, tmp_path, monkeypatch):
-    """Ctrl-C in step 3 of 24, then --resume: the next 20 losses, and all weights, are those of an unbroken run."""
+    """Stopped in step 3 of 24, by SIGTERM and the parent's SIGINT, then --resume: the next 20 losses, and all weights, are an unbroken run's."""
     terms = {name: [] for name in ("whole", "broken", "resumed")}
     original = Trainer.__call__
 
     def run(name: str, folder: str, resume: bool = False, stop: int | None = None) -> None:
         def recorded(self, source, target, seed, step):
             if step == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
                 os.kill(os.getpid(), signal.SIGINT)
             terms[name].append(original(self, source, target, seed, step))
             return dict(terms[name][-1])

@@ -79,10 +79,10 @@ class Schedule:
 
 
 def schedule(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int,
-             cache: Path | None = None) -> Schedule:
+             cache: Path | None = None, *, keep: int = CACHED_IMAGES) -> Schedule:
     """The steps of one row. `views` are the target's training images, then their fakes style by style (`camera_style_views`).
 
-    `cache`: where packed images go, which are then augmented on the device.
+    `cache`: where packed images go, which are then augmented on the device. `keep`: a set up to this size is decoded here and now.
     """
     recipe, method = config.recipe, config.method
     of_pid = labelled.train_labels
@@ -106,12 +106,12 @@ def schedule(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], 
 
     parts = {}
     if method.classification:
-        parts["classify"] = Part(train_images(config, labelled.train, "classify", seed, cache), classify, lambda step, chosen: class_of[chosen])
+        parts["classify"] = Part(train_images(config, labelled.train, "classify", seed, cache, keep), classify, lambda step, chosen: class_of[chosen])
     if "source" in passes:
-        parts["source"] = Part(train_images(config, labelled.train, "source", seed, cache),
+        parts["source"] = Part(train_images(config, labelled.train, "source", seed, cache, keep),
                                lambda step: passes["source"].batch(*place("source", step)), lambda step, chosen: class_of[chosen])
     if "target" in passes:
-        parts["target"] = Part(train_images(config, views, "target", seed, cache), views_of, identity_of)
+        parts["target"] = Part(train_images(config, views, "target", seed, cache, keep), views_of, identity_of)
     clusters = passes.get("target")
     return Schedule(parts, epoch, recipe.epochs * epoch, num_views, clusters if isinstance(clusters, ClusterPasses) else None,
                     np.array([sample.pid for sample in views[:len(views) // num_views]]) if num_views else None)
@@ -129,11 +129,11 @@ def triplet_passes(config: HHLConfig, class_of: np.ndarray, views: Sequence[Samp
     return passes
 
 
-def train_images(config: HHLConfig, samples: Sequence[Sample], part: str, seed: int, cache: Path | None = None) -> SampleImages:
+def train_images(config: HHLConfig, samples: Sequence[Sample], part: str, seed: int, cache: Path | None, keep: int) -> SampleImages:
     """The augmented images of one part."""
     recipe = config.recipe
     period = recipe.scaled(recipe.target_batch) if part == "target" and recipe.shared_augmentation else None
-    return training_images(samples, train_transform(config, part), cache, seed=seed, stream=part, period=period, keep=CACHED_IMAGES)
+    return training_images(samples, train_transform(config, part), cache, seed=seed, stream=part, period=period, keep=keep)
 
 
 def train_transform(config: HHLConfig, part: str) -> TrainTransform:

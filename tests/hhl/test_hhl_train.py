@@ -257,6 +257,7 @@ def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root,
     source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
     config = PRESETS["demo"]
     tiny = replace(config, recipe=replace(config.recipe, batch=16, ids=3, images_per_id=2, target_batch=4, batch_scale=1.0))
+    monkeypatch.setattr("common.datasets.loading.read_image", lambda path: pytest.fail("an image is decoded"))
     check(tiny, source, source, target, Options())
     twice = replace(target, train=[*target.train, replace(target.train[0], path=target.root / "cam_b" / target.train[0].path.name)])
     with pytest.raises(InputError, match="2 training images are called"):

@@ -79,11 +79,12 @@ class Schedule:
 
 
 def schedule(config: HHLConfig, labelled: ReIDDataset, views: Sequence[Sample], num_views: int, seed: int,
-             cache: Path | None = None, *, keep: int = CACHED_IMAGES) -> Schedule:
+             cache: Path | None = None, *, decode: bool = True) -> Schedule:
     """The steps of one row. `views` are the target's training images, then their fakes style by style (`camera_style_views`).
 
-    `cache`: where packed images go, which are then augmented on the device. `keep`: a set up to this size is decoded here and now.
+    `cache`: where packed images go, which are then augmented on the device. `decode`: small sets here and now, or (to plan only) none.
     """
+    keep = CACHED_IMAGES if decode else 0
     recipe, method = config.recipe, config.method
     of_pid = labelled.train_labels
     class_of = np.array([of_pid[sample.pid] for sample in labelled.train])

@@ -70,9 +70,9 @@ def check(config: HHLConfig, source: ReIDDataset, labelled: ReIDDataset, target:
     if options.pack:
         train_transform(config, "source").on_device()
     views, num_views = expected_views(config, target)
-    rows = [schedule(config, labelled, views, num_views, seed=0, keep=0)]
+    rows = [schedule(config, labelled, views, num_views, seed=0, decode=False)]
     if config.recipe.pretrain_epochs:
-        rows.append(schedule(pretraining(config), source, (), 0, seed=0, keep=0))
+        rows.append(schedule(pretraining(config), source, (), 0, seed=0, decode=False))
     for name, part in (item for row in rows for item in row.parts.items()):
         batch, calls = len(part.labels(0, torch.device("cpu"))), rank_and_world()[1] * config.net.bn_splits
         if batch % rank_and_world()[1] or batch // calls < 2:

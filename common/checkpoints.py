@@ -7,7 +7,7 @@ import io
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import URLError
 
 import torch
@@ -16,6 +16,8 @@ from torchvision.models import WeightsEnum
 
 from common.errors import InputError
 from common.files import write_atomic
+
+Config = TypeVar("Config")
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -70,6 +72,14 @@ def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str
         return weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:   # RuntimeError: what was fetched has another hash
         raise InputError(f"{what} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or {otherwise}") from None
+
+
+def saved_config(kind: type[Config], values: Mapping[str, Any], checkpoint: str | Path, paper: str) -> Config:
+    """`kind(**values)`, the configuration of a checkpoint's network. Raises `InputError` if the network is not this paper's."""
+    try:
+        return kind(**values)
+    except TypeError:
+        raise InputError(f"{checkpoint}: not a re-ID network of {paper} but of another paper or program; its net is {str(values)[:200]}") from None
 
 
 def weights_content(weights: str) -> dict[str, str]:

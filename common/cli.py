@@ -73,9 +73,9 @@ class Options:
         the same bits wherever they were compared: that hangs on how Pillow rounds, and on its version. So are the processes of `torchrun`:
         each normalises its own part of a batch.
         """
-        processes = rank_and_world()[1]
-        return ({"precision": self.precision} if self.precision != "fp32" else {}) | ({"pack": True} if self.pack else {}) | (
-            {"processes": processes} if processes > 1 else {})
+        plain = {"precision": "fp32", "pack": False, "processes": 1}
+        this = {"precision": self.precision, "pack": self.pack, "processes": rank_and_world()[1]}
+        return {name: value for name, value in this.items() if value != plain[name]}
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:

@@ -20,7 +20,7 @@ import torch
 import tyro
 
 from common.backbones import extract_features
-from common.checkpoints import load_checkpoint
+from common.checkpoints import load_checkpoint, saved_config
 from common.cli import exit_code
 from common.datasets import DISTRACTOR, ReIDDataset, Sample
 from common.datasets.layout import market_name, read_folder
@@ -134,7 +134,7 @@ def _ids(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
 def load_network(path: Path) -> ReIDNet:
     """The network in a `model.pt`, in evaluation mode, with its configuration as `model.net`."""
     saved = load_checkpoint(path, expected=("state_dict", "num_classes", "net"))
-    net = NetConfig(**saved["net"])
+    net = saved_config(NetConfig, saved["net"], path, "DCGAN+LSRO")
     model = build_network(replace(net, weights="none"), saved["num_classes"])
     load_weights(model, saved["state_dict"], str(path))
     model.net = net

@@ -17,11 +17,10 @@ import torch
 import tyro
 
 from common.backbones import adabn_on, extract_features
-from common.checkpoints import load_checkpoint, load_strictly
+from common.checkpoints import load_checkpoint, load_strictly, saved_config
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
-from common.errors import InputError
 from common.evaluation.features import save_features
 from common.evaluation.ranking import evaluate_dataset
 from common.runs import Workspace
@@ -60,10 +59,7 @@ def adapt(model: HHLNet, train: Sequence[Sample], test: TestConfig, device: torc
 def load_network(path: Path) -> HHLNet:
     """The network in a `model.pt`, in evaluation mode."""
     saved = load_checkpoint(path, expected=("state_dict", "num_ids", "net"))
-    try:
-        net = NetConfig(**saved["net"])
-    except TypeError:
-        raise InputError(f"{path}: the network of another paper ({', '.join(saved['net'])}); expected one of HHL") from None
+    net = saved_config(NetConfig, saved["net"], path, "HHL")
     model = build_network(replace(net, weights="none"), saved["num_ids"], triplet="triplet.weight" in saved["state_dict"])
     load_strictly(model, saved["state_dict"], path)
     return model.to(memory_format=torch.channels_last).eval()

@@ -20,11 +20,10 @@ from torch import Tensor, nn
 
 from common.augment import on_device, training_images
 from common.backbones import Backbone, build_backbone, global_pool, imagenet_v1
-from common.checkpoints import load_checkpoint, load_strictly, read_state_dict, save_checkpoint
+from common.checkpoints import load_checkpoint, load_strictly, read_state_dict, save_checkpoint, saved_config
 from common.cli import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan, planned_loader
-from common.errors import InputError
 from common.records import canonical
 from common.runs import Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, seed_everything
@@ -89,11 +88,7 @@ def build_network(net: NetConfig, num_ids: int) -> IDENet:
 def load_network(path: Path) -> IDENet:
     """The network in a `model.pt`, in evaluation mode."""
     saved = load_checkpoint(path, expected=("state_dict", "num_ids", "net"))
-    try:
-        net = NetConfig(**saved["net"])
-    except TypeError:
-        raise InputError(f"{path}: the network of another paper ({', '.join(saved['net'])}); expected one of PTGAN") from None
-    model = build_network(replace(net, weights="none"), saved["num_ids"])
+    model = build_network(replace(saved_config(NetConfig, saved["net"], path, "PTGAN"), weights="none"), saved["num_ids"])
     load_strictly(model, saved["state_dict"], path)
     return model.to(memory_format=torch.channels_last).eval()
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.backbones import Backbone, BatchNorm, build_backbone, global_pool
-from common.checkpoints import load_checkpoint, load_strictly
-from common.errors import InputError
+from common.checkpoints import load_checkpoint, load_strictly, saved_config
 from spgan.config import NetConfig
 
 BOTTLENECK = 512
@@ -53,11 +52,7 @@ def build_network(net: NetConfig, num_ids: int, *, weights: str | None = None) -
 def load_network(path: Path) -> IDENet:
     """The network in a `model.pt`, in evaluation mode. Raises `InputError` for one of another paper and for weights that do not fit."""
     saved = load_checkpoint(path, expected=("state_dict", "num_ids", "net"))
-    try:
-        net = NetConfig(**saved["net"])
-    except TypeError:
-        raise InputError(f"{path}: not a re-ID network of SPGAN; its net is {str(saved['net'])[:200]}") from None
-    model = build_network(net, saved["num_ids"], weights="none")
+    model = build_network(saved_config(NetConfig, saved["net"], path, "SPGAN"), saved["num_ids"], weights="none")
     load_strictly(model, saved["state_dict"], path)
     return model.eval()
 

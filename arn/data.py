@@ -1,6 +1,8 @@
-"""What ARN feeds its network: mirrored images of both domains, the source by identity, every draw a function of the seed and the step.
+"""What ARN feeds its network: mirrored images of both domains, the source by identity, every draw a function
+of the seed and the step.
 
-Released counterpart: `reid_dataset.py`, `config.py` and the loaders in `reid_main.py`, which draw both domains uniformly.
+Released counterpart: `reid_dataset.py`, `config.py` and the loaders in `reid_main.py`, which draw both
+domains uniformly.
 """
 
 from __future__ import annotations
@@ -20,20 +22,31 @@ from torch.utils.data import DataLoader
 from arn.config import ARNConfig, NetConfig
 from common.augment import DeviceTransform, Drawn, Result, training_images
 from common.datasets import ReIDDataset, Sample
-from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD, EpochPlan, EvalTransform, SampleImages, epoch_plan, normalise, planned_loader
+from common.datasets.loading import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EpochPlan,
+    EvalTransform,
+    SampleImages,
+    epoch_plan,
+    normalise,
+    planned_loader,
+)
 from common.errors import InputError
 
-CACHED_IMAGES = 12_000   # a set up to this size is decoded once and kept in memory
+CACHED_IMAGES = 12_000  # a set up to this size is decoded once and kept in memory
 STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,) * 3, (0.5,) * 3)}
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Flip, resize, normalise, as released: `(RGB image, rng) -> float32 (3, height, width)`. `flip` is a probability."""
+    """Flip, resize, normalise, as released: `(RGB image, rng) -> float32 (3, height, width)`. `flip` is a
+    probability.
+    """
 
     height: int
     width: int
-    normalise: str = "imagenet"   # or half: -1..1
+    normalise: str = "imagenet"  # or half: -1..1
     flip: float = 0.5
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
@@ -53,15 +66,17 @@ class TrainTransform:
 
 
 def eval_transform(net: NetConfig) -> EvalTransform:
-    """Resize and normalise. The released code mirrors at random here too, by taking the training list; that is not repeated."""
+    """Resize and normalise. The released code mirrors at random here too, by taking the training list; that
+    is not repeated.
+    """
     return EvalTransform(net.height, net.width, "bilinear", *STATISTICS[net.normalise])
 
 
 def labelled_samples(source: ReIDDataset, split: str) -> tuple[list[Sample], np.ndarray]:
     """The source's labelled images and their classes 0..K-1 in ascending order of pid.
 
-    `train`: its training set. `all`: the people of its gallery too, without junk and distractors; the released class counts (1812 for
-    Duke, 1501 for Market) are those of training set and gallery together.
+    `train`: its training set. `all`: the people of its gallery too, without junk and distractors; the
+    released class counts (1812 for Duke, 1501 for Market) are those of training set and gallery together.
     """
     samples = list(source.train)
     if split == "all":
@@ -72,22 +87,28 @@ def labelled_samples(source: ReIDDataset, split: str) -> tuple[list[Sample], np.
 
 @dataclass(frozen=True)
 class IdentityPlan:
-    """PK sampling: a pass shows each identity once at most, in random order, `images_per_id` of its images side by side."""
+    """PK sampling: a pass shows each identity once at most, in random order, `images_per_id` of its images
+    side by side.
+    """
 
-    images_of: tuple[np.ndarray, ...]   # indices of each identity's images
+    images_of: tuple[np.ndarray, ...]  # indices of each identity's images
     ids_per_batch: int
     images_per_id: int
     seed: int
     stream: str
 
     def __call__(self, step: int) -> np.ndarray:
-        """Indices `(ids_per_batch * images_per_id,)`; of an identity with too few images, all draws are with replacement."""
+        """Indices `(ids_per_batch * images_per_id,)`; of an identity with too few images, all draws are with
+        replacement.
+        """
         number, position = divmod(step, len(self.images_of) // self.ids_per_batch)
         order = self._generator(number).permutation(len(self.images_of))
-        chosen = order[position * self.ids_per_batch:(position + 1) * self.ids_per_batch]
+        chosen = order[position * self.ids_per_batch : (position + 1) * self.ids_per_batch]
         draw = self._generator(number, position + 1)
         k = self.images_per_id
-        return np.concatenate([draw.choice(self.images_of[i], k, replace=len(self.images_of[i]) < k) for i in chosen])
+        return np.concatenate(
+            [draw.choice(self.images_of[i], k, replace=len(self.images_of[i]) < k) for i in chosen]
+        )
 
     def _generator(self, *place: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, zlib.crc32(self.stream.encode()), *place))
@@ -97,7 +118,9 @@ def identity_plan(labels: np.ndarray, *, ids: int, batch: int, seed: int, stream
     """`batch` images of `ids` identities each step. Raises `InputError` if there are too few identities."""
     images_of = tuple(np.flatnonzero(labels == label) for label in np.unique(labels))
     if len(images_of) < ids:
-        raise InputError(f"--recipe.ids {ids}: the source has {len(images_of)} identities: use fewer, or more data")
+        raise InputError(
+            f"--recipe.ids {ids}: the source has {len(images_of)} identities: use fewer, or more data"
+        )
     return IdentityPlan(images_of, ids, batch // ids, seed, stream)
 
 
@@ -107,14 +130,25 @@ class Part:
 
     images: SampleImages
     plan: Callable[[int], np.ndarray]
-    classes: np.ndarray | None = None   # of every image; None: unlabelled
+    classes: np.ndarray | None = None  # of every image; None: unlabelled
 
     def labels(self, step: int, device: torch.device) -> Tensor:
         """Labels `(B,)` of the step's whole batch."""
         return torch.as_tensor(self.classes[self.plan(step)], dtype=torch.int64, device=device)
 
-    def loader(self, start: int, stop: int, *, workers: int, rank: int, world: int, pin_memory: bool) -> DataLoader:
-        return planned_loader(self.images, self.plan, start, stop, workers=workers, rank=rank, world=world, pin_memory=pin_memory)
+    def loader(
+        self, start: int, stop: int, *, workers: int, rank: int, world: int, pin_memory: bool
+    ) -> DataLoader:
+        return planned_loader(
+            self.images,
+            self.plan,
+            start,
+            stop,
+            workers=workers,
+            rank=rank,
+            world=world,
+            pin_memory=pin_memory,
+        )
 
 
 @dataclass(frozen=True)
@@ -126,18 +160,32 @@ class Schedule:
     steps_per_epoch: int
 
 
-def plans(config: ARNConfig, labels: np.ndarray, num_target: int, seed: int) -> tuple[EpochPlan | IdentityPlan, EpochPlan]:
-    """Which source and which target images come at which step. Raises `InputError` if a batch cannot be filled."""
+def plans(
+    config: ARNConfig, labels: np.ndarray, num_target: int, seed: int
+) -> tuple[EpochPlan | IdentityPlan, EpochPlan]:
+    """Which source and which target images come at which step. Raises `InputError` if a batch cannot be
+    filled.
+    """
     recipe = config.recipe
     target = epoch_plan(num_target, recipe.batch, seed=seed, stream="target")
     source = epoch_plan(len(labels), recipe.batch, seed=seed, stream="source")
     if recipe.sampler == "pk":
-        return identity_plan(labels, ids=recipe.ids, batch=recipe.batch, seed=seed, stream="identities"), target
+        return identity_plan(
+            labels, ids=recipe.ids, batch=recipe.batch, seed=seed, stream="identities"
+        ), target
     return source, target
 
 
-def schedule(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], target: ReIDDataset, seed: int, cache: Path | None = None) -> Schedule:
-    """The joint training's batches: `recipe.batch` source images with labels, as many target images without; packed in `cache` if given."""
+def schedule(
+    config: ARNConfig,
+    source: tuple[Sequence[Sample], np.ndarray],
+    target: ReIDDataset,
+    seed: int,
+    cache: Path | None = None,
+) -> Schedule:
+    """The joint training's batches: `recipe.batch` source images with labels, as many target images without;
+    packed in `cache` if given.
+    """
     samples, labels = source
     source_plan, target_plan = plans(config, labels, len(target.train), seed)
     return Schedule(
@@ -147,7 +195,9 @@ def schedule(config: ARNConfig, source: tuple[Sequence[Sample], np.ndarray], tar
     )
 
 
-def train_images(config: ARNConfig, samples: Sequence[Sample], stream: str, seed: int, cache: Path | None = None) -> SampleImages:
+def train_images(
+    config: ARNConfig, samples: Sequence[Sample], stream: str, seed: int, cache: Path | None = None
+) -> SampleImages:
     """Augmented images; `stream` names their random draws."""
     transform = TrainTransform(config.net.height, config.net.width, config.net.normalise, config.recipe.flip)
     return training_images(samples, transform, cache, seed=seed, stream=stream, keep=CACHED_IMAGES)

@@ -1,4 +1,6 @@
-"""The rows of ARN's ablation, the questions that the blog leaves open, and our controls, as named configurations."""
+"""The rows of ARN's ablation, the questions that the blog leaves open, and our controls, as named
+configurations.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from common.records import Experiment
 
 _NO_LABELS = {"w.cls": 0.0, "w.ctr": 0.0}
 _NO_PRIVATE = {"latent.private": False, "w.diff": 0.0}
-_FIXED_EI = {"lr.ei": 0.0, "recipe.ei_bn_eval": True}   # its weights and its statistics
+_FIXED_EI = {"lr.ei": 0.0, "recipe.ei_bn_eval": True}  # its weights and its statistics
 
 # the blog's ablation (section 1.3); its column heads are reversed: the first pair is Duke -> Market
 ABLATION = {
@@ -27,18 +29,29 @@ QUESTIONS = {
     "no_ctrs": ("ARN without L_ctrs", {"w.ctr": 0.0}),
     "diff=dxd": ("L_diff with images as rows of H", {"diff.form": "dxd"}),
     "diff=dot": ("L_diff as a dot product, of signed codes of length 1", {"diff.form": "dot"}),
-    "conv678=plain": ("conv6-8 without BN and ReLU (its loss runs to infinity in the demo)",
-                      {"latent.batch_norm": False, "latent.relu": False, "latent.last": "none"}),
+    "conv678=plain": (
+        "conv6-8 without BN and ReLU (its loss runs to infinity in the demo)",
+        {"latent.batch_norm": False, "latent.relu": False, "latent.last": "none"},
+    ),
     "conv678=relu": ("conv6-8 without BN", {"latent.batch_norm": False, "latent.last": "none"}),
     "conv678=bn": ("conv6-8 without ReLU", {"latent.relu": False}),
     "conv678=bn_relu": ("BN and ReLU after conv8 too", {"latent.last": "bn_relu"}),
     "decoder=plain": ("D_C without BN and ReLU", {"dec.norm": False}),
     "decoder=relu": ("D_C that ends in a ReLU", {"dec.last": "relu"}),
     "decoder=bn_relu": ("D_C that ends in BN and ReLU", {"dec.last": "bn_relu"}),
-    "rec=pixel": ("L_rec summed over channels, as the released code normalises it", {"rec.reduction": "pixel"}),
-    "rec_alone=pixel": ("L_rec, summed over channels", {**_NO_LABELS, **_NO_PRIVATE, **_FIXED_EI, "rec.reduction": "pixel"}),
+    "rec=pixel": (
+        "L_rec summed over channels, as the released code normalises it",
+        {"rec.reduction": "pixel"},
+    ),
+    "rec_alone=pixel": (
+        "L_rec, summed over channels",
+        {**_NO_LABELS, **_NO_PRIVATE, **_FIXED_EI, "rec.reduction": "pixel"},
+    ),
     "warmup=none": ("no source-supervised stage: E_I as it starts", {"recipe.warmup": "none"}),
-    "warmup=literal": ("first only E_I, at 1e-7, to the letter", {"recipe.warmup": "literal_ei", "lr.ei": 1e-7}),
+    "warmup=literal": (
+        "first only E_I, at 1e-7, to the letter",
+        {"recipe.warmup": "literal_ei", "lr.ei": 1e-7},
+    ),
     "sampler=uniform": ("uniform source batches", {"recipe.sampler": "uniform"}),
 }
 
@@ -48,9 +61,11 @@ CONTROLS = {
     "train_ei": ("ARN with an E_I that learns", {"lr.ei": 1e-2, "recipe.ei_bn_eval": False}),
 }
 
-EXPERIMENTS = [Experiment(f"arn/{table}/{row}", title, overrides)
-               for table, rows in (("ablation", ABLATION), ("question", QUESTIONS), ("control", CONTROLS))
-               for row, (title, overrides) in rows.items()]
+EXPERIMENTS = [
+    Experiment(f"arn/{table}/{row}", title, overrides)
+    for table, rows in (("ablation", ABLATION), ("question", QUESTIONS), ("control", CONTROLS))
+    for row, (title, overrides) in rows.items()
+]
 
 ARN = Paper(
     name="arn",

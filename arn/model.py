@@ -1,4 +1,5 @@
-"""ARN's modules: E_I, the encoders E_T, E_C, E_S, the decoder D_C and the classifier C_S, in the blog's and in the released architecture.
+"""ARN's modules: E_I, the encoders E_T, E_C, E_S, the decoder D_C and the classifier C_S, in the blog's and
+in the released architecture.
 
     target -> E_I -> X^t -+-> E_T -> e_p^t --+
                           +-> E_C -> e_c^t --+-> D_C -> X^t rebuilt       (released: D_C paints the image)
@@ -30,36 +31,56 @@ from common.training import gather
 
 log = logging.getLogger("run")
 
-STAGES_HALVED = {"thin": 3}   # how often a backbone halves its map, with ceil rounding; five times for a ResNet
-NARROWER = (2, 4, 8, 32)   # the released decoder's blocks have 1024, 512, 256, 64 channels after 2048; the last has 3
+# how often a backbone halves its map, with ceil rounding; five times for a ResNet
+STAGES_HALVED = {"thin": 3}
+# the released decoder's blocks have 1024, 512, 256, 64 channels after 2048; the last has 3
+NARROWER = (2, 4, 8, 32)
 
 
 @dataclass(frozen=True)
 class Codes:
     """What the network makes of one domain's batch."""
 
-    feature_map: Tensor          # X, (B, C, h, w)
-    common: Tensor               # e_c, (B, D), pooled if the code map is larger than 1x1
-    private: Tensor | None       # e_p, (B, D), of E_S or E_T; None without private encoders
-    rebuilt: Tensor | None       # what D_C makes of e_c + e_p; None if not asked for
-    original: Tensor             # what it should be: X, or the image
-    logits: Tensor | None        # of C_S, (B, K), source only
+    feature_map: Tensor  # X, (B, C, h, w)
+    common: Tensor  # e_c, (B, D), pooled if the code map is larger than 1x1
+    private: Tensor | None  # e_p, (B, D), of E_S or E_T; None without private encoders
+    rebuilt: Tensor | None  # what D_C makes of e_c + e_p; None if not asked for
+    original: Tensor  # what it should be: X, or the image
+    logits: Tensor | None  # of C_S, (B, K), source only
 
     def gathered(self) -> Codes:
         """The whole batch, on every process."""
-        return Codes(**{f.name: None if getattr(self, f.name) is None else gather(getattr(self, f.name)) for f in fields(self)})
+        return Codes(
+            **{
+                f.name: None if getattr(self, f.name) is None else gather(getattr(self, f.name))
+                for f in fields(self)
+            }
+        )
 
 
 class ARNNet(nn.Module):
     """The network of the paper's figure, for both architectures.
 
-    `joint`: shared modules see both domains in one pass, so that batch norm does too; else the target's pass comes first, as released.
-    `splits`: parts in which batch norm takes a batch; in a joint pass each part holds its share of both domains.
-    `detach`: no gradient flows into the X that D_C should rebuild.
+    `joint`: shared modules see both domains in one pass, so that batch norm does too; else the target's pass
+    comes first, as released. `splits`: parts in which batch norm takes a batch; in a joint pass each part
+    holds its share of both domains. `detach`: no gradient flows into the X that D_C should rebuild.
     """
 
-    def __init__(self, base: nn.Module, encoder: nn.Module, decoder: nn.Module, classifier: nn.Module, *, private: bool, init: str,
-                 paints_image: bool, pool: str, joint: bool, splits: int, detach: bool):
+    def __init__(
+        self,
+        base: nn.Module,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        classifier: nn.Module,
+        *,
+        private: bool,
+        init: str,
+        paints_image: bool,
+        pool: str,
+        joint: bool,
+        splits: int,
+        detach: bool,
+    ):
         super().__init__()
         self.encoder_base = base
         self.encoder_t = _another(encoder, init) if private else None
@@ -67,18 +88,32 @@ class ARNNet(nn.Module):
         self.encoder_s = _another(encoder, init) if private else None
         self.decoder_base = decoder
         self.classifier = classifier
-        self.paints_image, self.flatten, self.joint, self.splits, self.detach = paints_image, pool == "flatten", joint, splits, detach
+        self.paints_image, self.flatten, self.joint, self.splits, self.detach = (
+            paints_image,
+            pool == "flatten",
+            joint,
+            splits,
+            detach,
+        )
 
-    def forward(self, target: Tensor, source: Tensor | None = None, *, rebuild: bool = True) -> tuple[Codes, Codes | None]:
-        """Images `(B, 3, H, W)` of the target and, in training, of the source; `rebuild=False` leaves D_C out."""
+    def forward(
+        self, target: Tensor, source: Tensor | None = None, *, rebuild: bool = True
+    ) -> tuple[Codes, Codes | None]:
+        """Images `(B, 3, H, W)` of the target and, in training, of the source; `rebuild=False` leaves D_C
+        out.
+        """
         images = [target] if source is None else [target, source]
         maps = self._shared(self.encoder_base, images)
         common = self._shared(self.encoder_c, maps)
-        private = [encoder(x) if encoder else None for encoder, x in zip((self.encoder_t, self.encoder_s), maps)]
+        private = [
+            encoder(x) if encoder else None for encoder, x in zip((self.encoder_t, self.encoder_s), maps)
+        ]
         fused = [c if p is None else c + p for c, p in zip(common, private)]
         rebuilt = self._shared(self.decoder_base, fused) if rebuild else [None, None]
-        codes = [Codes(x, self.vector(c), None if p is None else self.vector(p), r, self._original(image, x), None)
-                 for image, x, c, p, r in zip(images, maps, common, private, rebuilt)]
+        codes = [
+            Codes(x, self.vector(c), None if p is None else self.vector(p), r, self._original(image, x), None)
+            for image, x, c, p, r in zip(images, maps, common, private, rebuilt)
+        ]
         if source is None:
             return codes[0], None
         logits = self.classifier(codes[1].common)
@@ -99,7 +134,7 @@ class ARNNet(nn.Module):
         # as on `splits` GPUs: each with its part of the target, then its part of the source
         parts = [part for both in zip(*(x.chunk(self.splits) for x in inputs), strict=True) for part in both]
         outputs = module(torch.cat(parts)).split([len(part) for part in parts])
-        return [torch.cat(outputs[domain::len(inputs)]) for domain in range(len(inputs))]
+        return [torch.cat(outputs[domain :: len(inputs)]) for domain in range(len(inputs))]
 
 
 def _another(encoder: nn.Module, init: str) -> nn.Module:
@@ -115,10 +150,15 @@ def _another(encoder: nn.Module, init: str) -> nn.Module:
 
 # ---------------------------------------------------------------- blog: codes by conv6-8, D_C rebuilds X
 
+
 def latent_encoder(channels: int, kernel: tuple[int, int], latent: LatentConfig) -> nn.Sequential:
-    """conv6 - conv7 - conv8 of FCN: X `(B, channels, h, w)` to a code map, 1x1 where the kernel is as large as X."""
+    """conv6 - conv7 - conv8 of FCN: X `(B, channels, h, w)` to a code map, 1x1 where the kernel is as large
+    as X.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, (in_channels, size) in enumerate([(channels, kernel), (latent.width, 1), (latent.width, 1)], start=6):
+    for number, (in_channels, size) in enumerate(
+        [(channels, kernel), (latent.width, 1), (latent.width, 1)], start=6
+    ):
         layers[f"conv{number}"] = nn.Conv2d(in_channels, latent.width, size)
         is_last = number == 8
         if latent.last != "none" if is_last else latent.batch_norm:
@@ -131,7 +171,9 @@ def latent_encoder(channels: int, kernel: tuple[int, int], latent: LatentConfig)
 
 
 def map_decoder(channels: int, kernel: tuple[int, int], width: int, dec: DecoderConfig) -> nn.Sequential:
-    """D_C of the blog: deconvolutions 1x1, 1x1, and one with conv6's kernel, code map `(B, width, ., .)` to X `(B, channels, h, w)`."""
+    """D_C of the blog: deconvolutions 1x1, 1x1, and one with conv6's kernel, code map `(B, width, ., .)` to X
+    `(B, channels, h, w)`.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number in (1, 2):
         layers[f"deconv{number}"] = nn.ConvTranspose2d(width, width, 1)
@@ -147,7 +189,9 @@ def map_decoder(channels: int, kernel: tuple[int, int], width: int, dec: Decoder
 
 
 def init_latent(module: nn.Module) -> nn.Module:
-    """Convolutions and deconvolutions from N(0, 2 / fan-in), zero biases. A deconvolution's input is one pixel: its fan-in is its channels."""
+    """Convolutions and deconvolutions from N(0, 2 / fan-in), zero biases. A deconvolution's input is one
+    pixel: its fan-in is its channels.
+    """
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             fan_in = layer.in_channels if isinstance(layer, nn.ConvTranspose2d) else layer.weight[0].numel()
@@ -164,7 +208,9 @@ def map_size(backbone: str, height: int, width: int) -> tuple[int, int]:
 
 
 def conv6_kernel(config: ARNConfig) -> tuple[int, int]:
-    """The size of conv6. Raises `InputError`, with the arithmetic, where it is larger than X or nothing mirrors back to X."""
+    """The size of conv6. Raises `InputError`, with the arithmetic, where it is larger than X or nothing
+    mirrors back to X.
+    """
     net, kernel = config.net, config.latent.kernel
     height, width = map_size(net.backbone, net.height, net.width)
     if kernel == "auto":
@@ -178,14 +224,20 @@ def conv6_kernel(config: ARNConfig) -> tuple[int, int]:
     return kernel, kernel
 
 
-# ---------------------------------------------------------------- released: the last stage as encoder, D_C paints the image
+# ---------------------------------------------------------------- released: the last stage as encoder, D_C
+# paints the image
+
 
 class ImageDecoder(nn.Sequential):
-    """Released D_C: five blocks of three 3x3 deconvolutions, the first of which doubles the map; BN, LeakyReLU(0.2), Tanh at the end."""
+    """Released D_C: five blocks of three 3x3 deconvolutions, the first of which doubles the map; BN,
+    LeakyReLU(0.2), Tanh at the end.
+    """
 
     def __init__(self, in_channels: int, blocks: int = 5):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, channels in enumerate([*(in_channels // part for part in NARROWER[:blocks - 1]), 3], start=1):
+        for number, channels in enumerate(
+            [*(in_channels // part for part in NARROWER[: blocks - 1]), 3], start=1
+        ):
             layers[f"block{number}"] = nn.Sequential(
                 *self._deconv(in_channels, channels, double=True),
                 *self._deconv(channels, channels),
@@ -195,30 +247,43 @@ class ImageDecoder(nn.Sequential):
         super().__init__(layers)
 
     @staticmethod
-    def _deconv(in_channels: int, channels: int, *, double: bool = False, last: bool = False) -> list[nn.Module]:
-        deconv = nn.ConvTranspose2d(in_channels, channels, 3, stride=2 if double else 1, padding=1, output_padding=int(double))
+    def _deconv(
+        in_channels: int, channels: int, *, double: bool = False, last: bool = False
+    ) -> list[nn.Module]:
+        deconv = nn.ConvTranspose2d(
+            in_channels, channels, 3, stride=2 if double else 1, padding=1, output_padding=int(double)
+        )
         return [deconv, nn.BatchNorm2d(channels), nn.Tanh() if last else nn.LeakyReLU(0.2, inplace=True)]
 
 
 def check_image_size(config: ARNConfig) -> None:
-    """The released decoder doubles the map again and again, so only whole multiples come back to the size of the image."""
+    """The released decoder doubles the map again and again, so only whole multiples come back to the size of
+    the image.
+    """
     net = config.net
     stride = 2 ** STAGES_HALVED.get(net.backbone, 5)
     if net.height % stride or net.width % stride:
-        raise InputError(f"--net.height {net.height} --net.width {net.width}: the released decoder paints multiples of {stride} pixels a side: "
-                         f"use {math.ceil(net.height / stride) * stride}x{math.ceil(net.width / stride) * stride}")
+        raise InputError(
+            f"--net.height {net.height} --net.width {net.width}: the released decoder paints multiples of {stride} pixels a side: "
+            f"use {math.ceil(net.height / stride) * stride}x{math.ceil(net.width / stride) * stride}"
+        )
 
 
 # ---------------------------------------------------------------- both
 
-def build_network(config: ARNConfig, num_ids: int, start: Mapping[str, Tensor] | None = None) -> ARNNet:
-    """The network that a configuration describes, its backbone with the weights `start` (a backbone's state dict) or with `net.weights`.
 
-    Under `recipe.init`, a checkpoint of the whole network that is loaded next, the backbone starts at random: no other weights are fetched.
+def build_network(config: ARNConfig, num_ids: int, start: Mapping[str, Tensor] | None = None) -> ARNNet:
+    """The network that a configuration describes, its backbone with the weights `start` (a backbone's state
+    dict) or with `net.weights`.
+
+    Under `recipe.init`, a checkpoint of the whole network that is loaded next, the backbone starts at random:
+    no other weights are fetched.
     """
     net, latent, released = config.net, config.latent, config.net.arch == "released"
     kernel = None if released else conv6_kernel(config)
-    backbone = build_backbone(net.backbone, net.weights if start is None and not config.recipe.init else "none")
+    backbone = build_backbone(
+        net.backbone, net.weights if start is None and not config.recipe.init else "none"
+    )
     if start is not None:
         backbone.load_state_dict(start)
     if released:
@@ -228,9 +293,24 @@ def build_network(config: ARNConfig, num_ids: int, start: Mapping[str, Tensor] |
     else:
         base, encoder, width = backbone, latent_encoder(backbone.num_features, kernel, latent), latent.width
         decoder = map_decoder(backbone.num_features, kernel, width, config.dec)
-    classifier = nn.Sequential(OrderedDict(dropout=nn.Dropout(config.cls.dropout), linear=nn.Linear(width * pooled(config, kernel), num_ids)))
-    model = ARNNet(base, encoder, decoder, classifier, private=latent.private, init=latent.init, paints_image=released, pool=latent.pool,
-                   joint=net.bn == "joint", splits=net.bn_splits, detach=config.rec.detach_target)
+    classifier = nn.Sequential(
+        OrderedDict(
+            dropout=nn.Dropout(config.cls.dropout), linear=nn.Linear(width * pooled(config, kernel), num_ids)
+        )
+    )
+    model = ARNNet(
+        base,
+        encoder,
+        decoder,
+        classifier,
+        private=latent.private,
+        init=latent.init,
+        paints_image=released,
+        pool=latent.pool,
+        joint=net.bn == "joint",
+        splits=net.bn_splits,
+        detach=config.rec.detach_target,
+    )
     if net.bn_emulate_double:
         emulate_double(model)
     return split_batch_norm(model, net.bn_splits)
@@ -251,7 +331,9 @@ def pooled(config: ARNConfig, kernel: tuple[int, int] | None) -> int:
 
 
 def emulate_double(model: ARNNet) -> None:
-    """Running statistics of the encoders move as if each pass were run twice: two moves by m are one by 1 - (1 - m)^2."""
+    """Running statistics of the encoders move as if each pass were run twice: two moves by m are one by 1 -
+    (1 - m)^2.
+    """
     for encoder in filter(None, (model.encoder_t, model.encoder_c, model.encoder_s)):
         for module in encoder.modules():
             if isinstance(module, BatchNorm):
@@ -273,12 +355,15 @@ def released_names(model: ARNNet) -> dict[str, str]:
 
 
 def load_weights(model: ARNNet, checkpoint: str | Path | Mapping, *, classifier: bool = True) -> None:
-    """Loads a checkpoint of the authors' code or of ours; `classifier=False` leaves C_S as it is, as `reid_main.py` does.
+    """Loads a checkpoint of the authors' code or of ours; `classifier=False` leaves C_S as it is, as
+    `reid_main.py` does.
 
-    `decoder_c.*`, which the released code builds and never runs, is dropped, and so are E_T and E_S where the network has none, which the log
-    says; anything else that does not fit is an `InputError`.
+    `decoder_c.*`, which the released code builds and never runs, is dropped, and so are E_T and E_S where the
+    network has none, which the log says; anything else that does not fit is an `InputError`.
     """
-    state = {key: value for key, value in read_state_dict(checkpoint).items() if not key.startswith("decoder_c.")}
+    state = {
+        key: value for key, value in read_state_dict(checkpoint).items() if not key.startswith("decoder_c.")
+    }
     if model.encoder_t is None:
         state = without_private(state, checkpoint)
     if any(key.startswith("encoder_c.model.") for key in state):
@@ -295,17 +380,26 @@ def without_private(state: Mapping[str, Tensor], checkpoint: str | Path | Mappin
     """A state dict less E_T and E_S, for a row without them."""
     kept = {key: value for key, value in state.items() if not key.startswith(("encoder_t.", "encoder_s."))}
     if len(kept) < len(state):
-        log.info("%s: this row has no private encoders: E_T and E_S of the checkpoint are left out", origin(checkpoint))
+        log.info(
+            "%s: this row has no private encoders: E_T and E_S of the checkpoint are left out",
+            origin(checkpoint),
+        )
     return kept
 
 
 def parameter_groups(model: ARNNet, *, ei: float, latent: float, cls: float) -> list[dict]:
-    """Optimiser groups `ei` (E_I), `latent` (E_T, E_C, E_S, D_C) and `cls` (C_S). At a rate of 0, E_I asks for no gradient and has no group."""
+    """Optimiser groups `ei` (E_I), `latent` (E_T, E_C, E_S, D_C) and `cls` (C_S). At a rate of 0, E_I asks
+    for no gradient and has no group.
+    """
     model.encoder_base.requires_grad_(ei > 0)
     modules = (model.encoder_t, model.encoder_c, model.encoder_s, model.decoder_base)
     groups = [
         {"name": "ei", "params": list(model.encoder_base.parameters()), "lr": ei},
-        {"name": "latent", "params": [p for module in modules if module is not None for p in module.parameters()], "lr": latent},
+        {
+            "name": "latent",
+            "params": [p for module in modules if module is not None for p in module.parameters()],
+            "lr": latent,
+        },
         {"name": "cls", "params": list(model.classifier.parameters()), "lr": cls},
     ]
     return [group for group in groups if group["name"] != "ei" or ei > 0]

@@ -1,7 +1,9 @@
-"""Augmentation on the device: crop, resize, flip, normalise and erase a whole batch of packed uint8 images at once; colour jitter of one.
+"""Augmentation on the device: crop, resize, flip, normalise and erase a whole batch of packed uint8 images at
+once; colour jitter of one.
 
-The random draws are those of the workers' path, one generator an image, so both give the same boxes at the same step; and the pixels are
-Pillow's own: its weights are whole multiples of 2^-22, whose sums over a line are exact in float64.
+The random draws are those of the workers' path, one generator an image, so both give the same boxes at the
+same step; and the pixels are Pillow's own: its weights are whole multiples of 2^-22, whose sums over a line
+are exact in float64.
 """
 
 from __future__ import annotations
@@ -24,21 +26,27 @@ from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD, Draw, SampleIma
 from common.datasets.packed import pack
 
 NOTHING = (0, 0, 0, 0)
-UNIT = 2.0**22   # Pillow's weights of 8-bit images are multiples of 1 / UNIT
-TALL_FIRST = int(PIL.__version__.split(".")[0]) >= 13   # columns first if the height shrinks, by more than twice what the width does
+UNIT = 2.0**22  # Pillow's weights of 8-bit images are multiples of 1 / UNIT
+# columns first if the height shrinks, by more than twice what the width does
+TALL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
 
 class Drawn(NamedTuple):
-    """The random draws of one image. Boxes are (left, top, right, bottom): what is cropped out of it, and what is erased of the result."""
+    """The random draws of one image. Boxes are (left, top, right, bottom): what is cropped out of it, and
+    what is erased of the result.
+    """
 
     box: tuple[int, int, int, int]
     flip: bool
     erased: tuple[int, int, int, int] = NOTHING
-    colours: tuple[tuple[Callable, float], ...] = ()   # changes of colours and their amounts; workers alone make them
+    # changes of colours and their amounts; workers alone make them
+    colours: tuple[tuple[Callable, float], ...] = ()
 
 
 def colour_adjustments(strength: float, rng: random.Random) -> list[tuple[Callable, float]]:
-    """Brightness, contrast, saturation and hue, in random order (`torchvision.transforms.ColorJitter(s, s, s, s / 4)`)."""
+    """Brightness, contrast, saturation and hue, in random order (`torchvision.transforms.ColorJitter(s, s, s,
+    s / 4)`).
+    """
     adjustments = [
         (TF.adjust_brightness, 1 + rng.uniform(-strength, strength)),
         (TF.adjust_contrast, 1 + rng.uniform(-strength, strength)),
@@ -50,7 +58,9 @@ def colour_adjustments(strength: float, rng: random.Random) -> list[tuple[Callab
 
 
 def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
-    """The control of all papers: brightness, contrast and saturation scaled by U(1 - s, 1 + s), the hue turned by U(-s/4, s/4), in random order."""
+    """The control of all papers: brightness, contrast and saturation scaled by U(1 - s, 1 + s), the hue
+    turned by U(-s/4, s/4), in random order.
+    """
     for adjust, amount in colour_adjustments(strength, rng):
         image = adjust(image, amount)
     return image
@@ -58,7 +68,9 @@ def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> I
 
 @dataclass(frozen=True)
 class Result:
-    """What a batch becomes: height, width, the statistics of `normalise`, and the normalised colour of what is erased."""
+    """What a batch becomes: height, width, the statistics of `normalise`, and the normalised colour of what
+    is erased.
+    """
 
     height: int
     width: int
@@ -69,37 +81,52 @@ class Result:
 
 @dataclass(frozen=True)
 class DeviceTransform:
-    """A training transform taken apart: images brought to `first_size` (height, width; None: their own) when they are packed, the draws
-    `draw(width, height, rng)` of each image at each step, and what the device makes of them.
+    """A training transform taken apart: images brought to `first_size` (height, width; None: their own) when
+    they are packed, the draws `draw(width, height, rng)` of each image at each step, and what the device
+    makes of them.
     """
 
     draw: Callable[[int, int, random.Random], Drawn]
     result: Result
     first_size: tuple[int, int] | None = None
-    interpolation: str = "bilinear"   # to the first size
+    interpolation: str = "bilinear"  # to the first size
 
 
 class Packable(Protocol):
-    """A transform that the device can do. `on_device` raises `InputError` if its settings ask for something that only workers do."""
+    """A transform that the device can do. `on_device` raises `InputError` if its settings ask for something
+    that only workers do.
+    """
 
     def on_device(self) -> DeviceTransform: ...
 
 
 class Views(NamedTuple):
-    """A batch on its way to the device: images `(B, H, W, 3)` uint8, each in the top left corner, and the draws."""
+    """A batch on its way to the device: images `(B, H, W, 3)` uint8, each in the top left corner, and the
+    draws.
+    """
 
     images: Tensor
-    boxes: Tensor     # (B, 4)
-    flips: Tensor     # (B,) bool
-    erased: Tensor    # (B, 4)
+    boxes: Tensor  # (B, 4)
+    flips: Tensor  # (B,) bool
+    erased: Tensor  # (B, 4)
     result: Result
 
 
 class PackedSamples(SampleImages):
-    """`SampleImages` for the device: workers only draw and copy; a batch is (`Views`, indices). Packs the images if `cache` does not hold them."""
+    """`SampleImages` for the device: workers only draw and copy; a batch is (`Views`, indices). Packs the
+    images if `cache` does not hold them.
+    """
 
-    def __init__(self, samples: Sequence[Sample | str | Path], transform: Packable, cache: Path, *, seed: int = 0, stream: str = "",
-                 period: int | None = None):
+    def __init__(
+        self,
+        samples: Sequence[Sample | str | Path],
+        transform: Packable,
+        cache: Path,
+        *,
+        seed: int = 0,
+        stream: str = "",
+        period: int | None = None,
+    ):
         super().__init__(samples, transform, seed=seed, stream=stream, period=period)
         self.steps = transform.on_device()
         self.packed = pack(samples, cache, size=self.steps.first_size, interpolation=self.steps.interpolation)
@@ -114,22 +141,41 @@ class PackedSamples(SampleImages):
         height, width, _ = np.max([image.shape for image in images], axis=0)
         together = np.zeros((len(images), height, width, 3), np.uint8)
         for place, image in zip(together, images):
-            place[:image.shape[0], :image.shape[1]] = image
-        views = Views(torch.from_numpy(together), torch.tensor([d.box for d in draws]), torch.tensor([d.flip for d in draws]),
-                      torch.tensor([d.erased for d in draws]), self.steps.result)
+            place[: image.shape[0], : image.shape[1]] = image
+        views = Views(
+            torch.from_numpy(together),
+            torch.tensor([d.box for d in draws]),
+            torch.tensor([d.flip for d in draws]),
+            torch.tensor([d.erased for d in draws]),
+            self.steps.result,
+        )
         return [views, torch.tensor([index for _, index in items])]
 
 
-def training_images(samples: Sequence[Sample], transform: Callable, cache: Path | None, *, seed: int, stream: str, period: int | None = None,
-                    keep: int = 0) -> SampleImages:
-    """Augmented images: packed in `cache` and augmented on the device, or without one by the loader's workers, which keep up to `keep` decoded."""
+def training_images(
+    samples: Sequence[Sample],
+    transform: Callable,
+    cache: Path | None,
+    *,
+    seed: int,
+    stream: str,
+    period: int | None = None,
+    keep: int = 0,
+) -> SampleImages:
+    """Augmented images: packed in `cache` and augmented on the device, or without one by the loader's
+    workers, which keep up to `keep` decoded.
+    """
     if cache is not None:
         return PackedSamples(samples, transform, cache, seed=seed, stream=stream, period=period)
-    return SampleImages(samples, transform, seed=seed, stream=stream, cache=len(samples) <= keep, period=period)
+    return SampleImages(
+        samples, transform, seed=seed, stream=stream, cache=len(samples) <= keep, period=period
+    )
 
 
 def on_device(images: Tensor | Views, device: torch.device) -> Tensor:
-    """A loader's images as the network takes them: float32 `(B, 3, h, w)` on the device, channels-last, finished there if they come as `Views`."""
+    """A loader's images as the network takes them: float32 `(B, 3, h, w)` on the device, channels-last,
+    finished there if they come as `Views`.
+    """
     if isinstance(images, Tensor):
         return images.to(device, non_blocking=True, memory_format=torch.channels_last)
     *tensors, result = images
@@ -139,11 +185,12 @@ def on_device(images: Tensor | Views, device: torch.device) -> Tensor:
 
 
 def crop_resize_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: tuple[int, int]) -> Tensor:
-    """`image.crop(box).resize(size, BILINEAR)` and the mirror image of each image where `flips` `(B,)` says so.
+    """`image.crop(box).resize(size, BILINEAR)` and the mirror image of each image where `flips` `(B,)` says
+    so.
 
-    uint8 `(B, H, W, 3)` and boxes (left, top, right, bottom) `(B, 4)` inside the images to whole numbers 0..255 as float32 `(B, 3, h, w)`,
-    channels-last. Pillow's triangle filter, which widens as it shrinks; along rows first, then along columns (or as
-    `TALL_FIRST` says), whole numbers after either pass.
+    uint8 `(B, H, W, 3)` and boxes (left, top, right, bottom) `(B, 4)` inside the images to whole numbers
+    0..255 as float32 `(B, 3, h, w)`, channels-last. Pillow's triangle filter, which widens as it shrinks;
+    along rows first, then along columns (or as `TALL_FIRST` says), whole numbers after either pass.
     """
     (_, rows, columns, _), (height, width) = images.shape, size
     left, top, right, bottom = boxes.to(torch.float64).unbind(1)
@@ -151,10 +198,12 @@ def crop_resize_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: tuple[i
     across = torch.where(flips[:, None, None], across.flip(1), across)
     images = images.double()
     resized = _along_columns(_along_rows(images, across), down)
-    if TALL_FIRST and height < rows:   # some boxes may need it; which ones, the device knows
+    if TALL_FIRST and height < rows:  # some boxes may need it; which ones, the device knows
         other = _along_rows(_along_columns(images, down), across)
         lost_rows, lost_columns = bottom - top - height, right - left - width
-        resized = torch.where(((lost_rows > 0) & (lost_rows > 2 * lost_columns))[:, None, None, None], other, resized)
+        resized = torch.where(
+            ((lost_rows > 0) & (lost_rows > 2 * lost_columns))[:, None, None, None], other, resized
+        )
     return resized.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
 
 
@@ -176,27 +225,37 @@ def _levels(sums: Tensor) -> Tensor:
 
 
 def resize_weights(start: Tensor, stop: Tensor, pixels: int, size: int) -> Tensor:
-    """Weights `(B, size, pixels)` of Pillow's triangle filter between a line's pixels start..stop-1 `(B,)` and `size` results, times `UNIT`.
+    """Weights `(B, size, pixels)` of Pillow's triangle filter between a line's pixels start..stop-1 `(B,)`
+    and `size` results, times `UNIT`.
 
-    Result i lies at start + (i + 1/2) (stop - start) / size, a pixel at its centre; the filter reaches one pixel, or one result where that is
-    more; its weights within the box are brought to a sum of 1, then rounded. float64, as `start` and `stop`.
+    Result i lies at start + (i + 1/2) (stop - start) / size, a pixel at its centre; the filter reaches one
+    pixel, or one result where that is more; its weights within the box are brought to a sum of 1, then
+    rounded. float64, as `start` and `stop`.
     """
     scale = (stop - start)[:, None, None] / size
     result, pixel = (torch.arange(n, device=start.device, dtype=start.dtype) + 0.5 for n in (size, pixels))
-    distance = (pixel[None, None, :] - start[:, None, None] - result[None, :, None] * scale) / scale.clamp(min=1)
+    distance = (pixel[None, None, :] - start[:, None, None] - result[None, :, None] * scale) / scale.clamp(
+        min=1
+    )
     inside = (pixel >= start[:, None]) & (pixel <= stop[:, None])
     weights = (1 - distance.abs()).clamp(min=0) * inside[:, None, :]
     return (weights / weights.sum(dim=2, keepdim=True) * UNIT + 0.5).floor_()
 
 
-def normalise(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
+def normalise(
+    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
     """`common.datasets.loading.normalise` of levels 0..255 as float32 `(B, 3, h, w)`, bit by bit."""
-    scale, shift = (torch.from_numpy(values).to(images.device) for values in scale_and_shift(tuple(mean), tuple(std)))
+    scale, shift = (
+        torch.from_numpy(values).to(images.device) for values in scale_and_shift(tuple(mean), tuple(std))
+    )
     return images * scale - shift
 
 
 def erase(images: Tensor, boxes: Tensor, fill: Sequence[float]) -> Tensor:
-    """`(B, 3, h, w)` with the boxes (left, top, right, bottom) `(B, 4)` in the colour `fill`; an empty box erases nothing."""
+    """`(B, 3, h, w)` with the boxes (left, top, right, bottom) `(B, 4)` in the colour `fill`; an empty box
+    erases nothing.
+    """
     left, top, right, bottom = (side[:, None] for side in boxes.unbind(1))
     row, column = (torch.arange(n, device=images.device) for n in images.shape[2:])
     rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)

@@ -1,7 +1,7 @@
 """Backbones by name, their features, AdaBN, and batch norm over parts of a batch.
 
-A backbone maps images `(B, 3, H, W)` to the last feature map `(B, num_features, h, w)`; its children carry torchvision's names
-(`conv1`, `bn1`, `layer1`, ...), so that published checkpoints load.
+A backbone maps images `(B, 3, H, W)` to the last feature map `(B, num_features, h, w)`; its children carry
+torchvision's names (`conv1`, `bn1`, `layer1`, ...), so that published checkpoints load.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class Backbone(nn.Sequential):
 
 
 def thin_resnet() -> Backbone:
-    """The demo protocol's network: a 3x3 stem of 16 channels, three basic blocks (32, 64, 128) of stride 2, 0.30 M parameters."""
-    layers = OrderedDict(conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(inplace=True))
+    """The demo protocol's network: a 3x3 stem of 16 channels, three basic blocks (32, 64, 128) of stride 2,
+    0.30 M parameters.
+    """
+    layers = OrderedDict(
+        conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(inplace=True)
+    )
     width = 16
     for number, planes in enumerate((32, 64, 128), start=1):
         shortcut = nn.Sequential(nn.Conv2d(width, planes, 1, stride=2, bias=False), nn.BatchNorm2d(planes))
@@ -47,28 +51,42 @@ def thin_resnet() -> Backbone:
 def build_backbone(name: str, weights: str = "none") -> Backbone:
     """One of `BACKBONES`.
 
-    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the ones that 2017-18 papers used; fetched into torch's cache
-    if absent) or a file with a torchvision state dict. Raises `InputError` for an unknown name and for weights that cannot be had.
+    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the ones that 2017-18 papers used;
+    fetched into torch's cache if absent) or a file with a torchvision state dict. Raises `InputError` for an
+    unknown name and for weights that cannot be had.
     """
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}")
     if name == "thin":
         backbone = thin_resnet()
         if weights == "imagenet":
-            raise InputError("the thin ResNet of the demo has no ImageNet weights: give a weights file, or none")
+            raise InputError(
+                "the thin ResNet of the demo has no ImageNet weights: give a weights file, or none"
+            )
     else:
         resnet = getattr(torchvision.models, name)(weights=None)
         num_features = resnet.fc.in_features
-        backbone = Backbone(OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc")), num_features)
+        backbone = Backbone(
+            OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc")),
+            num_features,
+        )
     if weights != "none":
         state = imagenet_v1(name) if weights == "imagenet" else read_state_dict(weights)
-        load_strictly(backbone, {key: value for key, value in state.items() if not key.startswith("fc.")}, weights)
+        load_strictly(
+            backbone, {key: value for key, value in state.items() if not key.startswith("fc.")}, weights
+        )
     return backbone
 
 
 def imagenet_v1(name: str) -> dict[str, Tensor]:
-    """torchvision's IMAGENET1K_V1 weights of a network, fetched into torch's cache if absent. Raises `InputError` if they cannot be had."""
-    return fetched_weights(torchvision.models.get_model_weights(name).IMAGENET1K_V1, f"ImageNet weights of {name}", "give a weights file, or none")
+    """torchvision's IMAGENET1K_V1 weights of a network, fetched into torch's cache if absent. Raises
+    `InputError` if they cannot be had.
+    """
+    return fetched_weights(
+        torchvision.models.get_model_weights(name).IMAGENET1K_V1,
+        f"ImageNet weights of {name}",
+        "give a weights file, or none",
+    )
 
 
 def global_pool(feature_map: Tensor) -> Tensor:
@@ -77,11 +95,19 @@ def global_pool(feature_map: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def extract_features(embed: Callable[[Tensor], Tensor], images: Iterable, device: torch.device, *, flip: bool = False,
-                     normalise: bool = True) -> Tensor:
-    """Features of a loader whose items begin with images `(B, 3, H, W)`: `(N, D)`, float32, on the CPU, in the loader's order.
+def extract_features(
+    embed: Callable[[Tensor], Tensor],
+    images: Iterable,
+    device: torch.device,
+    *,
+    flip: bool = False,
+    normalise: bool = True,
+) -> Tensor:
+    """Features of a loader whose items begin with images `(B, 3, H, W)`: `(N, D)`, float32, on the CPU, in
+    the loader's order.
 
-    L2-normalised unless `normalise` is off. `flip` adds the feature of the mirrored image before that. The caller puts the model in evaluation mode.
+    L2-normalised unless `normalise` is off. `flip` adds the feature of the mirrored image before that. The
+    caller puts the model in evaluation mode.
     """
     rows = []
     for batch, *_ in images:
@@ -97,7 +123,8 @@ def extract_features(embed: Callable[[Tensor], Tensor], images: Iterable, device
 
 @torch.no_grad()
 def adabn(model: nn.Module, images: Iterable, device: torch.device) -> nn.Module:
-    """A copy of `model` whose batch-norm running statistics are the means over `images` (Li et al., 2016); no label is used, no weight moves.
+    """A copy of `model` whose batch-norm running statistics are the means over `images` (Li et al., 2016); no
+    label is used, no weight moves.
 
     Every batch weighs the same, so give batches of one size. The copy is returned in evaluation mode.
     """
@@ -105,22 +132,37 @@ def adabn(model: nn.Module, images: Iterable, device: torch.device) -> nn.Module
     for module in adapted.modules():
         if isinstance(module, BatchNorm):
             module.reset_running_stats()
-            module.momentum = None   # cumulative average
+            module.momentum = None  # cumulative average
             module.train()
     for batch, *_ in images:
         adapted(batch.to(device, non_blocking=True, memory_format=torch.channels_last))
     return adapted.eval()
 
 
-def adabn_on(model: nn.Module, samples: Sequence[Sample], transform: Callable, device: torch.device, *, batch: int = 128,
-             workers: int = 0) -> nn.Module:
-    """`adabn` over shuffled batches of samples (a target's training images), each through `transform` (the test images' one)."""
+def adabn_on(
+    model: nn.Module,
+    samples: Sequence[Sample],
+    transform: Callable,
+    device: torch.device,
+    *,
+    batch: int = 128,
+    workers: int = 0,
+) -> nn.Module:
+    """`adabn` over shuffled batches of samples (a target's training images), each through `transform` (the
+    test images' one).
+    """
     plan = epoch_plan(len(samples), min(batch, len(samples)), seed=0, stream="adabn")
-    return adabn(model, planned_loader(SampleImages(samples, transform), plan, 0, plan.steps_per_epoch, workers=workers), device)
+    return adabn(
+        model,
+        planned_loader(SampleImages(samples, transform), plan, 0, plan.steps_per_epoch, workers=workers),
+        device,
+    )
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm as `splits` GPUs under DataParallel see it: each part of the batch by its own statistics, running ones from the first part."""
+    """Batch norm as `splits` GPUs under DataParallel see it: each part of the batch by its own statistics,
+    running ones from the first part.
+    """
 
     splits = 1
 

@@ -28,13 +28,17 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU. Raises `InputError` if there is none, if it cannot be read, or if an expected entry is absent."""
+    """Reads a checkpoint onto the CPU. Raises `InputError` if there is none, if it cannot be read, or if an
+    expected entry is absent.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file (expected a checkpoint)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); damaged, or of another program") from None
+        raise InputError(
+            f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); damaged, or of another program"
+        ) from None
     missing = [name for name in expected if not isinstance(state, dict) or name not in state]
     if missing:
         raise InputError(f"{path}: this checkpoint has no {', '.join(missing)}")
@@ -42,10 +46,16 @@ def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[s
 
 
 def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
-    """The state dict in a file or in a mapping, which may wrap it as `state_dict`; `module.` prefixes of DataParallel are dropped."""
+    """The state dict in a file or in a mapping, which may wrap it as `state_dict`; `module.` prefixes of
+    DataParallel are dropped.
+    """
     content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
         raise InputError(f"{origin(checkpoint)}: expected a state dict (names to tensors)")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
@@ -55,35 +65,49 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{origin(checkpoint)}: does not fit this network: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(
+            f"{origin(checkpoint)}: does not fit this network: {' '.join(str(error).split())[:300]}"
+        ) from None
 
 
 def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str, Tensor]:
     """The state dict of torchvision's `weights`, fetched into torch's cache if absent.
 
-    Raises `InputError` if they cannot be had, and for a file in the cache that is not theirs: its name ends with the start of its SHA-256.
-    `what` names them in the message; `otherwise` says what else to do.
+    Raises `InputError` if they cannot be had, and for a file in the cache that is not theirs: its name ends
+    with the start of its SHA-256. `what` names them in the message; `otherwise` says what else to do.
     """
     cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
-    if cache.is_file() and not hashlib.sha256(cache.read_bytes()).hexdigest().startswith(cache.stem.rsplit("-", 1)[-1]):
-        raise InputError(f"{cache}: not the {what}, its SHA-256 is another (cut short?): delete it, so that it is fetched anew, or put "
-                         f"{weights.url} there")
+    if cache.is_file() and not hashlib.sha256(cache.read_bytes()).hexdigest().startswith(
+        cache.stem.rsplit("-", 1)[-1]
+    ):
+        raise InputError(
+            f"{cache}: not the {what}, its SHA-256 is another (cut short?): delete it, so that it is fetched anew, or put "
+            f"{weights.url} there"
+        )
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:   # RuntimeError: what was fetched has another hash
-        raise InputError(f"{what} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or {otherwise}") from None
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: what was fetched has another hash
+        raise InputError(
+            f"{what} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or {otherwise}"
+        ) from None
 
 
 def saved_config(kind: type[Config], values: Mapping[str, Any], checkpoint: str | Path, paper: str) -> Config:
-    """`kind(**values)`, the configuration of a checkpoint's network. Raises `InputError` if the network is not this paper's."""
+    """`kind(**values)`, the configuration of a checkpoint's network. Raises `InputError` if the network is
+    not this paper's.
+    """
     try:
         return kind(**values)
     except TypeError:
-        raise InputError(f"{checkpoint}: not a re-ID network of {paper} but of another paper or program; its net is {str(values)[:200]}") from None
+        raise InputError(
+            f"{checkpoint}: not a re-ID network of {paper} but of another paper or program; its net is {str(values)[:200]}"
+        ) from None
 
 
 def weights_content(weights: str) -> dict[str, str]:
-    """What a stage that starts from `weights` depends on besides their name: the content of a file; nothing for `none` and `imagenet`."""
+    """What a stage that starts from `weights` depends on besides their name: the content of a file; nothing
+    for `none` and `imagenet`.
+    """
     return {} if weights in ("none", "imagenet") else {"weights": file_hash(weights)}
 
 

@@ -1,4 +1,6 @@
-"""The picture of a run's training curves, the same for every paper. Imports without PyTorch and without TensorFlow."""
+"""The picture of a run's training curves, the same for every paper. Imports without PyTorch and without
+TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")   # before pyplot: no display is needed
+matplotlib.use("Agg")  # before pyplot: no display is needed
 import matplotlib.pyplot as plt
 
 from common.runs import Run, read_curves
@@ -19,20 +21,38 @@ def stage_curves(run: Run, names: Iterable[str]) -> list[dict]:
     return [line for path in paths if path.is_file() for line in read_curves(path)]
 
 
-def draw_curves(lines: Sequence[Mapping], groups: Mapping[str, Sequence[str]], path: Path, *, columns: int = 5, prefix: str = "") -> None:
-    """A panel a group of terms (title -> names) over the logged steps; what no line holds is left out. `prefix` is cut off the labels."""
-    present = {title: [name for name in names if any(name in line for line in lines)] for title, names in groups.items()}
+def draw_curves(
+    lines: Sequence[Mapping],
+    groups: Mapping[str, Sequence[str]],
+    path: Path,
+    *,
+    columns: int = 5,
+    prefix: str = "",
+) -> None:
+    """A panel a group of terms (title -> names) over the logged steps; what no line holds is left out.
+    `prefix` is cut off the labels.
+    """
+    present = {
+        title: [name for name in names if any(name in line for line in lines)]
+        for title, names in groups.items()
+    }
     panels = {title: names for title, names in present.items() if names} or {"nothing was trained": []}
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.8 * rows), squeeze=False, constrained_layout=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.8 * rows), squeeze=False, constrained_layout=True
+    )
     for axis, (title, names) in zip(axes.flat, panels.items()):
         for name in names:
-            axis.plot(*zip(*((line["step"], line[name]) for line in lines if name in line)), label=name.removeprefix(prefix), linewidth=1.2)
+            axis.plot(
+                *zip(*((line["step"], line[name]) for line in lines if name in line)),
+                label=name.removeprefix(prefix),
+                linewidth=1.2,
+            )
         axis.set(title=title, xlabel="step")
         if names:
             axis.legend(fontsize=7)
-    for axis in axes.flat[len(panels):]:
+    for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     figure.savefig(path, dpi=90)
     plt.close(figure)

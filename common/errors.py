@@ -2,8 +2,12 @@
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used: a name, a folder, a file, a number. The command line prints it and exits with code 2."""
+    """What the user gave cannot be used: a name, a folder, a file, a number. The command line prints it and
+    exits with code 2.
+    """
 
 
 class RunError(RuntimeError):
-    """A run cannot go on (a NaN loss, say) although its input was fine. The command line prints it and exits with code 1."""
+    """A run cannot go on (a NaN loss, say) although its input was fine. The command line prints it and exits
+    with code 1.
+    """

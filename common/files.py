@@ -17,14 +17,18 @@ log = logging.getLogger("run")
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes next to `path` and renames: whoever reads `path` sees the old content or the new, never a part. Errors leave the old one."""
+    """Writes next to `path` and renames: whoever reads `path` sees the old content or the new, never a part.
+    Errors leave the old one.
+    """
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """`write_atomic` piece by piece: a file that takes the place of `path` if the block ends without an error."""
+    """`write_atomic` piece by piece: a file that takes the place of `path` if the block ends without an
+    error.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -48,5 +52,7 @@ def locked(path: Path, name: str) -> Iterator[None]:
             log.info("%s: another process is building it; waiting", name)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            raise InputError(f"{path.parent}: this file system cannot lock files ({error.strerror}): choose another --out") from None
+            raise InputError(
+                f"{path.parent}: this file system cannot lock files ({error.strerror}): choose another --out"
+            ) from None
         yield

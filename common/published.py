@@ -1,4 +1,6 @@
-"""The papers' own numbers, read from `reports/published/<paper>.toml` (each lives there once, with its source)."""
+"""The papers' own numbers, read from `reports/published/<paper>.toml` (each lives there once, with its
+source).
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,15 @@ else:
 FOLDER = ROOT / "reports" / "published"
 # the dataset of the papers that a synthetic domain stands in for, by number of cameras
 STANDS_FOR = {"synthetic-market": "market1501", "synthetic-duke": "dukemtmc"}
-ANY = "any"   # as source and target: the paper does not say between which datasets
+ANY = "any"  # as source and target: the paper does not say between which datasets
 
 CHOICES = {
     "ap": ("trapezoid", "step", "unknown"),
-    # reprint: a row of ours that the paper, or another one, prints a second time; never measured under this key
+    # reprint: a row of ours that the paper, or another one, prints a second time; never measured under this
+    # key
     "kind": ("ours", "reprint", "other_method", "out_of_scope"),
     "status": ("verified", "read from plot", "unverified"),
-    "unit": ("%", "distance", "rms"),   # rms: change of an image whose values lie in -1..1
+    "unit": ("%", "distance", "rms"),  # rms: change of an image whose values lie in -1..1
 }
 
 
@@ -39,13 +42,13 @@ class Published:
     key: str
     source: str
     target: str
-    where: str      # "Table 2"
-    how: str        # text | vector paths of the PDF | ...
-    error: float    # of the reading, in the unit of the values; 0 for a printed number
-    ap: str         # trapezoid | step | unknown
-    kind: str       # ours | reprint | other_method | out_of_scope
-    status: str     # verified | read from plot | unverified (shown greyed, never compared)
-    unit: str       # % | distance | rms
+    where: str  # "Table 2"
+    how: str  # text | vector paths of the PDF | ...
+    error: float  # of the reading, in the unit of the values; 0 for a printed number
+    ap: str  # trapezoid | step | unknown
+    kind: str  # ours | reprint | other_method | out_of_scope
+    status: str  # verified | read from plot | unverified (shown greyed, never compared)
+    unit: str  # % | distance | rms
     values: Mapping[str, float]
 
     @property
@@ -64,22 +67,30 @@ class Source:
 
 @lru_cache
 def published(paper: str, folder: Path = FOLDER) -> dict[tuple[str, str, str], Published]:
-    """(key, source, target) -> row; empty for a paper without a file. Raises `InputError` if the file contradicts itself."""
+    """(key, source, target) -> row; empty for a paper without a file. Raises `InputError` if the file
+    contradicts itself.
+    """
     data = published_file(paper, folder)
     rows: dict[tuple[str, str, str], Published] = {}
     for table in data.get("table", ()):
         for row in _rows({**data["defaults"], **table}, f"{paper}.toml, {table.get('where', 'a table')}"):
             identity = (row.key, row.source, row.target)
             if identity in rows or not KEY.fullmatch(row.key) or not row.key.startswith(f"{paper}/"):
-                raise InputError(f"{paper}.toml: {row.key} on {row.source}->{row.target}: expected a key of {paper}/, once; repeated or malformed")
+                raise InputError(
+                    f"{paper}.toml: {row.key} on {row.source}->{row.target}: expected a key of {paper}/, once; repeated or malformed"
+                )
             rows[identity] = row
     return rows
 
 
 def published_for(paper: str, key: str, source: str, target: str) -> Published | None:
-    """The paper's row for this key on this pair, on the real pair that a synthetic one stands for, or on a pair that the paper leaves open."""
+    """The paper's row for this key on this pair, on the real pair that a synthetic one stands for, or on a
+    pair that the paper leaves open.
+    """
     rows = published(paper)
-    return rows.get((key, STANDS_FOR.get(source, source), STANDS_FOR.get(target, target))) or rows.get((key, ANY, ANY))
+    return rows.get((key, STANDS_FOR.get(source, source), STANDS_FOR.get(target, target))) or rows.get(
+        (key, ANY, ANY)
+    )
 
 
 def published_source(paper: str, folder: Path = FOLDER) -> Source:
@@ -89,7 +100,9 @@ def published_source(paper: str, folder: Path = FOLDER) -> Source:
 
 
 def published_file(paper: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """The whole file, with what it says about agreement (`same`, `rising`, `gain`, `known`); empty if there is none."""
+    """The whole file, with what it says about agreement (`same`, `rising`, `gain`, `known`); empty if there
+    is none.
+    """
     path = folder / f"{paper}.toml"
     return read_toml(path) if path.is_file() else {}
 
@@ -105,7 +118,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
     absent = {"where", "how", "error", "columns", "rows", *CHOICES} - set(table)
     if absent or not {"pair", "pairs"} & set(table):
-        raise InputError(f"{origin}: expected {', '.join(sorted(absent)) or 'pair or pairs'} in the table or in [defaults]")
+        raise InputError(
+            f"{origin}: expected {', '.join(sorted(absent)) or 'pair or pairs'} in the table or in [defaults]"
+        )
     for name, choices in CHOICES.items():
         if table[name] not in choices:
             raise InputError(f"{origin}: {name} {table[name]!r}: expected one of {', '.join(choices)}")
@@ -116,9 +131,24 @@ def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
             raise InputError(f"{origin}: {key}: {len(lists)} lists of numbers for {len(pairs)} pairs")
         for pair, numbers in zip(pairs, lists):
             if len(numbers) != len(table["columns"]):
-                raise InputError(f"{origin}: {key}: {len(numbers)} numbers for {len(table['columns'])} columns")
-            values = {column: number for column, number in zip(table["columns"], numbers) if not math.isnan(number)}
-            if values:   # nan: the paper prints a dash
+                raise InputError(
+                    f"{origin}: {key}: {len(numbers)} numbers for {len(table['columns'])} columns"
+                )
+            values = {
+                column: number for column, number in zip(table["columns"], numbers) if not math.isnan(number)
+            }
+            if values:  # nan: the paper prints a dash
                 source, target = pair.split("->")
-                yield Published(key, source, target, table["where"], table["how"], table["error"], table["ap"], table["kind"], table["status"],
-                                table["unit"], values)
+                yield Published(
+                    key,
+                    source,
+                    target,
+                    table["where"],
+                    table["how"],
+                    table["error"],
+                    table["ap"],
+                    table["kind"],
+                    table["status"],
+                    table["unit"],
+                    values,
+                )

@@ -30,8 +30,8 @@ METRICS = (*RANKS, "mAP", "mAP_step")
 class Experiment:
     """One row or point of a paper: `key` is `<paper>/<table or figure>/<row or value>`.
 
-    `overrides` change fields of the preset (dotted names). A key with `alias_of` is the other key's run; `score` says which of the
-    record's named scores belongs to this row.
+    `overrides` change fields of the preset (dotted names). A key with `alias_of` is the other key's run;
+    `score` says which of the record's named scores belongs to this row.
     """
 
     key: str
@@ -46,18 +46,24 @@ class Experiment:
 
 
 def check_experiments(paper: str, experiments: list[Experiment]) -> dict[str, Experiment]:
-    """key -> experiment. Raises `ValueError` for a malformed or repeated key and for an alias that leads nowhere."""
+    """key -> experiment. Raises `ValueError` for a malformed or repeated key and for an alias that leads
+    nowhere.
+    """
     table: dict[str, Experiment] = {}
     for experiment in experiments:
         if not KEY.fullmatch(experiment.key) or not experiment.key.startswith(f"{paper}/"):
-            raise ValueError(f"{experiment.key!r} is not a key of the form {paper}/<table or figure>/<row or value>")
+            raise ValueError(
+                f"{experiment.key!r} is not a key of the form {paper}/<table or figure>/<row or value>"
+            )
         if experiment.key in table:
             raise ValueError(f"{experiment.key} is defined twice")
         table[experiment.key] = experiment
     for experiment in experiments:
         origin = table.get(experiment.runs_as)
         if origin is None or origin.alias_of is not None:
-            raise ValueError(f"{experiment.key} is an alias of {experiment.alias_of}, which is no experiment of its own")
+            raise ValueError(
+                f"{experiment.key} is an alias of {experiment.alias_of}, which is no experiment of its own"
+            )
     return table
 
 
@@ -73,17 +79,20 @@ class Record:
     seed: int
     config: dict[str, Any]
     config_hash: str
-    data: dict[str, dict]                 # role -> manifest of the dataset
-    scores: dict[str, dict[str, float]]   # name ("last", "last+adabn", ...) -> R-1, R-5, R-10, R-20, mAP, mAP_step
-    measures: dict[str, float]            # other numbers of the run, named with their unit where they have one
-    stages: dict[str, dict]               # name -> hash, reused, seconds; of a training also images_per_second, waiting
+    data: dict[str, dict]  # role -> manifest of the dataset
+    # name ("last", "last+adabn", ...) -> R-1, R-5, R-10, R-20, mAP, mAP_step
+    scores: dict[str, dict[str, float]]
+    # other numbers of the run, named with their unit where they have one
+    measures: dict[str, float]
+    # name -> hash, reused, seconds; of a training also images_per_second, waiting
+    stages: dict[str, dict]
     selection: str
     code_version: str
     libraries: dict[str, str]
     hardware: dict[str, Any]
     seconds: float
-    curves: list[str]                     # curve files, relative to the output folder
-    pictures: list[str]                   # picture files, relative to the output folder
+    curves: list[str]  # curve files, relative to the output folder
+    pictures: list[str]  # picture files, relative to the output folder
     created: str
     schema: int = SCHEMA
 
@@ -93,7 +102,9 @@ class Record:
         return (self.key, self.source, self.target, self.seed, self.config_hash)
 
     def measure(self, name: str) -> float | None:
-        """The measure that a paper's column of this name holds: of that name, or with `_l2` where the paper names no norm."""
+        """The measure that a paper's column of this name holds: of that name, or with `_l2` where the paper
+        names no norm.
+        """
         return self.measures.get(name, self.measures.get(f"{name}_l2"))
 
     def to_json(self) -> str:
@@ -116,19 +127,35 @@ def read_record(text: str, origin: str = "record") -> Record:
         raise InputError(f"{origin}: expected one JSON object")
     names = {f.name for f in dataclasses.fields(Record)}
     if set(data) != names:
-        raise InputError(f"{origin}: missing fields {sorted(names - set(data))}, unknown fields {sorted(set(data) - names)}")
+        raise InputError(
+            f"{origin}: missing fields {sorted(names - set(data))}, unknown fields {sorted(set(data) - names)}"
+        )
     record = Record(**data)
     _check(record, origin)
     return record
 
 
 def _check(record: Record, origin: str) -> None:
-    texts = ("paper", "key", "preset", "source", "target", "config_hash", "selection", "code_version", "created")
+    texts = (
+        "paper",
+        "key",
+        "preset",
+        "source",
+        "target",
+        "config_hash",
+        "selection",
+        "code_version",
+        "created",
+    )
     bad = [name for name in texts if not isinstance(getattr(record, name), str) or not getattr(record, name)]
     dicts = ("config", "data", "scores", "measures", "stages", "libraries", "hardware")
     bad += [name for name in dicts if not isinstance(getattr(record, name), dict)]
     bad += [name for name in ("curves", "pictures") if not isinstance(getattr(record, name), list)]
-    if not isinstance(record.seed, int) or record.schema != SCHEMA or not isinstance(record.seconds, (int, float)):
+    if (
+        not isinstance(record.seed, int)
+        or record.schema != SCHEMA
+        or not isinstance(record.seconds, (int, float))
+    ):
         bad.append("seed, schema or seconds")
     if bad:
         raise InputError(f"{origin}: wrong type in {', '.join(bad)} (schema {SCHEMA})")
@@ -160,11 +187,15 @@ LATER = {"later": True}
 def canonical(value: Any) -> Any:
     """Plain JSON values of dataclasses, tuples and paths, for hashing and for records.
 
-    A field with the metadata `LATER` is left out at its default: it came when records had been made, which then keep their config hash.
+    A field with the metadata `LATER` is left out at its default: it came when records had been made, which
+    then keep their config hash.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)
-                if not (f.metadata.get("later") and getattr(value, f.name) == f.default)}
+        return {
+            f.name: canonical(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+        }
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -178,7 +209,9 @@ def digest(value: Any) -> str:
 
 
 def code_version() -> str:
-    """The checkout's commit or tag, `-dirty` if a tracked file outside reports/, which no run reads, differs from it; or the installed version."""
+    """The checkout's commit or tag, `-dirty` if a tracked file outside reports/, which no run reads, differs
+    from it; or the installed version.
+    """
     try:
         commit = _git("describe", "--always", "--abbrev=10")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)reports")
@@ -188,7 +221,9 @@ def code_version() -> str:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+    ).stdout.strip()
 
 
 def library_versions() -> dict[str, str]:
@@ -206,7 +241,9 @@ def hardware(device: str) -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+        model = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
+        )
     except OSError:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -2,9 +2,11 @@
 
 The output folder looks like this:
 
-    stages/<name>-<hash>/           a finished part of a job (weights, translations, scores), shared by every row with the same hash
+    stages/<name>-<hash>/           a finished part of a job (weights, translations, scores), shared by every
+    row with the same hash
     stages/<name>-<hash>.partial/   one in progress, with its checkpoint
-    runs/<key>/<pair>/seed=<n>/     record.json and the pictures of one experiment; <preset>+seed=<n> for all presets but the demo
+    runs/<key>/<pair>/seed=<n>/     record.json and the pictures of one experiment; <preset>+seed=<n> for all
+    presets but the demo
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Stage:
 
     @property
     def throughput(self) -> dict[str, float]:
-        """`images_per_second` and `waiting` (share of the time) of a stage that trained a network; nothing for others and for older ones."""
+        """`images_per_second` and `waiting` (share of the time) of a stage that trained a network; nothing
+        for others and for older ones.
+        """
         if not (self.folder / "throughput.json").is_file():
             return {}
         measured = self.json("throughput.json")
@@ -58,12 +62,15 @@ class Stage:
 
 @dataclass
 class Workspace:
-    """The folder in which a stage is being built. `resume` says that what an interrupted run kept should be continued."""
+    """The folder in which a stage is being built. `resume` says that what an interrupted run kept should be
+    continued.
+    """
 
     folder: Path
     resume: bool
     tensorboard: bool = False
-    cache: Path | None = None   # folder for packed training images; None: the loader decodes them again and again (no --pack)
+    # folder for packed training images; None: the loader decodes them again and again (no --pack)
+    cache: Path | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -83,8 +90,16 @@ class Workspace:
 
 
 def run_folder(out: Path, key: str, source: str, target: str, seed: int, preset: str) -> Path:
-    """Where the record and the pictures of a run lie in an output folder; presets other than the demo's have folders of their own."""
-    return out / "runs" / key.replace("/", "+") / f"{source}+{target}" / f"{'' if preset == 'demo' else f'{preset}+'}seed={seed}"
+    """Where the record and the pictures of a run lie in an output folder; presets other than the demo's have
+    folders of their own.
+    """
+    return (
+        out
+        / "runs"
+        / key.replace("/", "+")
+        / f"{source}+{target}"
+        / f"{'' if preset == 'demo' else f'{preset}+'}seed={seed}"
+    )
 
 
 @dataclass
@@ -103,8 +118,10 @@ class Run:
     fresh: bool = False
     device: str = "cpu"
     tensorboard: bool = False
-    how: Mapping[str, Any] = field(default_factory=dict)   # precision, pack and compile, as far as a flag asks for them; the record says it
-    built: set[Path] = field(default_factory=set)   # stages that this command has built, shared by its rows: `fresh` builds each once
+    # precision, pack and compile, as far as a flag asks for them; the record says it
+    how: Mapping[str, Any] = field(default_factory=dict)
+    # stages that this command has built, shared by its rows: `fresh` builds each once
+    built: set[Path] = field(default_factory=set)
     stages: dict[str, Stage] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
@@ -117,12 +134,20 @@ class Run:
     def cache(self) -> Path | None:
         return self.out / "cache" if self.how.get("pack") else None
 
-    def stage(self, name: str, depends_on: Mapping[str, Any], build: Callable[[Workspace], None], *, collective: bool = False) -> Stage:
+    def stage(
+        self,
+        name: str,
+        depends_on: Mapping[str, Any],
+        build: Callable[[Workspace], None],
+        *,
+        collective: bool = False,
+    ) -> Stage:
         """The stage with these dependencies: found on disk, or built by `build(workspace)` and then kept.
 
-        `depends_on`: every field, manifest hash, stage hash and seed that the result depends on. With several processes rank 0 builds and
-        the others wait, unless `collective` (training): then all of them build together and rank 0 alone keeps the result.
-        Raises `InputError` if an interrupted build is found and neither `resume` nor `fresh` says what to do with it.
+        `depends_on`: every field, manifest hash, stage hash and seed that the result depends on. With several
+        processes rank 0 builds and the others wait, unless `collective` (training): then all of them build
+        together and rank 0 alone keeps the result. Raises `InputError` if an interrupted build is found and
+        neither `resume` nor `fresh` says what to do with it.
         """
         key = digest({"stage": name, **depends_on})
         final = self.out / "stages" / f"{name}-{key}"
@@ -144,14 +169,20 @@ class Run:
         return stage
 
     def finished(self, name: str, depends_on: Mapping[str, Any]) -> Path | None:
-        """The folder of a stage with these dependencies if an earlier row or run has left it; nothing is built, nothing goes into the record."""
+        """The folder of a stage with these dependencies if an earlier row or run has left it; nothing is
+        built, nothing goes into the record.
+        """
         folder = self.out / "stages" / f"{name}-{digest({'stage': name, **depends_on})}"
         return folder if (folder / "stage.json").is_file() else None
 
-    def _build(self, name: str, final: Path, depends_on: Mapping[str, Any], build: Callable[[Workspace], None]) -> None:
+    def _build(
+        self, name: str, final: Path, depends_on: Mapping[str, Any], build: Callable[[Workspace], None]
+    ) -> None:
         partial = final.with_name(final.name + ".partial")
         if (partial / "kept").is_file() and not (self.resume or self.fresh):
-            raise InputError(f"{partial}: an earlier run stopped here; --resume goes on from what it kept, --fresh starts over")
+            raise InputError(
+                f"{partial}: an earlier run stopped here; --resume goes on from what it kept, --fresh starts over"
+            )
         if not self.resume:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
@@ -159,8 +190,12 @@ class Run:
         build(Workspace(partial, self.resume, self.tensorboard, self.cache))
         for name_ in ("checkpoint.pt", "kept"):
             (partial / name_).unlink(missing_ok=True)
-        info = {"name": name, "depends_on": canonical(depends_on), "seconds": round(time.perf_counter() - start, 2),
-                "code_version": code_version()}
+        info = {
+            "name": name,
+            "depends_on": canonical(depends_on),
+            "seconds": round(time.perf_counter() - start, 2),
+            "code_version": code_version(),
+        }
         write_atomic(partial / "stage.json", json.dumps(info, indent=1))
         if final.exists():
             shutil.rmtree(final)
@@ -171,7 +206,9 @@ class Run:
         return not (final / "stage.json").is_file() or (self.fresh and final not in self.built)
 
     def _join(self, final: Path, build: Callable[[Workspace], None] | None) -> None:
-        """A further rank: builds along without keeping anything (or only waits), until rank 0 has put the result in place."""
+        """A further rank: builds along without keeping anything (or only waits), until rank 0 has put the
+        result in place.
+        """
         marker = final / "stage.json"
         before = marker.stat().st_ino if marker.is_file() else None
         if build is not None:
@@ -187,22 +224,45 @@ class Run:
         self.pictures.append(path.relative_to(self.out).as_posix())
         return path
 
-    def record(self, scores: Mapping[str, Mapping[str, float]], *, data: Mapping[str, dict], selection: str,
-               measures: Mapping[str, float] | None = None) -> Record:
+    def record(
+        self,
+        scores: Mapping[str, Mapping[str, float]],
+        *,
+        data: Mapping[str, dict],
+        selection: str,
+        measures: Mapping[str, float] | None = None,
+    ) -> Record:
         """Writes `record.json` and returns it."""
         for picture in self.pictures:
             size = (self.out / picture).stat().st_size
             if size > MAX_PICTURE:
                 raise RunError(f"{picture}: {size} bytes, more than the 1 MB that a picture may have")
         record = Record(
-            paper=self.paper, key=self.experiment.runs_as, preset=self.preset, source=self.source, target=self.target, seed=self.seed,
-            config=canonical(self.config), config_hash=digest(self.config), data=dict(data), scores=canonical(scores),
-            measures=dict(measures or {}), selection=selection,
-            stages={n: {"hash": s.hash, "reused": s.reused, "seconds": s.seconds, **s.throughput} for n, s in self.stages.items()},
-            code_version=code_version(), libraries=library_versions(), hardware=hardware(self.device) | dict(self.how),
+            paper=self.paper,
+            key=self.experiment.runs_as,
+            preset=self.preset,
+            source=self.source,
+            target=self.target,
+            seed=self.seed,
+            config=canonical(self.config),
+            config_hash=digest(self.config),
+            data=dict(data),
+            scores=canonical(scores),
+            measures=dict(measures or {}),
+            selection=selection,
+            stages={
+                n: {"hash": s.hash, "reused": s.reused, "seconds": s.seconds, **s.throughput}
+                for n, s in self.stages.items()
+            },
+            code_version=code_version(),
+            libraries=library_versions(),
+            hardware=hardware(self.device) | dict(self.how),
             seconds=round(time.perf_counter() - self.started, 1),
-            curves=[(s.folder / "curves.jsonl").relative_to(self.out).as_posix() for s in self.stages.values()
-                    if (s.folder / "curves.jsonl").is_file()],
+            curves=[
+                (s.folder / "curves.jsonl").relative_to(self.out).as_posix()
+                for s in self.stages.values()
+                if (s.folder / "curves.jsonl").is_file()
+            ],
             pictures=list(self.pictures),
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         )

@@ -1,4 +1,6 @@
-"""Every field of a paper's configuration as data: its dotted name, type, the comment beside it, its value in every preset."""
+"""Every field of a paper's configuration as data: its dotted name, type, the comment beside it, its value in
+every preset.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,37 @@ from common.records import canonical
 
 
 def switches(presets: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An entry a field, in the order of the classes: `name`, `type`, `comment`, `group` (first line of its class's docstring), `values`.
+    """An entry a field, in the order of the classes: `name`, `type`, `comment`, `group` (first line of its
+    class's docstring), `values`.
 
     `presets`: name -> nested dataclass, all of one class.
     """
     first = next(iter(presets.values()))
-    return [{"name": name, "type": kind, "comment": comment, "group": group,
-             "values": {preset: canonical(_value(config, name)) for preset, config in presets.items()}}
-            for name, kind, comment, group in _fields(first, "")]
+    return [
+        {
+            "name": name,
+            "type": kind,
+            "comment": comment,
+            "group": group,
+            "values": {preset: canonical(_value(config, name)) for preset, config in presets.items()},
+        }
+        for name, kind, comment, group in _fields(first, "")
+    ]
 
 
 def _fields(config: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
     comments = field_comments(type(config))
-    group = (inspect.getdoc(type(config)) or "").split("\n", 1)[0]
+    group = " ".join((inspect.getdoc(type(config)) or "").split("\n\n", 1)[0].split())
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from _fields(value, f"{prefix}{field.name}.")
         else:
-            kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+            kind = (
+                field.type
+                if isinstance(field.type, str)
+                else getattr(field.type, "__name__", str(field.type))
+            )
             yield f"{prefix}{field.name}", kind, comments.get(field.name, ""), group
 
 
@@ -44,14 +58,21 @@ def _value(config: Any, name: str) -> Any:
 
 
 def field_comments(cls: type) -> dict[str, str]:
-    """Field -> the comments on its lines in the class's source, joined; a field without one is left out."""
+    """Returns field -> the comments directly above it and on its lines, joined; fields without one are omitted."""
     source = textwrap.dedent(inspect.getsource(cls))
-    words: dict[int, str] = {token.start[0]: token.string.lstrip("# ").strip()
-                             for token in tokenize.generate_tokens(io.StringIO(source).readline) if token.type == tokenize.COMMENT}
-    found = {}
+    lines = source.splitlines()
+    words: dict[int, str] = {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    comments = {}
     for node in ast.parse(source).body[0].body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            text = " ".join(words[line] for line in range(node.lineno, node.end_lineno + 1) if line in words)
+            first = node.lineno
+            while lines[first - 2].lstrip().startswith("#"):
+                first -= 1
+            text = " ".join(words[line] for line in range(first, node.end_lineno + 1) if line in words)
             if text:
-                found[node.target.id] = text
-    return found
+                comments[node.target.id] = text
+    return comments

@@ -8,13 +8,14 @@ from common.published import STANDS_FOR, published_for
 from common.records import Experiment, Record
 
 SHOWN = ("R-1", "mAP")
-BAND = {"R-1": 2.0, "mAP": 1.5}   # points between single runs, from the scatter of the papers' own curves
+BAND = {"R-1": 2.0, "mAP": 1.5}  # points between single runs, from the scatter of the papers' own curves
 
 
 def results_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> str:
     """Plain text: a row an experiment; the paper's rank-1 and mAP, ours, and ours with AdaBN, in percent.
 
-    On the paper's own data sets and one of its presets, also the difference and whether it lies within `BAND`.
+    On the paper's own data sets and one of its presets, also the difference and whether it lies within
+    `BAND`.
     """
     if not results:
         return ""
@@ -22,27 +23,62 @@ def results_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> s
     pair = f"{STANDS_FOR.get(first.source, first.source)} -> {STANDS_FOR.get(first.target, first.target)}"
     adapted = any(f"{experiment.score}+adabn" in record.scores for experiment, record in results)
     comparable = first.preset != "demo" and not {first.source, first.target} & set(STANDS_FOR)
-    head = ["", f"published ({pair})", "measured", *(["measured + AdaBN"] if adapted else []), *(["difference"] if comparable else [])]
+    head = [
+        "",
+        f"published ({pair})",
+        "measured",
+        *(["measured + AdaBN"] if adapted else []),
+        *(["difference"] if comparable else []),
+    ]
     under = ["", *(["R-1    mAP"] * (len(head) - 1))]
-    body = [_row(paper, experiment, record, adapted) + ([_difference(paper, experiment, record)] if comparable else [])
-            for experiment, record in results]
-    lines = [f"{paper} | {first.source} -> {first.target} | preset {first.preset} | seed {first.seed} | mAP by trapezoid, in percent",
-             *aligned([head, under, *body])]
+    body = [
+        _row(paper, experiment, record, adapted)
+        + ([_difference(paper, experiment, record)] if comparable else [])
+        for experiment, record in results
+    ]
+    lines = [
+        f"{paper} | {first.source} -> {first.target} | preset {first.preset} | seed {first.seed} | mAP by trapezoid, in percent",
+        *aligned([head, under, *body]),
+    ]
     if first.source in STANDS_FOR or first.target in STANDS_FOR:
-        lines.append("The domains here are drawn by a program: compare the order of the rows with the paper's, not the numbers.")
+        lines.append(
+            "The domains here are drawn by a program: compare the order of the rows with the paper's, not the numbers."
+        )
     return "\n".join(["", *lines, ""])
 
 
 def measures_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> str:
-    """Plain text: what a paper prints in another unit than percent (distances, changes of an image) beside our measures; "" if nothing."""
-    rows = [(experiment, published_for(paper, experiment.key, record.source, record.target), record) for experiment, record in results]
-    rows = [(experiment, theirs, record) for experiment, theirs, record in rows if theirs and theirs.unit != "%"]
+    """Plain text: what a paper prints in another unit than percent (distances, changes of an image) beside
+    our measures; "" if nothing.
+    """
+    rows = [
+        (experiment, published_for(paper, experiment.key, record.source, record.target), record)
+        for experiment, record in results
+    ]
+    rows = [
+        (experiment, theirs, record) for experiment, theirs, record in rows if theirs and theirs.unit != "%"
+    ]
     lines = []
     for columns in dict.fromkeys(tuple(theirs.values) for _, theirs, _ in rows):
-        own = [(experiment, theirs, record) for experiment, theirs, record in rows if tuple(theirs.values) == columns]
-        body = [[experiment.title, *(f"{theirs.values[name]:g}" for name in columns), *(_measure(record, name) for name in columns)]
-                for experiment, theirs, record in own]
-        lines += aligned([["", *(f"published {name}" for name in columns), *(f"measured {name}" for name in columns)], *body])
+        own = [
+            (experiment, theirs, record)
+            for experiment, theirs, record in rows
+            if tuple(theirs.values) == columns
+        ]
+        body = [
+            [
+                experiment.title,
+                *(f"{theirs.values[name]:g}" for name in columns),
+                *(_measure(record, name) for name in columns),
+            ]
+            for experiment, theirs, record in own
+        ]
+        lines += aligned(
+            [
+                ["", *(f"published {name}" for name in columns), *(f"measured {name}" for name in columns)],
+                *body,
+            ]
+        )
     return "\n".join([*lines, ""]) if lines else ""
 
 
@@ -53,7 +89,12 @@ def _measure(record: Record, name: str) -> str:
 
 def _row(paper: str, experiment: Experiment, record: Record, adapted: bool) -> list[str]:
     theirs = published_for(paper, experiment.key, record.source, record.target)
-    cells = [experiment.title, " ".join(f"{theirs.values[name]:5.1f}" if name in theirs.values else "    -" for name in SHOWN) if theirs else "-"]
+    cells = [
+        experiment.title,
+        " ".join(f"{theirs.values[name]:5.1f}" if name in theirs.values else "    -" for name in SHOWN)
+        if theirs
+        else "-",
+    ]
     for score in (experiment.score, f"{experiment.score}+adabn")[: 2 if adapted else 1]:
         values = record.scores.get(score)
         cells.append(" ".join(f"{100 * values[name]:5.1f}" for name in SHOWN) if values else "-")
@@ -72,5 +113,10 @@ def _difference(paper: str, experiment: Experiment, record: Record) -> str:
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines with columns of one width each; the first column left, the others right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["   ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))).rstrip()
-            for row in rows]
+    return [
+        "   ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]

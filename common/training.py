@@ -1,4 +1,6 @@
-"""What a training loop needs besides its paper: seeds, a device, exact resume, curves, a NaN guard, several processes."""
+"""What a training loop needs besides its paper: seeds, a device, exact resume, curves, a NaN guard, several
+processes.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Stateful(Protocol):
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seeds Python, numpy and torch. `deterministic` forbids CUDA kernels whose result varies from run to run."""
+    """Seeds Python, numpy and torch. `deterministic` forbids CUDA kernels whose result varies from run to
+    run.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -56,7 +60,9 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cpu")
     rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if rank >= count:
-        raise InputError(f"torchrun: process {rank + 1} on this machine has no GPU of its own, {count} are visible: give --nproc-per-node {count}")
+        raise InputError(
+            f"torchrun: process {rank + 1} on this machine has no GPU of its own, {count} are visible: give --nproc-per-node {count}"
+        )
     return torch.device("cuda", rank)
 
 
@@ -70,7 +76,9 @@ def start_processes(device: torch.device) -> None:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Concatenates `(B, ...)` of all ranks in rank order, with gradients: a loss over the whole batch, computed on every rank."""
+    """Concatenates `(B, ...)` of all ranks in rank order, with gradients: a loss over the whole batch,
+    computed on every rank.
+    """
     if rank_and_world()[1] == 1:
         return x
     return torch.cat(tuple(dist_fn.all_gather(x.contiguous())))
@@ -80,15 +88,18 @@ def broadcast(x: Tensor) -> Tensor:
     """Rank 0's values on every rank; the tensor itself for one process."""
     if rank_and_world()[1] == 1:
         return x
-    values = x.cuda() if dist.get_backend() == "nccl" else x.clone()   # nccl moves nothing that lies on the CPU
+    # nccl moves nothing that lies on the CPU
+    values = x.cuda() if dist.get_backend() == "nccl" else x.clone()
     dist.broadcast(values, src=0)
     return values.to(x.device)
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Mean of each gradient over the ranks. Call it once after `backward`: several forward passes a step need no wrapper then.
+    """Mean of each gradient over the ranks. Call it once after `backward`: several forward passes a step need
+    no wrapper then.
 
-    With a loss over `gather`ed features every rank holds `world` times its share of the gradient, so the mean is the gradient of one process.
+    With a loss over `gather`ed features every rank holds `world` times its share of the gradient, so the mean
+    is the gradient of one process.
     """
     world = rank_and_world()[1]
     if world > 1:
@@ -101,12 +112,22 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 class Loop:
     """The steps of a training stage: `for step, batch in loop.over(batches)`.
 
-    After each step it logs, and every `save_every` steps or on Ctrl-C it saves `state`, torch's random state and the step, so that a resumed
-    stage continues exactly as an unbroken one would, given batches that are a function of the step (`batches = loader(loop.start, total)`).
-    With several processes each draws dropout masks of its own; only rank 0's random state is saved, so that others draw new masks after a resume.
+    After each step it logs, and every `save_every` steps or on Ctrl-C it saves `state`, torch's random state
+    and the step, so that a resumed stage continues exactly as an unbroken one would, given batches that are a
+    function of the step (`batches = loader(loop.start, total)`). With several processes each draws dropout
+    masks of its own; only rank 0's random state is saved, so that others draw new masks after a resume.
     """
 
-    def __init__(self, workspace: Workspace, total: int, state: Mapping[str, Stateful], *, label: str, save_every: int = 1000, log_every: int = 20):
+    def __init__(
+        self,
+        workspace: Workspace,
+        total: int,
+        state: Mapping[str, Stateful],
+        *,
+        label: str,
+        save_every: int = 1000,
+        log_every: int = 20,
+    ):
         self.workspace, self.total, self.state, self.label = workspace, total, dict(state), label
         self.save_every, self.log_every = save_every, log_every
         self.start = 0
@@ -122,7 +143,9 @@ class Loop:
     def _load(self) -> None:
         saved = load_checkpoint(self.workspace.checkpoint, expected=("step", "random", "state"))
         if set(saved["state"]) != set(self.state):
-            raise InputError(f"{self.workspace.checkpoint}: holds {sorted(saved['state'])}, expected {sorted(self.state)}")
+            raise InputError(
+                f"{self.workspace.checkpoint}: holds {sorted(saved['state'])}, expected {sorted(self.state)}"
+            )
         for name, target in self.state.items():
             target.load_state_dict(saved["state"][name])
         self.start, self._random = saved["step"], saved["random"]
@@ -130,19 +153,30 @@ class Loop:
 
     def _cut_curves(self) -> None:
         if self.main:
-            kept = [line for line in read_curves(self.workspace.curves) if line["step"] <= self.start] if self.workspace.curves.is_file() else []
+            kept = (
+                [line for line in read_curves(self.workspace.curves) if line["step"] <= self.start]
+                if self.workspace.curves.is_file()
+                else []
+            )
             write_atomic(self.workspace.curves, "".join(json.dumps(line) + "\n" for line in kept))
 
     def __iter__(self) -> Iterator[int]:
         if self._random is not None:
             _set_random_state(self._random)
         rank, _ = rank_and_world()
-        if rank > 0:   # the networks have begun alike on all ranks
+        if rank > 0:  # the networks have begun alike on all ranks
             torch.manual_seed(torch.initial_seed() + 1_000_003 * rank + self.start)
         self._open_board()
         previous = self._catch_interrupts()
         begun = time.perf_counter()
-        bar = tqdm(total=self.total, initial=self.start, desc=self.label, disable=None if self.main else True, leave=False, mininterval=0.5)
+        bar = tqdm(
+            total=self.total,
+            initial=self.start,
+            desc=self.label,
+            disable=None if self.main else True,
+            leave=False,
+            mininterval=0.5,
+        )
         try:
             for step in range(self.start, self.total):
                 yield step
@@ -154,7 +188,12 @@ class Loop:
                 if save:
                     self._save(step + 1)
                 if self._interrupted:
-                    log.warning("%s: stopped at step %d of %d; --resume goes on from there", self.label, step + 1, self.total)
+                    log.warning(
+                        "%s: stopped at step %d of %d; --resume goes on from there",
+                        self.label,
+                        step + 1,
+                        self.total,
+                    )
                     raise KeyboardInterrupt
         finally:
             bar.close()
@@ -164,28 +203,47 @@ class Loop:
                 self._board.close()
 
     def over(self, batches: Iterable) -> Iterator[tuple[int, Any]]:
-        """Each step with its batch, from `batches` that begin at `self.start`. After the last step the stage's folder gets `throughput.json`.
+        """Each step with its batch, from `batches` that begin at `self.start`. After the last step the
+        stage's folder gets `throughput.json`.
 
-        `images_per_second` counts the images of all processes over wall time, and `waiting` is the share (0..1) of that time in which this
-        process stood still for its next batch: starting the workers, decoding, and, in HHL, the clustering between two epochs. On a GPU it
-        is the most that the device can have idled for data. First steps (compilation, warm-up) count; after a resume, only what
-        came after it does.
+        `images_per_second` counts the images of all processes over wall time, and `waiting` is the share
+        (0..1) of that time in which this process stood still for its next batch: starting the workers,
+        decoding, and, in HHL, the clustering between two epochs. On a GPU it is the most that the device can
+        have idled for data. First steps (compilation, warm-up) count; after a resume, only what came after it
+        does.
         """
         clock = _Clock(batches)
         yield from zip(self, clock)
         seconds = time.perf_counter() - clock.begun
         if self.main and clock.images:
             images = clock.images * rank_and_world()[1]
-            self.workspace.write_json("throughput.json", {
-                "images_per_second": float(f"{images / seconds:.4g}"), "waiting": round(clock.waited / seconds, 4), "images": images,
-                "seconds": round(seconds, 2), "from_step": self.start})
+            self.workspace.write_json(
+                "throughput.json",
+                {
+                    "images_per_second": float(f"{images / seconds:.4g}"),
+                    "waiting": round(clock.waited / seconds, 4),
+                    "images": images,
+                    "seconds": round(seconds, 2),
+                    "from_step": self.start,
+                },
+            )
 
     def log(self, step: int, **terms: Tensor | float) -> None:
-        """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN or an infinity ends the run.
+        """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN
+        or an infinity ends the run.
 
-        Tensors, all on one device, are read only when the line is written, so that no step waits for the device.
+        Tensors, all on one device, are read only when the line is written, so that no step waits for the
+        device.
         """
-        self._pending.append((step, {name: value.detach().float() if isinstance(value, Tensor) else value for name, value in terms.items()}))
+        self._pending.append(
+            (
+                step,
+                {
+                    name: value.detach().float() if isinstance(value, Tensor) else value
+                    for name, value in terms.items()
+                },
+            )
+        )
 
     def _flush(self, begun: float) -> None:
         if not self._pending:
@@ -193,11 +251,13 @@ class Loop:
         values: dict[str, list[float]] = {}
         noted = [(step, name, value) for step, terms in self._pending for name, value in terms.items()]
         tensors = [value.reshape(()) for _, _, value in noted if isinstance(value, Tensor)]
-        read = iter(torch.stack(tensors).tolist() if tensors else ())   # one wait for the device
+        read = iter(torch.stack(tensors).tolist() if tensors else ())  # one wait for the device
         for step, name, value in noted:
             number = next(read) if isinstance(value, Tensor) else float(value)
             if not math.isfinite(number):
-                raise RunError(f"{self.label}: {name} is {number} at step {step} of {self.total}; what was saved before is kept")
+                raise RunError(
+                    f"{self.label}: {name} is {number} at step {step} of {self.total}; what was saved before is kept"
+                )
             values.setdefault(name, []).append(number)
         line = {"step": self._pending[-1][0] + 1, "seconds": round(time.perf_counter() - begun, 2)}
         line |= {name: float(f"{sum(column) / len(column):.6g}") for name, column in values.items()}
@@ -212,7 +272,9 @@ class Loop:
     def _save(self, step: int) -> None:
         if self.main:
             state = {name: item.state_dict() for name, item in self.state.items()}
-            save_checkpoint(self.workspace.checkpoint, {"step": step, "random": _random_state(), "state": state})
+            save_checkpoint(
+                self.workspace.checkpoint, {"step": step, "random": _random_state(), "state": state}
+            )
             self.workspace.kept.touch()
 
     def _catch_interrupts(self) -> dict[int, Any]:
@@ -220,7 +282,7 @@ class Loop:
             return {}
 
         def note(number, frame):
-            if self._interrupted:   # asked twice: stop at once
+            if self._interrupted:  # asked twice: stop at once
                 raise KeyboardInterrupt
             self._interrupted = True
 
@@ -231,7 +293,9 @@ class Loop:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise InputError("--tensorboard needs the package tensorboard: pip install -e '.[tensorboard]'") from None
+                raise InputError(
+                    "--tensorboard needs the package tensorboard: pip install -e '.[tensorboard]'"
+                ) from None
             self._board = SummaryWriter(self.workspace.folder / "tensorboard")
 
 
@@ -255,7 +319,9 @@ class _Clock:
 
 
 def count_images(batch: Any) -> int:
-    """Images of a batch: the length of a tensor, the sum over a mapping or over a tuple of batches; of (images, labels, ...) its first part's."""
+    """Images of a batch: the length of a tensor, the sum over a mapping or over a tuple of batches; of
+    (images, labels, ...) its first part's.
+    """
     if isinstance(batch, Tensor):
         return len(batch)
     if isinstance(batch, Mapping):
@@ -266,10 +332,12 @@ def count_images(batch: Any) -> int:
 
 
 def accelerate(model: nn.Module, device: torch.device, options: Options) -> nn.Module:
-    """Moves a network to the device in channels-last, its children as `--precision` and `--compile` ask; in place, and returned.
+    """Moves a network to the device in channels-last, its children as `--precision` and `--compile` ask; in
+    place, and returned.
 
-    bf16: each child runs under autocast and returns float32, so that what stands between the children, the losses, the weights and the optimiser
-    stay float32. compile: the children with convolutions. Names in the state dict do not change. Raises `InputError` where nothing can compile.
+    bf16: each child runs under autocast and returns float32, so that what stands between the children, the
+    losses, the weights and the optimiser stay float32. compile: the children with convolutions. Names in the
+    state dict do not change. Raises `InputError` where nothing can compile.
     """
     model.to(device, memory_format=torch.channels_last)
     for child in model.children():
@@ -277,13 +345,18 @@ def accelerate(model: nn.Module, device: torch.device, options: Options) -> nn.M
             child.__class__ = _under_autocast(type(child), device.type)
         if options.compile and any(isinstance(module, nn.modules.conv._ConvNd) for module in child.modules()):
             if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
-                raise InputError("--compile: torch.compile needs a C++ compiler, found none: install g++, or leave the flag out")
+                raise InputError(
+                    "--compile: torch.compile needs a C++ compiler, found none: install g++, or leave the flag out"
+                )
             child.compile()
     return model
 
 
 def _under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
-    """A class of its own rather than a wrapped `forward`: `copy.deepcopy` (AdaBN) then gives a network that runs on its own weights."""
+    """A class of its own rather than a wrapped `forward`: `copy.deepcopy` (AdaBN) then gives a network that
+    runs on its own weights.
+    """
+
     def forward(self: nn.Module, *inputs: Tensor) -> Tensor:
         with torch.autocast(device, torch.bfloat16):
             return kind.forward(self, *inputs).float()
@@ -292,7 +365,11 @@ def _under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
 
 
 def _random_state() -> dict[str, Any]:
-    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}   # of this process's GPU
+    # of this process's GPU
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
@@ -305,5 +382,3 @@ def set_threads(count: int) -> None:
     """Threads of torch's CPU kernels; 0 leaves torch's own choice. The one place where thread counts are set."""
     if count > 0:
         torch.set_num_threads(count)
-
-

@@ -1,7 +1,9 @@
-"""What the network is trained on: labelled images and, in most rows, unlabelled ones, shuffled together; the released augmentations.
+"""What the network is trained on: labelled images and, in most rows, unlabelled ones, shuffled together; the
+released augmentations.
 
-All sampling is a pure function of the seed and the step, so that a resumed run sees what an unbroken one sees.
-Released counterpart: `prepare_data.m`, `prepare_gan_data.m`, `getBatch` of the training scripts, the epochs of `examples/cnn_train_dag.m`.
+All sampling is a pure function of the seed and the step, so that a resumed run sees what an unbroken one
+sees. Released counterpart: `prepare_data.m`, `prepare_gan_data.m`, `getBatch` of the training scripts, the
+epochs of `examples/cnn_train_dag.m`.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ def load(config: EvalConfig, name: str, root: Path | None) -> ReIDDataset:
 class TrainTransform:
     """Crop and mirror: `(RGB image, rng) -> float32 (3, height, width)`, ImageNet-normalised.
 
-    `crop="paper"` (Sec. 5.2): to `resize_height x resize_width`, then a random window of `height x width`. `crop="scale"` (released
-    scripts): a random window of 85 to 100 % of both sides, brought to that size. Bicubic.
+    `crop="paper"` (Sec. 5.2): to `resize_height x resize_width`, then a random window of `height x width`.
+    `crop="scale"` (released scripts): a random window of 85 to 100 % of both sides, brought to that size.
+    Bicubic.
     """
 
     net: NetConfig
@@ -57,7 +60,9 @@ class TrainTransform:
             share = rng.uniform(0.85, 1.0)
             inner = [share * side for side in image.size]
             left, top = (rng.uniform(0, side - cut) for side, cut in zip(image.size, inner))
-            image = image.resize(size, Image.Resampling.BICUBIC, box=(left, top, left + inner[0], top + inner[1]))
+            image = image.resize(
+                size, Image.Resampling.BICUBIC, box=(left, top, left + inner[0], top + inner[1])
+            )
             flip = rng.random() < self.flip
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -69,22 +74,36 @@ class TrainTransform:
         return Drawn((left, top, left + self.net.width, top + self.net.height), rng.random() < self.flip)
 
     def on_device(self) -> DeviceTransform:
-        """The same for packed images, resized before they are packed. `InputError` for `crop="scale"`, whose windows are no whole pixels."""
+        """The same for packed images, resized before they are packed. `InputError` for `crop="scale"`, whose
+        windows are no whole pixels.
+        """
         if self.crop != "paper":
-            raise InputError(f"--pack with --recipe.crop {self.crop}: only the loader's workers do this crop; leave --pack out")
-        return DeviceTransform(self.draw, Result(self.net.height, self.net.width), (self.net.resize_height, self.net.resize_width), "bicubic")
+            raise InputError(
+                f"--pack with --recipe.crop {self.crop}: only the loader's workers do this crop; leave --pack out"
+            )
+        return DeviceTransform(
+            self.draw,
+            Result(self.net.height, self.net.width),
+            (self.net.resize_height, self.net.resize_width),
+            "bicubic",
+        )
 
 
 def unlabelled_count(method: MethodConfig, real: int) -> int:
-    """How many unlabelled images a row has beside `real` labelled ones. `InputError` if a row that needs some would have none."""
+    """How many unlabelled images a row has beside `real` labelled ones. `InputError` if a row that needs some
+    would have none.
+    """
     count = 0 if method.loss == "none" else round(method.amount * real)
     if count == 0 and method.loss != "none":
-        raise InputError(f"--method.amount {method.amount}: less than one unlabelled image for {real} real ones: raise it, or use --method.loss none")
+        raise InputError(
+            f"--method.amount {method.amount}: less than one unlabelled image for {real} real ones: raise it, or use --method.loss none"
+        )
     return count
 
 
 def matched_count(method: MethodConfig, real: int) -> int:
-    """Places of an epoch beside those of the real images: the row's unlabelled images or, `step_matched`, as many as LSRO would have.
+    """Places of an epoch beside those of the real images: the row's unlabelled images or, `step_matched`, as
+    many as LSRO would have.
 
     `real`: all labelled images, before the holdout.
     """
@@ -92,35 +111,48 @@ def matched_count(method: MethodConfig, real: int) -> int:
 
 
 def first_images(folder: Path, count: int) -> list[Sample]:
-    """The first `count` images of a folder in sorted order, as samples of nobody. `InputError` if there are fewer."""
+    """The first `count` images of a folder in sorted order, as samples of nobody. `InputError` if there are
+    fewer.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of unlabelled images, found none")
     names = list_images(folder)
     if len(names) < count:
-        raise InputError(f"{folder}: expected at least {count} images, found {len(names)}: give a larger folder, or lower --method.amount")
+        raise InputError(
+            f"{folder}: expected at least {count} images, found {len(names)}: give a larger folder, or lower --method.amount"
+        )
     return [Sample(folder / name, JUNK, -1, origin="generated") for name in names[:count]]
 
 
 def people_without_labels(dataset: ReIDDataset, count: int, seed: int) -> list[Sample]:
-    """`count` training images of another dataset, drawn at random, without their labels (Table 4). `InputError` if there are fewer."""
+    """`count` training images of another dataset, drawn at random, without their labels (Table 4).
+    `InputError` if there are fewer.
+    """
     if len(dataset.train) < count:
-        raise InputError(f"{dataset.root}: expected at least {count} training images to use without labels, found {len(dataset.train)}: "
-                         "lower --method.amount, or name a larger --pool.people")
+        raise InputError(
+            f"{dataset.root}: expected at least {count} training images to use without labels, found {len(dataset.train)}: "
+            "lower --method.amount, or name a larger --pool.people"
+        )
     chosen = np.sort(np.random.default_rng((seed, 4)).permutation(len(dataset.train))[:count])
     return [replace(dataset.train[i], pid=JUNK, camid=-1) for i in chosen]
 
 
 def check_strangers(people: ReIDDataset, dataset: ReIDDataset) -> None:
-    """Raises `InputError` if images to be used without labels are images of the run's own dataset, as they would be with their labels too."""
+    """Raises `InputError` if images to be used without labels are images of the run's own dataset, as they
+    would be with their labels too.
+    """
     own = {s.path for s in (*dataset.train, *dataset.query, *dataset.gallery)}
     shared = sum(s.path in own for s in people.train)
     if shared:
-        raise InputError(f"--pool.people {people.name}: expected people whom {dataset.name} does not have, found {shared} images of both: "
-                         "name another dataset")
+        raise InputError(
+            f"--pool.people {people.name}: expected people whom {dataset.name} does not have, found {shared} images of both: "
+            "name another dataset"
+        )
 
 
 def held_out(samples: Sequence[Sample], share: float, seed: int) -> np.ndarray:
-    """Which images (bool, `(N,)`) the released `prepare_data.m` sets aside: `share * N` draws with replacement, about 95 % of them distinct for 0.1.
+    """Which images (bool, `(N,)`) the released `prepare_data.m` sets aside: `share * N` draws with
+    replacement, about 95 % of them distinct for 0.1.
 
     Images of people with fewer than ten stay in training, and so do those of the last person.
     """
@@ -149,8 +181,12 @@ class TrainingSet:
         return labels, labels == UNLABELLED
 
 
-def training_set(dataset: ReIDDataset, unlabelled: Sequence[Sample], holdout: float, seed: int) -> TrainingSet:
-    """The labelled images of a dataset (less the `holdout`) and the unlabelled ones; the people and their labels do not depend on the latter."""
+def training_set(
+    dataset: ReIDDataset, unlabelled: Sequence[Sample], holdout: float, seed: int
+) -> TrainingSet:
+    """The labelled images of a dataset (less the `holdout`) and the unlabelled ones; the people and their
+    labels do not depend on the latter.
+    """
     real = dataset.train
     if holdout > 0:
         out = held_out(real, holdout, seed)
@@ -161,7 +197,9 @@ def training_set(dataset: ReIDDataset, unlabelled: Sequence[Sample], holdout: fl
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs over the first `images` of a training set, each of `length` images; a shuffled pass goes on from epoch to epoch."""
+    """Some epochs over the first `images` of a training set, each of `length` images; a shuffled pass goes on
+    from epoch to epoch.
+    """
 
     epochs: int
     images: int
@@ -170,7 +208,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The indices of every step, shuffled anew in every pass; the last batch of an epoch is as small as it comes, as released."""
+    """The indices of every step, shuffled anew in every pass; the last batch of an epoch is as small as it
+    comes, as released.
+    """
 
     phases: tuple[Phase, ...]
     batch: int
@@ -214,9 +254,10 @@ class Schedule:
 def schedule(config: LSROConfig, real: int, unlabelled: int, seed: int, world: int = 1) -> Schedule:
     """The epochs of a row with `real` labelled images and `unlabelled` other ones (`matched_count`).
 
-    Pseudo-labels: the generated images come in after `pseudo_start` epochs (not fed before, not only unweighted). `step_matched`: as
-    many steps an epoch as a row with so many generated images, all filled with real ones. Several processes share every batch equally,
-    so the last batch of an epoch loses up to `world - 1` images.
+    Pseudo-labels: the generated images come in after `pseudo_start` epochs (not fed before, not only
+    unweighted). `step_matched`: as many steps an epoch as a row with so many generated images, all filled
+    with real ones. Several processes share every batch equally, so the last batch of an epoch loses up to
+    `world - 1` images.
     """
     recipe, method = config.recipe, config.method
     together = real + unlabelled
@@ -232,7 +273,9 @@ def schedule(config: LSROConfig, real: int, unlabelled: int, seed: int, world: i
 
 
 def weight_decay(recipe: RecipeConfig, method: MethodConfig) -> tuple[float, bool]:
-    """Weight decay of a row and whether batch norm has it too: the released pseudo-label net is the exception."""
+    """Weight decay of a row and whether batch norm has it too: the released pseudo-label net is the
+    exception.
+    """
     if method.loss == "pseudo" and recipe.pseudo_weight_decay is not None:
         return recipe.pseudo_weight_decay, True
     return recipe.weight_decay, False

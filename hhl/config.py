@@ -1,6 +1,7 @@
 """Every switch of HHL, with where its value comes from.
 
-Field defaults are the fact sheet's suggested defaults: the released code, which is the one configuration that is known to have run.
+Field defaults are the fact sheet's suggested defaults: the released code, which is the one configuration that
+is known to have run.
 """
 
 from __future__ import annotations
@@ -17,44 +18,59 @@ from common.records import LATER
 class NetConfig:
     """The re-ID network and the size of its images."""
 
-    backbone: str = "resnet50"   # Sec. 4.2
-    weights: str = "imagenet"   # imagenet (torchvision V1, as released), none, or a file
-    height: int = 256   # released code
-    width: int = 128   # released code
-    embed_dim: int = 1024   # FC-1024, Sec. 3.2
-    triplet_dim: int = 128   # FC-128, Sec. 3.2
-    dropout: float = 0.5   # Sec. 4.2
-    triplet_after_dropout: bool = False   # FC-128 reads FC-1024 after its dropout; the paper's text leaves it open, Fig. 1, blog and code: before
-    bn_splits: int = 1   # GPUs under DataParallel whose batch-norm statistics are imitated; the authors had 2 (issue 2 of the released code)
+    backbone: str = "resnet50"  # Sec. 4.2
+    weights: str = "imagenet"  # imagenet (torchvision V1, as released), none, or a file
+    height: int = 256  # released code
+    width: int = 128  # released code
+    embed_dim: int = 1024  # FC-1024, Sec. 3.2
+    triplet_dim: int = 128  # FC-128, Sec. 3.2
+    dropout: float = 0.5  # Sec. 4.2
+    # FC-128 reads FC-1024 after its dropout; the paper's text leaves it open, Fig. 1, blog and code: before
+    triplet_after_dropout: bool = False
+    # GPUs under DataParallel whose batch-norm statistics are imitated; the authors had 2 (issue 2 of the
+    # released code)
+    bn_splits: int = 1
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
     """How the re-ID network is trained."""
 
-    epochs: int = 60   # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
-    epochs_of_batch: int | None = None   # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
-    pretrain_epochs: int = 0   # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
-    drop_epoch: int = 40   # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
-    batch: int = 128   # labelled images in the cross-entropy batch, Sec. 4.2; the authors: it must be 128, with 16 mAP falls from 31 to 9.4
-    ids: int = 8   # identities in the source triplet batch, released code
-    images_per_id: int = 8   # released code
-    target_batch: int = 16   # target images, each with its camera styles: n_t of Sec. 4.2
-    batch_scale: float = 1.0   # scales batch, images_per_id and target_batch together: 0.5 in the demo
-    sampling: Literal["random", "cluster", "supervised"] = "random"   # of target images, Fig. 3 (see hhl/sampling.py); released: random
-    restarts: Literal["released", "own"] = "released"   # released: the triplet loaders start anew together, at an epoch and when the shorter ends
-    single_pass: bool = False   # one forward pass for the whole batch, as Sec. 4.2 may be read; released: one for each part
-    base_lr: float = 0.01   # the backbone, Sec. 4.2; Sec. 2.1 of the blog swaps the two rates, its Sec. 2.4.2 agrees with the paper
-    classifier_lr: float = 0.1   # the classification layer, Sec. 4.2
-    embed_lr: float | None = None   # FC-1024 and FC-128; none: frozen at random, as HHL.py does; paper 0.01, blog 0.1
-    baseline_embed_lr: float | None = 0.1   # the same layers in the rows without a triplet loss: baseline.py trains them
-    momentum: float = 0.9   # released code
-    weight_decay: float = 5e-4   # released code
-    nesterov: bool = True   # released code
-    crop: Literal["released", "keep_aspect"] = "released"   # 64-100 % of the area; released: at a random aspect; the paper's words: the image's own
-    shared_augmentation: bool = False   # one crop and flip for all views of a target image, brought to one size first; released: each its own
-    erasing: float = 0.0   # probability of random erasing; released code has it, switched off
-    colour_jitter: float = 0.0   # of source images: a control of ours, neither paper nor code has it
+    epochs: int = 60  # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
+    # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
+    epochs_of_batch: int | None = None
+    # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
+    pretrain_epochs: int = 0
+    drop_epoch: int = 40  # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
+    # labelled images in the cross-entropy batch, Sec. 4.2; the authors: it must be 128, with 16 mAP falls
+    # from 31 to 9.4
+    batch: int = 128
+    ids: int = 8  # identities in the source triplet batch, released code
+    images_per_id: int = 8  # released code
+    target_batch: int = 16  # target images, each with its camera styles: n_t of Sec. 4.2
+    batch_scale: float = 1.0  # scales batch, images_per_id and target_batch together: 0.5 in the demo
+    # of target images, Fig. 3 (see hhl/sampling.py); released: random
+    sampling: Literal["random", "cluster", "supervised"] = "random"
+    # released: the triplet loaders start anew together, at an epoch and when the shorter ends
+    restarts: Literal["released", "own"] = "released"
+    # one forward pass for the whole batch, as Sec. 4.2 may be read; released: one for each part
+    single_pass: bool = False
+    # the backbone, Sec. 4.2; Sec. 2.1 of the blog swaps the two rates, its Sec. 2.4.2 agrees with the paper
+    base_lr: float = 0.01
+    classifier_lr: float = 0.1  # the classification layer, Sec. 4.2
+    # FC-1024 and FC-128; none: frozen at random, as HHL.py does; paper 0.01, blog 0.1
+    embed_lr: float | None = None
+    # the same layers in the rows without a triplet loss: baseline.py trains them
+    baseline_embed_lr: float | None = 0.1
+    momentum: float = 0.9  # released code
+    weight_decay: float = 5e-4  # released code
+    nesterov: bool = True  # released code
+    # 64-100 % of the area; released: at a random aspect; the paper's words: the image's own
+    crop: Literal["released", "keep_aspect"] = "released"
+    # one crop and flip for all views of a target image, brought to one size first; released: each its own
+    shared_augmentation: bool = False
+    erasing: float = 0.0  # probability of random erasing; released code has it, switched off
+    colour_jitter: float = 0.0  # of source images: a control of ours, neither paper nor code has it
 
     def scaled(self, images: int) -> int:
         """A number of images of a batch at this recipe's scale."""
@@ -65,69 +81,88 @@ class RecipeConfig:
 class MethodConfig:
     """Which terms a row of Tables 2 and 3 has."""
 
-    labels: Literal["source", "target"] = "source"   # whose identities the losses see; target: the supervised row, Basel. (T)
-    classification: bool = True   # the cross-entropy; Sec. 4.4: without it results suffer (no number)
-    source_triplet: bool = True   # 64 labelled images in the triplet loss: L_T, L_D, L_CD
-    target_views: Literal["none", "real", "camera"] = "camera"   # target images in the triplet loss: none, alone (L_D), with fakes (L_C, L_CD)
-    target_anchors: Literal["all", "real", "none"] = "all"   # target views that are anchors: all (Eqs. 3-5, code), real (blog, L_C), none (text, L_D)
-    beta: float = 0.5   # weight of the triplet loss, Sec. 4.2
-    triplets: Literal["hard", "all", "all_nonzero"] = "hard"   # batch hard (Eq. 2), batch all, or batch all over the active triplets (Hermans et al.)
-    margin: float | Literal["soft"] = 0.3   # released code; soft: softplus in place of the hinge, what the blog's appendix recommends
-    hinge: bool = True   # [.]_+ around a term; Eq. 2 prints none, blog and code have it
-    reduction: Literal["mean", "sum"] = "mean"   # over the terms; Eq. 2 and blog print a sum, the code means
-    self_positive: bool = True   # released code: the anchor counts among its positives
-    pseudo: Literal["random10k", "unique"] = "random10k"   # identity of a target tuple; released: one of 10,000 at random, may collide
-    include_own_style: bool = True   # the fake in the image's own camera is a view too, Sec. 3.3
+    # whose identities the losses see; target: the supervised row, Basel. (T)
+    labels: Literal["source", "target"] = "source"
+    classification: bool = True  # the cross-entropy; Sec. 4.4: without it results suffer (no number)
+    source_triplet: bool = True  # 64 labelled images in the triplet loss: L_T, L_D, L_CD
+    # target images in the triplet loss: none, alone (L_D), with fakes (L_C, L_CD)
+    target_views: Literal["none", "real", "camera"] = "camera"
+    # target views that are anchors: all (Eqs. 3-5, code), real (blog, L_C), none (text, L_D)
+    target_anchors: Literal["all", "real", "none"] = "all"
+    beta: float = 0.5  # weight of the triplet loss, Sec. 4.2
+    # batch hard (Eq. 2), batch all, or batch all over the active triplets (Hermans et al.)
+    triplets: Literal["hard", "all", "all_nonzero"] = "hard"
+    # released code; soft: softplus in place of the hinge, what the blog's appendix recommends
+    margin: float | Literal["soft"] = 0.3
+    hinge: bool = True  # [.]_+ around a term; Eq. 2 prints none, blog and code have it
+    reduction: Literal["mean", "sum"] = "mean"  # over the terms; Eq. 2 and blog print a sum, the code means
+    self_positive: bool = True  # released code: the anchor counts among its positives
+    # identity of a target tuple; released: one of 10,000 at random, may collide
+    pseudo: Literal["random10k", "unique"] = "random10k"
+    include_own_style: bool = True  # the fake in the image's own camera is a view too, Sec. 3.3
 
 
 @dataclass(frozen=True)
 class TestConfig:
     """How the target's test images are ranked; both AP rules are always recorded."""
 
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"   # of the test images' resize; released: bicubic, though it trains on bilinear
-    normalise: bool = True   # L2-normalised pool5; paper and blog say Euclidean on pool5, the code normalises first
+    # of the test images' resize; released: bicubic, though it trains on bilinear
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    # L2-normalised pool5; paper and blog say Euclidean on pool5, the code normalises first
+    normalise: bool = True
 
 
 @dataclass(frozen=True)
 class StarGANConfig:
     """The camera-style model: `stargan4reid` of the released code."""
 
-    height: int = 256   # released code; paper and blog: 128
-    width: int = 128   # released code; paper and blog: 64
-    channels: int = 64   # of the generator's first layer
-    blocks: int = 6   # residual blocks
+    height: int = 256  # released code; paper and blog: 128
+    width: int = 128  # released code; paper and blog: 64
+    channels: int = 64  # of the generator's first layer
+    blocks: int = 6  # residual blocks
     downsamplings: int = 2
-    residual: bool = False   # output = input + change: the demo's deviation, see README
-    d_channels: int = 64   # of the discriminator's first layer
+    residual: bool = False  # output = input + change: the demo's deviation, see README
+    d_channels: int = 64  # of the discriminator's first layer
     d_layers: int = 6
-    iterations: int = 220_000   # steps of D; released code
-    epochs: int | None = field(default=None, metadata=LATER)   # in place of iterations; Sec. 4.2: 200, 161,600 steps (Market) or 206,400 (Duke)
-    batch: int = 16   # released code
-    lr: float = 1e-4   # of G and D, Sec. 4.2
-    beta1: float = 0.5   # of Adam
-    n_critic: int = 5   # steps of D for one of G
+    iterations: int = 220_000  # steps of D; released code
+    # in place of iterations; Sec. 4.2: 200, 161,600 steps (Market) or 206,400 (Duke)
+    epochs: int | None = field(default=None, metadata=LATER)
+    batch: int = 16  # released code
+    lr: float = 1e-4  # of G and D, Sec. 4.2
+    beta1: float = 0.5  # of Adam
+    n_critic: int = 5  # steps of D for one of G
     lambda_cls: float = 1.0
     lambda_rec: float = 10.0
     lambda_gp: float = 10.0
-    lambda_idt: float = 0.0   # of |x - G(x, own camera)|, the demo's deviation; paper and code have none
-    lr_decay: Literal["quirk", "true_linear"] = "quirk"   # quirk: as released, ends at 99.9 % of lr; true_linear: 0
-    uniform_gamma: bool = False   # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
+    lambda_idt: float = 0.0  # of |x - G(x, own camera)|, the demo's deviation; paper and code have none
+    # quirk: as released, ends at 99.9 % of lr; true_linear: 0
+    lr_decay: Literal["quirk", "true_linear"] = "quirk"
+    uniform_gamma: bool = False  # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
 
     def on(self, images: int) -> StarGANConfig:
         """With `iterations` said: an epoch is as many steps as the images fill batches."""
-        return self if self.epochs is None else replace(self, iterations=self.epochs * max(1, images // self.batch), epochs=None)
+        return (
+            self
+            if self.epochs is None
+            else replace(self, iterations=self.epochs * max(1, images // self.batch), epochs=None)
+        )
 
 
 @dataclass(frozen=True)
 class StyleConfig:
     """Where the target's camera styles come from and how they are stored."""
 
-    kind: Literal["stargan", "stats", "oracle", "self"] = "stargan"   # the others are controls of ours (see hhl/styles.py)
-    folder: str = ""   # a camera-style folder made elsewhere (by the authors' code, say), used in place of `kind`
-    quality: int = 75   # JPEG quality of the fakes, Pillow's default, as released
-    truncate: bool = True   # 0..255 by truncation (torchvision 0.2.1, as released), not rounding
-    resize_real_first: bool = False   # real target images go through the fakes' size too, so that sharpness does not tell them apart; released: no
-    measure: bool = False   # make the styles even for a row that does not train on them, to measure Table 1's distances
+    # the others are controls of ours (see hhl/styles.py)
+    kind: Literal["stargan", "stats", "oracle", "self"] = "stargan"
+    # a camera-style folder made elsewhere (by the authors' code, say), used in place of `kind`
+    folder: str = ""
+    quality: int = 75  # JPEG quality of the fakes, Pillow's default, as released
+    truncate: bool = True  # 0..255 by truncation (torchvision 0.2.1, as released), not rounding
+    # real target images go through the fakes' size too, so that sharpness does not tell them apart; released:
+    # no
+    resize_real_first: bool = False
+    # make the styles even for a row that does not train on them, to measure Table 1's distances
+    measure: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,21 +178,63 @@ class HHLConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self.net, "net", ("height", "width", "embed_dim", "triplet_dim", "bn_splits"))
-        _check_positive(self.recipe, "recipe", ("epochs", "drop_epoch", "batch", "ids", "images_per_id", "target_batch", "batch_scale", "base_lr",
-                                                "classifier_lr"))
-        _check_positive(self.stargan, "stargan", ("height", "width", "channels", "blocks", "downsamplings", "d_channels", "d_layers", "iterations",
-                                                  "batch", "lr", "n_critic"))
+        _check_positive(
+            self.recipe,
+            "recipe",
+            (
+                "epochs",
+                "drop_epoch",
+                "batch",
+                "ids",
+                "images_per_id",
+                "target_batch",
+                "batch_scale",
+                "base_lr",
+                "classifier_lr",
+            ),
+        )
+        _check_positive(
+            self.stargan,
+            "stargan",
+            (
+                "height",
+                "width",
+                "channels",
+                "blocks",
+                "downsamplings",
+                "d_channels",
+                "d_layers",
+                "iterations",
+                "batch",
+                "lr",
+                "n_critic",
+            ),
+        )
         if self.net.backbone not in BACKBONES:
             raise InputError(f"--net.backbone {self.net.backbone}: expected one of {', '.join(BACKBONES)}")
         if not 0 <= self.recipe.momentum < 1 or (self.recipe.nesterov and self.recipe.momentum == 0):
-            raise InputError(f"--recipe.momentum {self.recipe.momentum}: expected 0 to less than 1, and more than 0 with --recipe.nesterov")
-        if self.recipe.pretrain_epochs < 0 or (self.recipe.epochs_of_batch is not None and self.recipe.epochs_of_batch < 1):
-            raise InputError(f"--recipe.pretrain-epochs {self.recipe.pretrain_epochs}, --recipe.epochs-of-batch {self.recipe.epochs_of_batch}: "
-                             "expected 0 or more, and at least 1 or none")
+            raise InputError(
+                f"--recipe.momentum {self.recipe.momentum}: expected 0 to less than 1, and more than 0 with --recipe.nesterov"
+            )
+        if self.recipe.pretrain_epochs < 0 or (
+            self.recipe.epochs_of_batch is not None and self.recipe.epochs_of_batch < 1
+        ):
+            raise InputError(
+                f"--recipe.pretrain-epochs {self.recipe.pretrain_epochs}, --recipe.epochs-of-batch {self.recipe.epochs_of_batch}: "
+                "expected 0 or more, and at least 1 or none"
+            )
         if self.method.beta < 0 or not 0 <= self.net.dropout < 1 or not 1 <= self.style.quality <= 100:
-            raise InputError("expected --method.beta >= 0, --net.dropout in 0..1 and --style.quality in 1..100")
-        if self.recipe.weight_decay < 0 or not 0 <= self.recipe.erasing <= 1 or (self.stargan.epochs is not None and self.stargan.epochs < 1):
-            raise InputError("expected --recipe.weight-decay >= 0, --recipe.erasing in 0..1 and --stargan.epochs at least 1 or none")
+            raise InputError(
+                "expected --method.beta >= 0, --net.dropout in 0..1 and --style.quality in 1..100"
+            )
+        if (
+            self.recipe.weight_decay < 0
+            or not 0 <= self.recipe.erasing <= 1
+            or (self.stargan.epochs is not None and self.stargan.epochs < 1)
+        ):
+            raise InputError(
+                "expected --recipe.weight-decay >= 0, --recipe.erasing in 0..1 and --stargan.epochs at least 1 or none"
+            )
         _check_terms(self)
 
 
@@ -165,18 +242,38 @@ def _check_terms(config: HHLConfig) -> None:
     method, recipe = config.method, config.recipe
     in_triplet = method.source_triplet or method.target_views != "none"
     if not method.classification and not in_triplet:
-        raise InputError("--method.no-classification: nothing is left to train with; keep a triplet term (--method.source-triplet, say)")
-    enough = 2 if method.pseudo == "unique" else 3   # two random pseudo-identities may be the same one
+        raise InputError(
+            "--method.no-classification: nothing is left to train with; keep a triplet term (--method.source-triplet, say)"
+        )
+    enough = 2 if method.pseudo == "unique" else 3  # two random pseudo-identities may be the same one
     if in_triplet and not method.source_triplet and recipe.scaled(recipe.target_batch) < enough:
-        raise InputError(f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: so few target images a step may leave no negative "
-                         f"without source triplets; give at least {enough}")
+        raise InputError(
+            f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: so few target images a step may leave no negative "
+            f"without source triplets; give at least {enough}"
+        )
     if in_triplet and method.target_views == "none" and recipe.ids < 2:
-        raise InputError("--recipe.ids 1: one identity a step has no negative without target images; give at least 2")
-    if in_triplet and method.target_views != "camera" and method.triplets != "hard" and recipe.scaled(recipe.images_per_id) < 2:
-        raise InputError(f"--recipe.images-per-id {recipe.images_per_id} x {recipe.batch_scale}: one image of a person has no positive; "
-                         "give at least 2")
-    if method.triplets != "hard" and (method.target_anchors, method.hinge, method.reduction, method.self_positive) != ("all", True, "mean", True):
-        raise InputError("--method.target-anchors, hinge, reduction, self-positive: only batch-hard triplets (--method.triplets hard) have them")
+        raise InputError(
+            "--recipe.ids 1: one identity a step has no negative without target images; give at least 2"
+        )
+    if (
+        in_triplet
+        and method.target_views != "camera"
+        and method.triplets != "hard"
+        and recipe.scaled(recipe.images_per_id) < 2
+    ):
+        raise InputError(
+            f"--recipe.images-per-id {recipe.images_per_id} x {recipe.batch_scale}: one image of a person has no positive; "
+            "give at least 2"
+        )
+    if method.triplets != "hard" and (
+        method.target_anchors,
+        method.hinge,
+        method.reduction,
+        method.self_positive,
+    ) != ("all", True, "mean", True):
+        raise InputError(
+            "--method.target-anchors, hinge, reduction, self-positive: only batch-hard triplets (--method.triplets hard) have them"
+        )
     if method.margin == "soft" and not method.hinge:
         raise InputError("--method.no-hinge: a soft margin has no hinge")
     if method.target_anchors == "none" and not method.source_triplet:
@@ -191,33 +288,91 @@ def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
 
 _RELEASED = HHLConfig()
 _PAPER_STARGAN = replace(_RELEASED.stargan, height=128, width=64, epochs=200, lr_decay="true_linear")
-_WORDS = {"method": replace(_RELEASED.method, pseudo="unique"), "test": replace(_RELEASED.test, normalise=False)}   # what paper and blog say
-_FROM_SCRATCH = {"base_lr": 0.1, "embed_lr": 0.1, "baseline_embed_lr": 0.1}   # every layer starts at random, so all learn at a new layer's rate
+# what paper and blog say
+_WORDS = {
+    "method": replace(_RELEASED.method, pseudo="unique"),
+    "test": replace(_RELEASED.test, normalise=False),
+}
+# every layer starts at random, so all learn at a new layer's rate
+_FROM_SCRATCH = {"base_lr": 0.1, "embed_lr": 0.1, "baseline_embed_lr": 0.1}
 
 PRESETS: dict[str, HHLConfig] = {
-    # the paper's reading (FC-1024 and FC-128 learn like the backbone), small enough for 2 CPU cores; deviations: a thin ResNet
-    # pretrained on the source instead of ImageNet, a residual StarGAN, batches halved, a shorter schedule, learning rate of the backbone x 10
+    # the paper's reading (FC-1024 and FC-128 learn like the backbone), small enough for 2 CPU cores;
+    # deviations: a thin ResNet
+    # pretrained on the source instead of ImageNet, a residual StarGAN, batches halved, a shorter schedule,
+    # learning rate of the backbone x 10
     "demo": HHLConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        recipe=RecipeConfig(epochs=5, pretrain_epochs=5, drop_epoch=4, batch_scale=0.5, base_lr=0.1, embed_lr=0.1, baseline_embed_lr=0.1),
-        stargan=StarGANConfig(height=64, width=32, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=16, d_layers=4,
-                              iterations=1100, lr=2e-4, n_critic=3, lr_decay="true_linear", lambda_idt=10.0),
+        recipe=RecipeConfig(
+            epochs=5,
+            pretrain_epochs=5,
+            drop_epoch=4,
+            batch_scale=0.5,
+            base_lr=0.1,
+            embed_lr=0.1,
+            baseline_embed_lr=0.1,
+        ),
+        stargan=StarGANConfig(
+            height=64,
+            width=32,
+            channels=16,
+            blocks=3,
+            downsamplings=1,
+            residual=True,
+            d_channels=16,
+            d_layers=4,
+            iterations=1100,
+            lr=2e-4,
+            n_critic=3,
+            lr_decay="true_linear",
+            lambda_idt=10.0,
+        ),
     ),
     "released": _RELEASED,
-    # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; crops keep the aspect ratio; no pseudo-identity twice; pool5 as it is;
+    # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; crops keep the aspect ratio; no pseudo-identity
+    # twice; pool5 as it is;
     # StarGAN at 128x64 for 200 epochs with a real linear decay
-    "paper": replace(_RELEASED, recipe=replace(_RELEASED.recipe, embed_lr=0.01, baseline_embed_lr=0.01, crop="keep_aspect"), stargan=_PAPER_STARGAN,
-                     **_WORDS),
+    "paper": replace(
+        _RELEASED,
+        recipe=replace(_RELEASED.recipe, embed_lr=0.01, baseline_embed_lr=0.01, crop="keep_aspect"),
+        stargan=_PAPER_STARGAN,
+        **_WORDS,
+    ),
     # section 2.4.2 of the blog: new layers at 0.1
-    "blog": replace(_RELEASED, recipe=replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1), stargan=_PAPER_STARGAN, **_WORDS),
-    # real photographs without ImageNet weights: 30 epochs on the source in their place, then the paper's network and schedule; for a GPU
+    "blog": replace(
+        _RELEASED,
+        recipe=replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1),
+        stargan=_PAPER_STARGAN,
+        **_WORDS,
+    ),
+    # real photographs without ImageNet weights: 30 epochs on the source in their place, then the paper's
+    # network and schedule; for a GPU
     "scratch": replace(
-        _RELEASED, net=NetConfig(weights="none"), recipe=RecipeConfig(pretrain_epochs=30, **_FROM_SCRATCH), stargan=_PAPER_STARGAN),
-    # the same for 2 CPU cores: ResNet-18 at 128x64, the demo's short schedule about twice, its StarGAN at twice the size
+        _RELEASED,
+        net=NetConfig(weights="none"),
+        recipe=RecipeConfig(pretrain_epochs=30, **_FROM_SCRATCH),
+        stargan=_PAPER_STARGAN,
+    ),
+    # the same for 2 CPU cores: ResNet-18 at 128x64, the demo's short schedule about twice, its StarGAN at
+    # twice the size
     "scratch_cpu": HHLConfig(
         net=NetConfig(backbone="resnet18", weights="none", height=128, width=64),
         recipe=RecipeConfig(epochs=8, pretrain_epochs=15, drop_epoch=6, batch_scale=0.5, **_FROM_SCRATCH),
-        stargan=StarGANConfig(height=128, width=64, channels=16, blocks=3, downsamplings=1, residual=True, d_channels=16, d_layers=5,
-                              iterations=1100, batch=8, lr=2e-4, n_critic=3, lr_decay="true_linear", lambda_idt=10.0),
+        stargan=StarGANConfig(
+            height=128,
+            width=64,
+            channels=16,
+            blocks=3,
+            downsamplings=1,
+            residual=True,
+            d_channels=16,
+            d_layers=5,
+            iterations=1100,
+            batch=8,
+            lr=2e-4,
+            n_critic=3,
+            lr_decay="true_linear",
+            lambda_idt=10.0,
+        ),
     ),
 }

@@ -35,22 +35,49 @@ TRIPLETS = {
 def tables() -> list[Experiment]:
     """Tables 1 to 3."""
     rows = [Experiment(f"hhl/table2/{row}", title, overrides) for row, (title, overrides) in ROWS.items()]
-    rows += [Experiment(f"hhl/table3/{row}", f"{title} (CUHK03 source)", alias_of=f"hhl/table2/{row}") for row, (title, _) in ROWS.items()]
-    return [*rows, Experiment("hhl/table1/distances", "direct transfer, and how far crop, flip and camera style move pool5",
-                              {**_NO_TRIPLET, "style.measure": True})]
+    rows += [
+        Experiment(f"hhl/table3/{row}", f"{title} (CUHK03 source)", alias_of=f"hhl/table2/{row}")
+        for row, (title, _) in ROWS.items()
+    ]
+    return [
+        *rows,
+        Experiment(
+            "hhl/table1/distances",
+            "direct transfer, and how far crop, flip and camera style move pool5",
+            {**_NO_TRIPLET, "style.measure": True},
+        ),
+    ]
 
 
 def figures() -> list[Experiment]:
     """Figs. 3 (sampling), 5 (beta) and 6 (n_t). The ends of the curves are rows of Table 2."""
     points = [Experiment("hhl/fig3/random", "target images at random", alias_of="hhl/table2/L_CD")]
-    points += [Experiment(f"hhl/fig3/{kind}", f"target images {how}", {"recipe.sampling": kind})
-               for kind, how in (("cluster", "one of each k-means cluster"), ("supervised", "of different people, by their labels"))]
-    same_beta = {0.0: "hhl/table2/baseline_source", 0.5: "hhl/table2/L_CD"}   # at 0 the paper gives its baseline; see control/beta=0
-    points += [Experiment(f"hhl/fig5/beta={beta:g}", f"beta = {beta:g}", *_run_or_alias({"method.beta": beta}, same_beta.get(beta)))
-               for beta in BETAS]
+    points += [
+        Experiment(f"hhl/fig3/{kind}", f"target images {how}", {"recipe.sampling": kind})
+        for kind, how in (
+            ("cluster", "one of each k-means cluster"),
+            ("supervised", "of different people, by their labels"),
+        )
+    ]
+    # at 0 the paper gives its baseline; see control/beta=0
+    same_beta = {0.0: "hhl/table2/baseline_source", 0.5: "hhl/table2/L_CD"}
+    points += [
+        Experiment(
+            f"hhl/fig5/beta={beta:g}",
+            f"beta = {beta:g}",
+            *_run_or_alias({"method.beta": beta}, same_beta.get(beta)),
+        )
+        for beta in BETAS
+    ]
     same_n = {0: "hhl/table2/L_T", 16: "hhl/table2/L_CD"}
-    points += [Experiment(f"hhl/fig6/n_t={n}", f"{n} target images a batch", *_run_or_alias({"recipe.target_batch": n}, same_n.get(n)))
-               for n in TARGET_BATCHES]
+    points += [
+        Experiment(
+            f"hhl/fig6/n_t={n}",
+            f"{n} target images a batch",
+            *_run_or_alias({"recipe.target_batch": n}, same_n.get(n)),
+        )
+        for n in TARGET_BATCHES
+    ]
     return points
 
 
@@ -59,39 +86,93 @@ def _run_or_alias(overrides: dict, alias_of: str | None) -> tuple[dict, str | No
 
 
 def triplet_comparison() -> list[Experiment]:
-    """The blog's appendix: batch hard, batch all and soft margin on source triplets, beside the cross-entropy (L_T) and alone."""
+    """The blog's appendix: batch hard, batch all and soft margin on source triplets, beside the cross-entropy
+    (L_T) and alone.
+    """
     source_only = {"method.target_views": "none"}
     rows = []
     for name, (title, overrides) in TRIPLETS.items():
         beside = _run_or_alias({**source_only, **overrides}, "hhl/table2/L_T" if name == "hard" else None)
         rows.append(Experiment(f"hhl/triplet/{name}", f"cross-entropy and {title}", *beside))
-        rows.append(Experiment(f"hhl/triplet/{name},alone", f"{title}, no cross-entropy",
-                               {**source_only, **overrides, "method.classification": False, "method.beta": 1.0}))
+        rows.append(
+            Experiment(
+                f"hhl/triplet/{name},alone",
+                f"{title}, no cross-entropy",
+                {**source_only, **overrides, "method.classification": False, "method.beta": 1.0},
+            )
+        )
     return rows
 
 
 def controls() -> list[Experiment]:
-    """What neither paper nor code has run: where the styles come from, what else could explain a gain, and the blog's open questions."""
+    """What neither paper nor code has run: where the styles come from, what else could explain a gain, and
+    the blog's open questions.
+    """
     rows = [Experiment("hhl/style/stargan", "styles by StarGAN", alias_of="hhl/table2/L_CD")]
-    rows += [Experiment(f"hhl/style/{kind}", f"styles: {what}", {"style.kind": kind})
-             for kind, what in (("stats", "colour statistics"), ("oracle", "the true ones"), ("self", "none, the image itself"))]
     rows += [
-        Experiment("hhl/control/colour_jitter", "direct transfer with colour jitter on the source", {**_NO_TRIPLET, "recipe.colour_jitter": 0.3}),
-        Experiment("hhl/control/colour_jitter,L_CD", "HHL with colour jitter on the source", {"recipe.colour_jitter": 0.3}),
-        Experiment("hhl/control/beta=0", "HHL's passes with beta = 0: the target moves batch norm alone", {"method.beta": 0.0}),
-        Experiment("hhl/control/no_classification", "L_CD without cross-entropy", {"method.classification": False}),
-        Experiment("hhl/control/embedding=frozen", "HHL, FC-1024 and FC-128 frozen at random, as released", {"recipe.embed_lr": None}),
-        Experiment("hhl/control/embedding=frozen,baseline_source", "direct transfer, FC-1024 frozen at random",
-                   {**_NO_TRIPLET, "recipe.baseline_embed_lr": None}),
+        Experiment(f"hhl/style/{kind}", f"styles: {what}", {"style.kind": kind})
+        for kind, what in (
+            ("stats", "colour statistics"),
+            ("oracle", "the true ones"),
+            ("self", "none, the image itself"),
+        )
+    ]
+    rows += [
+        Experiment(
+            "hhl/control/colour_jitter",
+            "direct transfer with colour jitter on the source",
+            {**_NO_TRIPLET, "recipe.colour_jitter": 0.3},
+        ),
+        Experiment(
+            "hhl/control/colour_jitter,L_CD",
+            "HHL with colour jitter on the source",
+            {"recipe.colour_jitter": 0.3},
+        ),
+        Experiment(
+            "hhl/control/beta=0",
+            "HHL's passes with beta = 0: the target moves batch norm alone",
+            {"method.beta": 0.0},
+        ),
+        Experiment(
+            "hhl/control/no_classification", "L_CD without cross-entropy", {"method.classification": False}
+        ),
+        Experiment(
+            "hhl/control/embedding=frozen",
+            "HHL, FC-1024 and FC-128 frozen at random, as released",
+            {"recipe.embed_lr": None},
+        ),
+        Experiment(
+            "hhl/control/embedding=frozen,baseline_source",
+            "direct transfer, FC-1024 frozen at random",
+            {**_NO_TRIPLET, "recipe.baseline_embed_lr": None},
+        ),
         Experiment("hhl/control/single_pass", "HHL, one forward pass a step", {"recipe.single_pass": True}),
-        Experiment("hhl/control/resize_real_first", "HHL, real target images as blurred as their fakes", {"style.resize_real_first": True}),
-        Experiment("hhl/control/ce_batch=128", "HHL, 128 images in the cross-entropy batch", alias_of="hhl/table2/L_CD"),
+        Experiment(
+            "hhl/control/resize_real_first",
+            "HHL, real target images as blurred as their fakes",
+            {"style.resize_real_first": True},
+        ),
+        Experiment(
+            "hhl/control/ce_batch=128",
+            "HHL, 128 images in the cross-entropy batch",
+            alias_of="hhl/table2/L_CD",
+        ),
     ]
     for batch in (16, 32, 64):
-        rows.append(Experiment(f"hhl/control/ce_batch={batch}", f"HHL, {batch} images in the cross-entropy batch, and so more steps an epoch",
-                               {"recipe.batch": batch}))
-        rows.append(Experiment(f"hhl/control/ce_batch={batch},same_steps", f"HHL, {batch} images in the cross-entropy batch, steps as with 128",
-                               {"recipe.batch": batch, "recipe.epochs_of_batch": 128}))
+        rows.append(
+            Experiment(
+                f"hhl/control/ce_batch={batch}",
+                f"HHL, {batch} images in the cross-entropy batch, and so more steps an epoch",
+                {"recipe.batch": batch},
+            )
+        )
+        rows.append(
+            Experiment(
+                f"hhl/control/ce_batch={batch},same_steps",
+                f"HHL, {batch} images in the cross-entropy batch, steps as with 128",
+                {"recipe.batch": batch, "recipe.epochs_of_batch": 128},
+            )
+        )
     return rows
 
 

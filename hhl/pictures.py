@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")   # before pyplot: no display is needed
+matplotlib.use("Agg")  # before pyplot: no display is needed
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
@@ -22,33 +22,56 @@ from common.evaluation.ranked_lists import ranked_lists
 from common.runs import Run
 from hhl.data import fake_path
 
-CURVES = {"re-ID losses": ("cross_entropy", "triplet"), "re-ID training": ("accuracy", "triplet_precision", "triplet_active"),
-          "StarGAN D": ("d_real", "d_fake", "d_cls", "d_gp"), "StarGAN G": ("g_fake", "g_cls", "g_rec")}
+CURVES = {
+    "re-ID losses": ("cross_entropy", "triplet"),
+    "re-ID training": ("accuracy", "triplet_precision", "triplet_active"),
+    "StarGAN D": ("d_real", "d_fake", "d_cls", "d_gp"),
+    "StarGAN G": ("g_fake", "g_cls", "g_rec"),
+}
 
 
 def draw(run: Run, target: ReIDDataset, style_folder: Path | None) -> None:
-    """Writes `curves.png`, `ranked_lists.png`, `feature_spaces.png` and, for rows with camera styles, `camera_styles.png`."""
+    """Writes `curves.png`, `ranked_lists.png`, `feature_spaces.png` and, for rows with camera styles,
+    `camera_styles.png`.
+    """
     draw_curves(stage_curves(run, ("reid", "stargan")), CURVES, run.picture("curves.png"))
     feature_spaces(run)
-    query, gallery = (load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery"))
-    ranked_lists(query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png"))
+    query, gallery = (
+        load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery")
+    )
+    ranked_lists(
+        query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png")
+    )
     if style_folder is not None:
         camera_styles(target, style_folder, run.picture("camera_styles.png"))
 
 
 def feature_spaces(run: Run) -> None:
-    """Training images of both domains on the plane of their first two principal components: coloured by domain, and the target's by camera."""
+    """Training images of both domains on the plane of their first two principal components: coloured by
+    domain, and the target's by camera.
+    """
     folder = run.stages["analysis"].folder
     measures = run.stages["analysis"].json("measures.json")
     with np.load(folder / "feature_spaces.npz") as saved:
         plane, is_target, camera = saved["plane"], saved["is_target"], saved["camera"]
-    figure, (domains, cameras) = plt.subplots(1, 2, figsize=(8, 3.6), sharex=True, sharey=True, constrained_layout=True)
+    figure, (domains, cameras) = plt.subplots(
+        1, 2, figsize=(8, 3.6), sharex=True, sharey=True, constrained_layout=True
+    )
     for name, rows, colour in ((run.source, ~is_target, "#c2571a"), (run.target, is_target, "#2a6fb0")):
         domains.scatter(*plane[rows].T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
     for number in np.unique(camera[is_target]):
-        cameras.scatter(*plane[is_target & (camera == number)].T, s=6, alpha=0.7, label=f"camera {number + 1}", linewidths=0)
-    domains.set(title=f"mixing {measures['domain_mixing']:.2f}, told apart {100 * measures['domain_accuracy']:.0f} %",
-                xlabel="first component", ylabel="second component")
+        cameras.scatter(
+            *plane[is_target & (camera == number)].T,
+            s=6,
+            alpha=0.7,
+            label=f"camera {number + 1}",
+            linewidths=0,
+        )
+    domains.set(
+        title=f"mixing {measures['domain_mixing']:.2f}, told apart {100 * measures['domain_accuracy']:.0f} %",
+        xlabel="first component",
+        ylabel="second component",
+    )
     cameras.set(title=f"{run.target} by camera", xlabel="first component")
     for axis in (domains, cameras):
         axis.legend(fontsize=7, markerscale=2)
@@ -57,7 +80,9 @@ def feature_spaces(run: Run) -> None:
 
 
 def camera_styles(target: ReIDDataset, folder: Path, path: Path, people: int = 4) -> None:
-    """Target images (rows) in the style of every camera (columns); on a synthetic target each row is followed by the oracle's."""
+    """Target images (rows) in the style of every camera (columns); on a synthetic target each row is followed
+    by the oracle's.
+    """
     rows, names = [], []
     for sample in spread_over_cameras(target.train, people):
         fakes = [read_image(fake_path(folder, sample.path.stem, k + 1)) for k in range(target.num_cameras)]
@@ -67,7 +92,12 @@ def camera_styles(target: ReIDDataset, folder: Path, path: Path, people: int = 4
             truth = [Image.fromarray(oracle(sample, k)) for k in range(target.num_cameras)]
             rows.append([read_image(sample.path), *truth])
             names.append("oracle")
-    image_grid(rows, path, column_titles=["image", *(f"style {k + 1}" for k in range(target.num_cameras))], row_titles=names)
+    image_grid(
+        rows,
+        path,
+        column_titles=["image", *(f"style {k + 1}" for k in range(target.num_cameras))],
+        row_titles=names,
+    )
 
 
 def spread_over_cameras(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -79,5 +109,3 @@ def spread_over_cameras(samples: Sequence[Sample], count: int) -> list[Sample]:
         taken = {s.pid for s in chosen}
         chosen += [s for s in samples if s.camid == wanted and s.pid not in taken][:1]
     return chosen
-
-

@@ -1,9 +1,11 @@
 """The target's training images in every camera's style, from the source that `style.kind` names.
 
-    stargan   the paper's: one StarGAN trained on the target's cameras
-    stats     every colour channel brought to the mean and the deviation of the camera asked for: what colour statistics alone can do
-    oracle    the true style, drawn again by the program that drew the image (synthetic targets only): the best a generator could do
-    self      the image itself in place of each fake: what more crops of one image can do
+stargan   the paper's: one StarGAN trained on the target's cameras
+stats     every colour channel brought to the mean and the deviation of the camera asked for: what colour
+statistics alone can do
+oracle    the true style, drawn again by the program that drew the image (synthetic targets only): the
+best a generator could do
+self      the image itself in place of each fake: what more crops of one image can do
 """
 
 from __future__ import annotations
@@ -29,47 +31,89 @@ from hhl.stargan.oracle import oracle_errors
 from hhl.stargan.train import load_generator, train_stargan
 from hhl.stargan.translate import FOLDER, manifest, save_fake, translate
 
-Render = Callable[[Sample, int], np.ndarray]   # a sample and a camera to uint8 (H, W, 3)
+Render = Callable[[Sample, int], np.ndarray]  # a sample and a camera to uint8 (H, W, 3)
 
 
-def camera_styles(config: HHLConfig, target: ReIDDataset, run: Run, device: torch.device, options: Options) -> tuple[Path | None, str, dict]:
-    """The camera-style folder that the row needs, what identifies it, and what was measured on it (synthetic targets: against the oracle)."""
+def camera_styles(
+    config: HHLConfig, target: ReIDDataset, run: Run, device: torch.device, options: Options
+) -> tuple[Path | None, str, dict]:
+    """The camera-style folder that the row needs, what identifies it, and what was measured on it (synthetic
+    targets: against the oracle).
+    """
     if config.method.target_views != "camera" and not config.style.measure:
         return None, "", {}
     if config.style.folder:
         folder = Path(config.style.folder)
-        return folder, digest([(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]), {}
+        return (
+            folder,
+            digest([(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]),
+            {},
+        )
     how = {"quality": config.style.quality, "truncate": config.style.truncate}
     if config.style.kind == "stargan":
         stargan = config.stargan.on(len(target.train))
-        gan = run.stage("stargan", {"config": stargan, "target": target.manifest, "seed": run.seed},
-                        lambda work: train_stargan(stargan, target, run.seed, device, work, workers=options.workers,
-                                                   deterministic=options.deterministic))
-        fakes = run.stage("camstyle", {"stargan": gan.hash, **how}, lambda work: translated(config, target, gan, work, device, options.workers))
+        gan = run.stage(
+            "stargan",
+            {"config": stargan, "target": target.manifest, "seed": run.seed},
+            lambda work: train_stargan(
+                stargan,
+                target,
+                run.seed,
+                device,
+                work,
+                workers=options.workers,
+                deterministic=options.deterministic,
+            ),
+        )
+        fakes = run.stage(
+            "camstyle",
+            {"stargan": gan.hash, **how},
+            lambda work: translated(config, target, gan, work, device, options.workers),
+        )
     else:
         if config.style.kind == "oracle" and target.name not in DOMAINS:
-            raise InputError(f"--style.kind oracle: the true styles are known for {', '.join(DOMAINS)} only, not for {target.name}")
+            raise InputError(
+                f"--style.kind oracle: the true styles are known for {', '.join(DOMAINS)} only, not for {target.name}"
+            )
         size = (config.stargan.height, config.stargan.width)
-        fakes = run.stage("camstyle", {"kind": config.style.kind, "size": size, "target": target.manifest, **how},
-                          lambda work: rendered(config, target, work))
+        fakes = run.stage(
+            "camstyle",
+            {"kind": config.style.kind, "size": size, "target": target.manifest, **how},
+            lambda work: rendered(config, target, work),
+        )
     return fakes.folder / FOLDER, fakes.hash, fakes.json("oracle.json")
 
 
-def translated(config: HHLConfig, target: ReIDDataset, gan, work: Workspace, device: torch.device, workers: int) -> None:
+def translated(
+    config: HHLConfig, target: ReIDDataset, gan, work: Workspace, device: torch.device, workers: int
+) -> None:
     """StarGAN's fakes, and their errors against the oracle."""
     generator = load_generator(config.stargan, target.num_cameras, gan.folder / "generator.pt", device)
-    translate(generator, target, config.stargan, config.style, work, device, checkpoint_hash=gan.hash, workers=workers)
+    translate(
+        generator,
+        target,
+        config.stargan,
+        config.style,
+        work,
+        device,
+        checkpoint_hash=gan.hash,
+        workers=workers,
+    )
     work.write_json("oracle.json", oracle_errors(target, work.folder / FOLDER))
 
 
 def rendered(config: HHLConfig, target: ReIDDataset, work: Workspace) -> None:
     """The fakes of a control, at the size and in the format of StarGAN's."""
     size = (config.stargan.width, config.stargan.height)
-    render = {"stats": colour_statistics, "oracle": lambda _: oracle, "self": lambda _: itself}[config.style.kind](target.train)
+    render = {"stats": colour_statistics, "oracle": lambda _: oracle, "self": lambda _: itself}[
+        config.style.kind
+    ](target.train)
     for sample in target.train:
         for camera in range(target.num_cameras):
             image = Image.fromarray(render(sample, camera))
-            pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image)
+            pixels = np.asarray(
+                image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image
+            )
             save_fake(pixels, sample, work.folder / FOLDER, camera, config.style.quality)
     work.write_json("manifest.json", manifest(config.style.kind, "", target))
     work.write_json("oracle.json", oracle_errors(target, work.folder / FOLDER))
@@ -80,9 +124,11 @@ def itself(sample: Sample, camera: int) -> np.ndarray:
 
 
 def colour_statistics(train: Sequence[Sample]) -> Render:
-    """Renders (x - mean of x's camera) / deviation of x's camera * deviation of the camera asked for + its mean, channel by channel, in RGB.
+    """Renders (x - mean of x's camera) / deviation of x's camera * deviation of the camera asked for + its
+    mean, channel by channel, in RGB.
 
-    Statistics over all pixels of a camera's training images (Reinhard et al., 2001, camera by camera and without their colour space).
+    Statistics over all pixels of a camera's training images (Reinhard et al., 2001, camera by camera and
+    without their colour space).
     """
     sums: dict[int, list[np.ndarray]] = {}
     for sample in train:
@@ -94,17 +140,21 @@ def colour_statistics(train: Sequence[Sample]) -> Render:
 
     def render(sample: Sample, camera: int) -> np.ndarray:
         own = sample.camid
-        target = camera if camera in mean else own   # a camera without training images has no statistics
-        pixels = (np.asarray(read_image(sample.path), np.float64) - mean[own]) / deviation[own] * deviation[target] + mean[target]
+        target = camera if camera in mean else own  # a camera without training images has no statistics
+        pixels = (np.asarray(read_image(sample.path), np.float64) - mean[own]) / deviation[own] * deviation[
+            target
+        ] + mean[target]
         return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
 
     return render
 
 
 def expected_views(config: HHLConfig, target: ReIDDataset) -> tuple[Sequence[Sample], int]:
-    """`target_views` before the styles are made, each view in place of a style being the image itself: what the batches can be planned with.
+    """`target_views` before the styles are made, each view in place of a style being the image itself: what
+    the batches can be planned with.
 
-    Raises `InputError` for names that stand twice, which fakes would share, and for a folder of styles that is not this target's.
+    Raises `InputError` for names that stand twice, which fakes would share, and for a folder of styles that
+    is not this target's.
     """
     needed = config.method.target_views == "camera" or config.style.measure
     if needed:
@@ -117,11 +167,17 @@ def expected_views(config: HHLConfig, target: ReIDDataset) -> tuple[Sequence[Sam
     return [*target.train] * num_views, num_views
 
 
-def target_views(config: HHLConfig, target: ReIDDataset, style_folder: Path | None) -> tuple[Sequence[Sample], int]:
-    """The target images that the triplet loss sees, style by style, and the number of views of each (0: the row has no target images)."""
+def target_views(
+    config: HHLConfig, target: ReIDDataset, style_folder: Path | None
+) -> tuple[Sequence[Sample], int]:
+    """The target images that the triplet loss sees, style by style, and the number of views of each (0: the
+    row has no target images).
+    """
     if config.method.target_views == "none":
         return (), 0
     if config.method.target_views == "real" or style_folder is None:
         return target.train, 1
-    views = camera_style_views(target.train, style_folder, target.num_cameras, config.method.include_own_style)
+    views = camera_style_views(
+        target.train, style_folder, target.num_cameras, config.method.include_own_style
+    )
     return views, len(views) // len(target.train)

@@ -1,4 +1,5 @@
-"""What a transfer did to the pictures, without any label: how far it moved the person and the background, and how near it came to the target.
+"""What a transfer did to the pictures, without any label: how far it moved the person and the background, and
+how near it came to the target.
 
 The paper's qualitative figure, measured alike, is in `reports/published/ptgan.toml` ("qualitative figure").
 """
@@ -15,17 +16,31 @@ from common.datasets.images import read_image
 from common.runs import Workspace
 from ptgan.masks import MaskSource, resize_mask
 
-IMAGES = 200   # of each set, at least, at even distances
+IMAGES = 200  # of each set, at least, at even distances
 
 
-def analyse(source: Sequence[Sample], translated: Sequence[Sample], target: Sequence[Sample], masks: MaskSource | None, size: tuple[int, int],
-            workspace: Workspace) -> None:
-    """Writes `measures.json`. `translated`: one image for each of `source`, in its order, once or (several cameras) several times over."""
+def analyse(
+    source: Sequence[Sample],
+    translated: Sequence[Sample],
+    target: Sequence[Sample],
+    masks: MaskSource | None,
+    size: tuple[int, int],
+    workspace: Workspace,
+) -> None:
+    """Writes `measures.json`. `translated`: one image for each of `source`, in its order, once or (several
+    cameras) several times over.
+    """
     pairs = [(source[i % len(source)], sample) for i, sample in enumerate(translated)]
     pairs = pairs[:: max(1, len(pairs) // IMAGES)]
-    images = {"source": np.stack([pixels(before, size) for before, _ in pairs]), "translated": np.stack([pixels(after, size) for _, after in pairs]),
-              "target": np.stack([pixels(sample, size) for sample in target[:: max(1, len(target) // IMAGES)]])}
-    measures = {f"style_distance_{name}": style_distance(images[name], images["target"]) for name in ("source", "translated")}
+    images = {
+        "source": np.stack([pixels(before, size) for before, _ in pairs]),
+        "translated": np.stack([pixels(after, size) for _, after in pairs]),
+        "target": np.stack([pixels(sample, size) for sample in target[:: max(1, len(target) // IMAGES)]]),
+    }
+    measures = {
+        f"style_distance_{name}": style_distance(images[name], images["target"])
+        for name in ("source", "translated")
+    }
     if masks is not None:
         covered = np.stack([resize_mask(masks(before), size) for before, _ in pairs])
         measures |= rms_change(images["source"], images["translated"], covered)
@@ -41,9 +56,11 @@ def pixels(sample: Sample, size: tuple[int, int]) -> np.ndarray:
 
 
 def rms_change(before: np.ndarray, after: np.ndarray, masks: np.ndarray) -> dict[str, float]:
-    """Mean over images of the root mean square change of their pixels, images `(N, H, W, 3)` in -1..1, masks `(N, H, W)` of 0 and 1.
+    """Mean over images of the root mean square change of their pixels, images `(N, H, W, 3)` in -1..1, masks
+    `(N, H, W)` of 0 and 1.
 
-    `rms_inside` over the masks' pixels, `rms_outside` over the others; an image without any of either counts for neither.
+    `rms_inside` over the masks' pixels, `rms_outside` over the others; an image without any of either counts
+    for neither.
     """
     squared = ((after.astype(np.float64) - before) ** 2).mean(axis=3)
     result = {}
@@ -55,7 +72,13 @@ def rms_change(before: np.ndarray, after: np.ndarray, masks: np.ndarray) -> dict
 
 
 def style_distance(images: np.ndarray, target: np.ndarray) -> float:
-    """Root mean square difference of the colour statistics of two sets `(N, H, W, 3)`: mean and deviation of each channel over all pixels."""
-    statistics = [np.concatenate([pictures.mean(axis=(0, 1, 2), dtype=np.float64), pictures.std(axis=(0, 1, 2), dtype=np.float64)])
-                  for pictures in (images, target)]
+    """Root mean square difference of the colour statistics of two sets `(N, H, W, 3)`: mean and deviation of
+    each channel over all pixels.
+    """
+    statistics = [
+        np.concatenate(
+            [pictures.mean(axis=(0, 1, 2), dtype=np.float64), pictures.std(axis=(0, 1, 2), dtype=np.float64)]
+        )
+        for pictures in (images, target)
+    ]
     return float(np.sqrt(((statistics[0] - statistics[1]) ** 2).mean()))

@@ -1,7 +1,8 @@
-"""What the GAN is trained on: an image of either domain with its mask, in one geometry; the history pool; scipy's stretch of the released code.
+"""What the GAN is trained on: an image of either domain with its mask, in one geometry; the history pool;
+scipy's stretch of the released code.
 
-All sampling is a pure function of the seed and the step, so that a resumed run sees what an unbroken one sees.
-Released counterpart: `utils.py` (`load_train_data`, `ImagePool`) and the epochs of `model.py`.
+All sampling is a pure function of the seed and the step, so that a resumed run sees what an unbroken one
+sees. Released counterpart: `utils.py` (`load_train_data`, `ImagePool`) and the epochs of `model.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def bytescale(values: np.ndarray) -> np.ndarray:
-    """scipy 0.17's: floats stretched linearly from their least (0) to their largest (255), as uint8; uint8 is left alone."""
+    """scipy 0.17's: floats stretched linearly from their least (0) to their largest (255), as uint8; uint8 is
+    left alone.
+    """
     if values.dtype == np.uint8:
         return values
     low, high = float(values.min()), float(values.max())
@@ -37,10 +40,11 @@ def bytescale(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GanTransform:
-    """Resize, random crop, flip of an image and its mask: `(RGB image, mask (h, w), rng) -> float32 (4, height, width)`, RGB in -1..1, then the mask.
+    """Resize, random crop, flip of an image and its mask: `(RGB image, mask (h, w), rng) -> float32 (4,
+    height, width)`, RGB in -1..1, then the mask.
 
-    As released, the crop's offsets are 1 to load size - size, never 0. `mask_aug="joint"` moves the mask with its image; `released` only
-    resizes it, so that it covers other pixels than the person's.
+    As released, the crop's offsets are 1 to load size - size, never 0. `mask_aug="joint"` moves the mask with
+    its image; `released` only resizes it, so that it covers other pixels than the person's.
     """
 
     height: int
@@ -53,12 +57,17 @@ class GanTransform:
     def __call__(self, image: Image.Image, mask: np.ndarray, rng: random.Random) -> Tensor:
         if self.io == "scipy_bytescale":
             image = Image.fromarray(bytescale(np.asarray(image, np.float64)))
-        top, left = (rng.randint(min(1, room), room) for room in (self.load_height - self.height, self.load_width - self.width))
+        top, left = (
+            rng.randint(min(1, room), room)
+            for room in (self.load_height - self.height, self.load_width - self.width)
+        )
         flip = rng.random() > 0.5
         window = (left, top, left + self.width, top + self.height)
         image = image.resize((self.load_width, self.load_height), Image.Resampling.BILINEAR).crop(window)
         if self.mask_aug == "joint":
-            mask = resize_mask(mask, (self.load_height, self.load_width))[top:top + self.height, left:left + self.width]
+            mask = resize_mask(mask, (self.load_height, self.load_width))[
+                top : top + self.height, left : left + self.width
+            ]
             mask = mask[:, ::-1] if flip else mask
         else:
             mask = resize_mask(mask, (self.height, self.width))
@@ -68,17 +77,36 @@ class GanTransform:
 
 
 def gan_transform(config: GANConfig, mask_aug: str) -> GanTransform:
-    return GanTransform(config.height, config.width, config.load_height, config.load_width, mask_aug, config.io)
+    return GanTransform(
+        config.height, config.width, config.load_height, config.load_width, mask_aug, config.io
+    )
 
 
 class MaskedImages(Dataset):
-    """Images with their masks after `transform`; an item is (tensor, index), as `common.datasets.loading.SampleImages` gives it.
+    """Images with their masks after `transform`; an item is (tensor, index), as
+    `common.datasets.loading.SampleImages` gives it.
 
-    Two domains with the same `stream` draw alike at the same step and slot. `cache` keeps the decoded images and masks in memory.
+    Two domains with the same `stream` draw alike at the same step and slot. `cache` keeps the decoded images
+    and masks in memory.
     """
 
-    def __init__(self, samples: Sequence[Sample], masks: MaskSource, transform: Callable, *, seed: int, stream: str, cache: bool = False):
-        self.samples, self.masks, self.transform, self.seed, self.stream = samples, masks, transform, seed, stream
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        masks: MaskSource,
+        transform: Callable,
+        *,
+        seed: int,
+        stream: str,
+        cache: bool = False,
+    ):
+        self.samples, self.masks, self.transform, self.seed, self.stream = (
+            samples,
+            masks,
+            transform,
+            seed,
+            stream,
+        )
         self.decoded = [self._decode(sample) for sample in samples] if cache else None
 
     def _decode(self, sample: Sample) -> tuple[Image.Image, np.ndarray]:
@@ -89,12 +117,16 @@ class MaskedImages(Dataset):
 
     def __getitem__(self, key: Draw) -> tuple[Tensor, int]:
         image, mask = self.decoded[key.index] if self.decoded else self._decode(self.samples[key.index])
-        return self.transform(image, mask, random.Random(f"{self.seed}/{self.stream}/{key.step}/{key.slot}")), key.index
+        return self.transform(
+            image, mask, random.Random(f"{self.seed}/{self.stream}/{key.step}/{key.slot}")
+        ), key.index
 
 
 @dataclass(frozen=True)
 class PairPlans:
-    """Both domains shuffled anew every epoch of min(source, target) images; the larger one's rest waits for a later epoch, as released."""
+    """Both domains shuffled anew every epoch of min(source, target) images; the larger one's rest waits for a
+    later epoch, as released.
+    """
 
     source: Callable[[int], np.ndarray]
     target: Callable[[int], np.ndarray]
@@ -105,7 +137,9 @@ def pair_plans(num_source: int, num_target: int, batch: int, seed: int) -> PairP
     """`InputError` for a domain of one image, and for one that does not fill a batch."""
     for domain, count in (("source", num_source), ("target", num_target)):
         if count < 2:
-            raise InputError(f"{count} {domain} training images: expected at least 2, a domain of one image has no style to learn")
+            raise InputError(
+                f"{count} {domain} training images: expected at least 2, a domain of one image has no style to learn"
+            )
     steps = min(num_source, num_target) // batch
 
     def plan(count: int, domain: str) -> Callable[[int], np.ndarray]:
@@ -116,10 +150,12 @@ def pair_plans(num_source: int, num_target: int, batch: int, seed: int) -> PairP
 
 
 class ImagePool:
-    """The history of fakes that the discriminators see, in pairs (fake source, fake target); a pair holds the whole batch of its step.
+    """The history of fakes that the discriminators see, in pairs (fake source, fake target); a pair holds the
+    whole batch of its step.
 
-    Until `size` pairs are kept, the new pair is kept and returned. Then, at even odds, it is returned as it is, or each half changes places
-    with that of a kept pair, chosen for either half apart. Released: `ImagePool`; PyTorch's CycleGAN draws for each domain apart.
+    Until `size` pairs are kept, the new pair is kept and returned. Then, at even odds, it is returned as it
+    is, or each half changes places with that of a kept pair, chosen for either half apart. Released:
+    `ImagePool`; PyTorch's CycleGAN draws for each domain apart.
     """
 
     def __init__(self, size: int):
@@ -150,9 +186,12 @@ class ImagePool:
 
 # ---------------------------------------------------------------- the re-ID network's images
 
+
 @dataclass(frozen=True)
 class ReidTransform:
-    """Resize to 9/8 of the size, random crop, flip, colour jitter: `(RGB image, rng) -> float32 (3, height, width)`, ImageNet-normalised."""
+    """Resize to 9/8 of the size, random crop, flip, colour jitter: `(RGB image, rng) -> float32 (3, height,
+    width)`, ImageNet-normalised.
+    """
 
     height: int
     width: int
@@ -177,9 +216,13 @@ class ReidTransform:
         return Drawn((left, top, left + self.width, top + self.height), rng.random() < 0.5)
 
     def on_device(self) -> DeviceTransform:
-        """The same for packed images, which are resized before they are packed. `InputError` with colour jitter."""
+        """The same for packed images, which are resized before they are packed. `InputError` with colour
+        jitter.
+        """
         if self.colour_jitter > 0:
-            raise InputError(f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out")
+            raise InputError(
+                f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out"
+            )
         return DeviceTransform(self.draw, Result(self.height, self.width), self.first_size, "bicubic")
 
 

@@ -1,8 +1,9 @@
 """The networks of PTGAN: two ResNet generators, one each way, and two patch discriminators.
 
-The released ones were written in TensorFlow, whose SAME padding is not PyTorch's: with `pad_mode="tf_same"` weights carry over and give the
-same outputs; `symmetric` pads as PyTorch's CycleGAN does, and shifts features by a pixel. No convolution has a bias.
-Released counterpart: `module.py` (`generator_resnet`, `discriminator`) and `ops.py`.
+The released ones were written in TensorFlow, whose SAME padding is not PyTorch's: with `pad_mode="tf_same"`
+weights carry over and give the same outputs; `symmetric` pads as PyTorch's CycleGAN does, and shifts features
+by a pixel. No convolution has a bias. Released counterpart: `module.py` (`generator_resnet`, `discriminator`)
+and `ops.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from ptgan.config import GANConfig
 
 
 class InstanceNorm2d(nn.Module):
-    """Each channel of each image to mean 0 and variance 1 (biased, eps 1e-5), then a learned scale, drawn from N(1, 0.02), and offset."""
+    """Each channel of each image to mean 0 and variance 1 (biased, eps 1e-5), then a learned scale, drawn
+    from N(1, 0.02), and offset.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -23,24 +26,30 @@ class InstanceNorm2d(nn.Module):
         self.offset = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, x.shape[1], self.scale, self.offset, eps=1e-5)   # one group a channel: the same, and faster on a CPU
+        # one group a channel: the same, and faster on a CPU
+        return F.group_norm(x, x.shape[1], self.scale, self.offset, eps=1e-5)
 
 
 def convolution(channels_in: int, channels_out: int, kernel: int, stride: int, pad_mode: str) -> nn.Module:
     """TensorFlow's SAME convolution of an even-sized map, or its symmetric look-alike.
 
-    SAME pads (0, 1) for kernel 3 stride 2, (1, 1) for kernel 4 stride 2, (1, 2) for kernel 4 stride 1: left and top, then right and bottom.
+    SAME pads (0, 1) for kernel 3 stride 2, (1, 1) for kernel 4 stride 2, (1, 2) for kernel 4 stride 1: left
+    and top, then right and bottom.
     """
     total = max(kernel - stride, 0)
     before, after = total // 2, total - total // 2
     if pad_mode == "symmetric":
         before = after = 1
-    conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=before if before == after else 0, bias=False)
+    conv = nn.Conv2d(
+        channels_in, channels_out, kernel, stride, padding=before if before == after else 0, bias=False
+    )
     return conv if before == after else nn.Sequential(nn.ZeroPad2d((before, after, before, after)), conv)
 
 
 class Deconvolution(nn.Module):
-    """Transposed convolution, kernel 3, stride 2: `(B, C, H, W) -> (B, D, 2H, 2W)`. SAME drops the last row and column of the full result."""
+    """Transposed convolution, kernel 3, stride 2: `(B, C, H, W) -> (B, D, 2H, 2W)`. SAME drops the last row
+    and column of the full result.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, pad_mode: str):
         super().__init__()
@@ -59,30 +68,59 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.main = nn.Sequential(
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=False), InstanceNorm2d(channels), nn.ReLU(inplace=True),
-            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, bias=False), InstanceNorm2d(channels))
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=False),
+            InstanceNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3, bias=False),
+            InstanceNorm2d(channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.main(x)
 
 
 class Generator(nn.Module):
-    """Images `(B, 3, H, W)` in -1..1 to images of the other domain, the same shape and range; H and W multiples of 2^downsamplings.
+    """Images `(B, 3, H, W)` in -1..1 to images of the other domain, the same shape and range; H and W
+    multiples of 2^downsamplings.
 
-    `residual=True`, the demo's deviation, gives x + G(x), cut to -1..1, and starts close to x: short training then keeps the person.
+    `residual=True`, the demo's deviation, gives x + G(x), cut to -1..1, and starts close to x: short training
+    then keeps the person.
     """
 
-    def __init__(self, *, channels: int = 64, blocks: int = 9, downsamplings: int = 2, pad_mode: str = "tf_same", residual: bool = False):
+    def __init__(
+        self,
+        *,
+        channels: int = 64,
+        blocks: int = 9,
+        downsamplings: int = 2,
+        pad_mode: str = "tf_same",
+        residual: bool = False,
+    ):
         super().__init__()
         self.residual = residual
         width = channels
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7, bias=False), InstanceNorm2d(width), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(3, width, 7, bias=False),
+            InstanceNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
         for _ in range(downsamplings):
-            layers += [convolution(width, 2 * width, 3, 2, pad_mode), InstanceNorm2d(2 * width), nn.ReLU(inplace=True)]
+            layers += [
+                convolution(width, 2 * width, 3, 2, pad_mode),
+                InstanceNorm2d(2 * width),
+                nn.ReLU(inplace=True),
+            ]
             width *= 2
         layers += [ResidualBlock(width) for _ in range(blocks)]
         for _ in range(downsamplings):
-            layers += [Deconvolution(width, width // 2, pad_mode), InstanceNorm2d(width // 2), nn.ReLU(inplace=True)]
+            layers += [
+                Deconvolution(width, width // 2, pad_mode),
+                InstanceNorm2d(width // 2),
+                nn.ReLU(inplace=True),
+            ]
             width //= 2
         output = nn.Conv2d(width, 3, 7, bias=False)
         self.main = nn.Sequential(*layers, nn.ReflectionPad2d(3), output, nn.Tanh())
@@ -97,14 +135,20 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Scores of patches, 70x70 for three layers: `(B, 3, H, W)` in -1..1 to `(B, 1, H / 2^layers, W / 2^layers)` (symmetric: 2 cells less)."""
+    """Scores of patches, 70x70 for three layers: `(B, 3, H, W)` in -1..1 to `(B, 1, H / 2^layers, W /
+    2^layers)` (symmetric: 2 cells less).
+    """
 
     def __init__(self, *, channels: int = 64, layers: int = 3, pad_mode: str = "tf_same"):
         super().__init__()
         width = channels
         main: list[nn.Module] = [convolution(3, width, 4, 2, pad_mode), nn.LeakyReLU(0.2, inplace=True)]
         for stride in [2] * (layers - 1) + [1]:
-            main += [convolution(width, 2 * width, 4, stride, pad_mode), InstanceNorm2d(2 * width), nn.LeakyReLU(0.2, inplace=True)]
+            main += [
+                convolution(width, 2 * width, 4, stride, pad_mode),
+                InstanceNorm2d(2 * width),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
             width *= 2
         self.main = nn.Sequential(*main, convolution(width, 1, 4, 1, pad_mode))
         initialise(self)
@@ -119,7 +163,10 @@ class TransferNetworks(nn.Module):
     def __init__(self, config: GANConfig):
         super().__init__()
         self.g_s2t, self.g_t2s = (build_generator(config) for _ in range(2))
-        self.d_source, self.d_target = (Discriminator(channels=config.d_channels, layers=config.d_layers, pad_mode=config.pad_mode) for _ in range(2))
+        self.d_source, self.d_target = (
+            Discriminator(channels=config.d_channels, layers=config.d_layers, pad_mode=config.pad_mode)
+            for _ in range(2)
+        )
 
     @property
     def generators(self) -> list[nn.Parameter]:
@@ -131,8 +178,13 @@ class TransferNetworks(nn.Module):
 
 
 def build_generator(config: GANConfig) -> Generator:
-    return Generator(channels=config.channels, blocks=config.blocks, downsamplings=config.downsamplings, pad_mode=config.pad_mode,
-                     residual=config.residual)
+    return Generator(
+        channels=config.channels,
+        blocks=config.blocks,
+        downsamplings=config.downsamplings,
+        pad_mode=config.pad_mode,
+        residual=config.residual,
+    )
 
 
 def initialise(network: nn.Module) -> None:

@@ -1,4 +1,5 @@
-"""Trains and scores one row of PTGAN: the GAN, the transferred source, the re-ID network trained on it, its scores on the target.
+"""Trains and scores one row of PTGAN: the GAN, the transferred source, the re-ID network trained on it, its
+scores on the target.
 
 Released counterpart: `main.py` and `model.py` for the GAN; the re-ID part of the paper was never released.
 """
@@ -29,7 +30,9 @@ from ptgan.transfer import images_of, transferred
 
 
 def train(config: PTGANConfig, run: Run, options: Options) -> Record:
-    """One row of the transfer tables or an experiment of ours: its stages, its scores (`last`, `last+adabn`), its pictures, its record."""
+    """One row of the transfer tables or an experiment of ours: its stages, its scores (`last`, `last+adabn`),
+    its pictures, its record.
+    """
     device = pick_device(options.device)
     set_threads(options.threads)
     start_processes(device)
@@ -38,22 +41,48 @@ def train(config: PTGANConfig, run: Run, options: Options) -> Record:
     check(config, source, target, device, options)
 
     images = transferred(config, source, target, run, device, options)
-    uses = {"net": config.net, "recipe": config.recipe, "source": source.manifest, "images": images.hash, "seed": run.seed}
+    uses = {
+        "net": config.net,
+        "recipe": config.recipe,
+        "source": source.manifest,
+        "images": images.hash,
+        "seed": run.seed,
+    }
     uses |= weights_content(config.net.weights) | options.numerics
-    network = run.stage("reid", uses, lambda work: train_reid(config, images.samples, source.train_labels, run.seed, device, work, options),
-                        collective=True)
-    scored = run.stage("scores", {"reid": network.hash, "target": target.manifest},
-                       lambda work: score(accelerate(load_network(network.folder / "model.pt"), device, options), target, device, work,
-                                          options.workers))
+    network = run.stage(
+        "reid",
+        uses,
+        lambda work: train_reid(config, images.samples, source.train_labels, run.seed, device, work, options),
+        collective=True,
+    )
+    scored = run.stage(
+        "scores",
+        {"reid": network.hash, "target": target.manifest},
+        lambda work: score(
+            accelerate(load_network(network.folder / "model.pt"), device, options),
+            target,
+            device,
+            work,
+            options.workers,
+        ),
+    )
 
     if rank_and_world()[0] == 0:
         pictures.draw(run, config, source, target, images)
-    return run.record(scored.json("scores.json"), data={"source": source.manifest, "target": target.manifest}, selection="last epoch",
-                      measures=images.measures)
+    return run.record(
+        scored.json("scores.json"),
+        data={"source": source.manifest, "target": target.manifest},
+        selection="last epoch",
+        measures=images.measures,
+    )
 
 
-def check(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, device: torch.device, options: Options) -> None:
-    """What should stop a run now, not after its GAN: absent weights, batches that cannot be filled or shared out, names that stand twice."""
+def check(
+    config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, device: torch.device, options: Options
+) -> None:
+    """What should stop a run now, not after its GAN: absent weights, batches that cannot be filled or shared
+    out, names that stand twice.
+    """
     build_network(config.net, len(source.train_labels))
     if options.pack:
         reid_transform(config.net, config.recipe.colour_jitter).on_device()
@@ -68,7 +97,9 @@ def check(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, device:
             pair_plans(len(source.train), len(images_of(target, camera)), config.gan.batch, seed=0)
     for name, batch in batches.items():
         if batch % rank_and_world()[1]:
-            raise InputError(f"--{name} {batch}: does not divide into {rank_and_world()[1]} equal parts, one a process: change it")
+            raise InputError(
+                f"--{name} {batch}: does not divide into {rank_and_world()[1]} equal parts, one a process: change it"
+            )
 
 
 if __name__ == "__main__":

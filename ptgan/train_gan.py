@@ -1,4 +1,5 @@
-"""Trains the two generators and discriminators on source and target images and their masks; no identity is used.
+"""Trains the two generators and discriminators on source and target images and their masks; no identity is
+used.
 
 Released counterpart: `model.py` (`cyclegan.train`).
 """
@@ -27,7 +28,7 @@ from ptgan.masks import MaskSource
 from ptgan.model import Generator, TransferNetworks, build_generator
 
 log = logging.getLogger("run")
-CACHED_IMAGES = 12_000   # a domain up to this size is decoded once and kept in memory
+CACHED_IMAGES = 12_000  # a domain up to this size is decoded once and kept in memory
 
 
 def learning_rate(config: GANConfig, lr: float, epoch: int) -> float:
@@ -39,38 +40,70 @@ def learning_rate(config: GANConfig, lr: float, epoch: int) -> float:
 
 def build_optimizers(config: GANConfig, networks: TransferNetworks) -> tuple[Adam, Adam]:
     """One Adam for both generators, one for both discriminators, as released."""
-    return (Adam(networks.generators, lr=config.lr, betas=(config.beta1, 0.999)),
-            Adam(networks.discriminators, lr=config.lr_d, betas=(config.beta1, 0.999)))
+    return (
+        Adam(networks.generators, lr=config.lr, betas=(config.beta1, 0.999)),
+        Adam(networks.discriminators, lr=config.lr_d, betas=(config.beta1, 0.999)),
+    )
 
 
 def check_gan(config: GANConfig, device: torch.device, *, deterministic: bool) -> None:
-    """Warns of a weight that freezes the person; `InputError` for `deterministic` on CUDA, where PyTorch has no deterministic gradient of the
-    generators' reflection padding.
+    """Warns of a weight that freezes the person; `InputError` for `deterministic` on CUDA, where PyTorch has
+    no deterministic gradient of the generators' reflection padding.
     """
     if deterministic and device.type == "cuda":
-        raise InputError("--deterministic: the GAN's reflection padding has no deterministic gradient on CUDA: use --device cpu, or leave it out")
+        raise InputError(
+            "--deterministic: the GAN's reflection padding has no deterministic gradient on CUDA: use --device cpu, or leave it out"
+        )
     if config.id_loss == "l2" and config.lambda_id >= 1:
-        log.warning("--gan.id-loss l2 with --gan.lambda-id %g: the norm's gradient is some hundred times that of the cycle loss and freezes the "
-                    "person; the published pictures are softer", config.lambda_id)
+        log.warning(
+            "--gan.id-loss l2 with --gan.lambda-id %g: the norm's gradient is some hundred times that of the cycle loss and freezes the "
+            "person; the published pictures are softer",
+            config.lambda_id,
+        )
 
 
-def train_gan(config: GANConfig, mask_aug: str, source: Sequence[Sample], target: Sequence[Sample], masks: tuple[MaskSource, MaskSource], seed: int,
-              device: torch.device, workspace: Workspace, *, workers: int = 0, deterministic: bool = False) -> None:
-    """Writes `generator.pt` (source to target) and `networks.pt` (all four) into the workspace. `masks`: of source and target."""
+def train_gan(
+    config: GANConfig,
+    mask_aug: str,
+    source: Sequence[Sample],
+    target: Sequence[Sample],
+    masks: tuple[MaskSource, MaskSource],
+    seed: int,
+    device: torch.device,
+    workspace: Workspace,
+    *,
+    workers: int = 0,
+    deterministic: bool = False,
+) -> None:
+    """Writes `generator.pt` (source to target) and `networks.pt` (all four) into the workspace. `masks`: of
+    source and target.
+    """
     seed_everything(seed, deterministic=deterministic)
     plans = pair_plans(len(source), len(target), config.batch, seed)
     networks = TransferNetworks(config).to(device)
     g_optimizer, d_optimizer = build_optimizers(config, networks)
     pool = ImagePool(config.pool_size)
     state = {"networks": networks, "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "pool": pool}
-    loop = Loop(workspace, config.epochs * plans.steps_per_epoch, state, label="GAN", save_every=plans.steps_per_epoch)
+    loop = Loop(
+        workspace, config.epochs * plans.steps_per_epoch, state, label="GAN", save_every=plans.steps_per_epoch
+    )
 
-    for step, (of_source, of_target) in loop.over(pair_batches(config, mask_aug, (source, target), masks, plans, seed, loop, workers)):
+    for step, (of_source, of_target) in loop.over(
+        pair_batches(config, mask_aug, (source, target), masks, plans, seed, loop, workers)
+    ):
         epoch = step // plans.steps_per_epoch
         set_rate(g_optimizer, learning_rate(config, config.lr, epoch))
         set_rate(d_optimizer, learning_rate(config, config.lr_d, epoch))
-        terms = train_step(config, networks, g_optimizer, d_optimizer, pool, of_source.to(device), of_target.to(device),
-                           random.Random(f"{seed}/pool/{step}"))
+        terms = train_step(
+            config,
+            networks,
+            g_optimizer,
+            d_optimizer,
+            pool,
+            of_source.to(device),
+            of_target.to(device),
+            random.Random(f"{seed}/pool/{step}"),
+        )
         loop.log(step, **terms)
 
     if loop.main:
@@ -78,16 +111,30 @@ def train_gan(config: GANConfig, mask_aug: str, source: Sequence[Sample], target
         save_checkpoint(workspace.folder / "networks.pt", networks.state_dict())
 
 
-def train_step(config: GANConfig, networks: TransferNetworks, g_optimizer: Optimizer, d_optimizer: Optimizer, pool: ImagePool,
-               of_source: Tensor, of_target: Tensor, rng: random.Random) -> dict[str, Tensor]:
-    """One step of both generators, then one of both discriminators, on images with masks `(B, 4, H, W)`; the terms of both losses."""
-    (source, source_mask), (target, target_mask) = (channels.split((3, 1), dim=1) for channels in (of_source, of_target))
+def train_step(
+    config: GANConfig,
+    networks: TransferNetworks,
+    g_optimizer: Optimizer,
+    d_optimizer: Optimizer,
+    pool: ImagePool,
+    of_source: Tensor,
+    of_target: Tensor,
+    rng: random.Random,
+) -> dict[str, Tensor]:
+    """One step of both generators, then one of both discriminators, on images with masks `(B, 4, H, W)`; the
+    terms of both losses.
+    """
+    (source, source_mask), (target, target_mask) = (
+        channels.split((3, 1), dim=1) for channels in (of_source, of_target)
+    )
 
     # G, both ways: pass for the other domain, come back, and leave the person alone (L_Style + lambda L_ID)
     networks.d_source.requires_grad_(False)
     networks.d_target.requires_grad_(False)
     fake_target, fake_source = networks.g_s2t(source), networks.g_t2s(target)
-    g_terms = generator_losses(networks, config, source, target, fake_target, fake_source, source_mask, target_mask)
+    g_terms = generator_losses(
+        networks, config, source, target, fake_target, fake_source, source_mask, target_mask
+    )
     g_optimizer.zero_grad()
     generator_total(g_terms, config).backward()
     average_gradients(networks.generators)
@@ -96,7 +143,10 @@ def train_step(config: GANConfig, networks: TransferNetworks, g_optimizer: Optim
     # D, both domains: real images against fakes of the generators before this step, or of earlier ones
     networks.d_source.requires_grad_(True)
     networks.d_target.requires_grad_(True)
-    old_source, old_target = (own_part(half) for half in pool.query([gather(fake_source.detach()), gather(fake_target.detach())], rng))
+    old_source, old_target = (
+        own_part(half)
+        for half in pool.query([gather(fake_source.detach()), gather(fake_target.detach())], rng)
+    )
     d_terms = discriminator_losses(networks, config, source, target, old_target, old_source)
     d_optimizer.zero_grad()
     sum(d_terms.values()).backward()
@@ -106,20 +156,43 @@ def train_step(config: GANConfig, networks: TransferNetworks, g_optimizer: Optim
 
 
 def own_part(batch: Tensor) -> Tensor:
-    """This process's share of a whole batch: every process keeps the whole history, so that it can be saved by one."""
+    """This process's share of a whole batch: every process keeps the whole history, so that it can be saved
+    by one.
+    """
     rank, world = rank_and_world()
     return batch.chunk(world)[rank]
 
 
-def pair_batches(config: GANConfig, mask_aug: str, domains: tuple[Sequence[Sample], ...], masks: tuple[MaskSource, ...], plans: PairPlans, seed: int,
-                 loop: Loop, workers: int):
-    """Batches `(B, 4, H, W)` of source and target, step by step; `shared_aug`: both draw the same crop and flip, as released."""
+def pair_batches(
+    config: GANConfig,
+    mask_aug: str,
+    domains: tuple[Sequence[Sample], ...],
+    masks: tuple[MaskSource, ...],
+    plans: PairPlans,
+    seed: int,
+    loop: Loop,
+    workers: int,
+):
+    """Batches `(B, 4, H, W)` of source and target, step by step; `shared_aug`: both draw the same crop and
+    flip, as released.
+    """
     rank, world = rank_and_world()
     loaders = []
-    for name, samples, of_domain, plan in zip(("source", "target"), domains, masks, (plans.source, plans.target)):
+    for name, samples, of_domain, plan in zip(
+        ("source", "target"), domains, masks, (plans.source, plans.target)
+    ):
         stream = "gan" if config.shared_aug else f"gan {name}"
-        images = MaskedImages(samples, of_domain, gan_transform(config, mask_aug), seed=seed, stream=stream, cache=len(samples) <= CACHED_IMAGES)
-        loaders.append(planned_loader(images, plan, loop.start, loop.total, workers=workers, rank=rank, world=world))
+        images = MaskedImages(
+            samples,
+            of_domain,
+            gan_transform(config, mask_aug),
+            seed=seed,
+            stream=stream,
+            cache=len(samples) <= CACHED_IMAGES,
+        )
+        loaders.append(
+            planned_loader(images, plan, loop.start, loop.total, workers=workers, rank=rank, world=world)
+        )
     for (of_source, _), (of_target, _) in zip(*loaders):
         yield of_source, of_target
 

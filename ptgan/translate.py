@@ -1,6 +1,8 @@
-"""Transfers the source's training images to the target's style, as a dataset in Market-1501's layout with a `manifest.json`.
+"""Transfers the source's training images to the target's style, as a dataset in Market-1501's layout with a
+`manifest.json`.
 
-Released counterpart: `model.py` (`cyclegan.test`), which writes `AtoB_<name>` of 256x256; here name and size are the source file's.
+Released counterpart: `model.py` (`cyclegan.test`), which writes `AtoB_<name>` of 256x256; here name and size
+are the source file's.
 """
 
 from __future__ import annotations
@@ -34,9 +36,19 @@ BATCH = 16
 
 
 @torch.no_grad()
-def translate(generator: Generator | None, source: ReIDDataset, gan: GANConfig, config: TranslationConfig, workspace: Workspace,
-              device: torch.device, *, checkpoint_hash: str, workers: int = 0) -> None:
-    """Writes `bounding_box_train` and its manifest; images that are there already (after an interruption) are kept.
+def translate(
+    generator: Generator | None,
+    source: ReIDDataset,
+    gan: GANConfig,
+    config: TranslationConfig,
+    workspace: Workspace,
+    device: torch.device,
+    *,
+    checkpoint_hash: str,
+    workers: int = 0,
+) -> None:
+    """Writes `bounding_box_train` and its manifest; images that are there already (after an interruption) are
+    kept.
 
     Without a generator the images only go through its size and format, the control `identity`.
     """
@@ -51,9 +63,16 @@ def translate(generator: Generator | None, source: ReIDDataset, gan: GANConfig, 
             for fake, i in zip(fakes.float().cpu(), index.tolist()):
                 save_image(to_uint8(fake, gan.io), todo[i], folder, config)
             bar.update(len(real))
-    workspace.write_json("manifest.json", {"generator": "identity" if generator is None else "PTGAN" if gan.lambda_id > 0 else "CycleGAN",
-                                           "checkpoint": checkpoint_hash, "source": source.manifest, "code_version": code_version(),
-                                           "images": len(source.train)})
+    workspace.write_json(
+        "manifest.json",
+        {
+            "generator": "identity" if generator is None else "PTGAN" if gan.lambda_id > 0 else "CycleGAN",
+            "checkpoint": checkpoint_hash,
+            "source": source.manifest,
+            "code_version": code_version(),
+            "images": len(source.train),
+        },
+    )
 
 
 def eval_transform(gan: GANConfig) -> Callable[[Image.Image, object], Tensor]:
@@ -75,7 +94,9 @@ class StretchedTransform:
 
 
 def to_uint8(image: Tensor, io_mode: str = "plain") -> np.ndarray:
-    """`(3, H, W)` in -1..1 to uint8 `(H, W, 3)`, rounded; `scipy_bytescale` stretches it from its least to its largest value, as released."""
+    """`(3, H, W)` in -1..1 to uint8 `(H, W, 3)`, rounded; `scipy_bytescale` stretches it from its least to
+    its largest value, as released.
+    """
     values = (image.numpy().transpose(1, 2, 0).astype(np.float64) + 1) / 2
     if io_mode == "scipy_bytescale":
         return bytescale(values)
@@ -83,7 +104,9 @@ def to_uint8(image: Tensor, io_mode: str = "plain") -> np.ndarray:
 
 
 def save_image(pixels: np.ndarray, sample: Sample, folder: Path, config: TranslationConfig) -> None:
-    """Stores `pixels` under the sample's name, in its file's format and, unless `size` is the generator's, in its file's size."""
+    """Stores `pixels` under the sample's name, in its file's format and, unless `size` is the generator's, in
+    its file's size.
+    """
     image = Image.fromarray(pixels)
     if config.size == "file":
         size = read_image(sample.path).size
@@ -94,7 +117,9 @@ def save_image(pixels: np.ndarray, sample: Sample, folder: Path, config: Transla
 
 
 def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:
-    """The source's samples with their transferred images, `<name>` or `AtoB_<name>`. `InputError` with the first one that is missing."""
+    """The source's samples with their transferred images, `<name>` or `AtoB_<name>`. `InputError` with the
+    first one that is missing.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of transferred images, found none")
     present = {path.name for path in folder.iterdir()}
@@ -106,6 +131,8 @@ def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:
         else:
             missing.append(sample.path.name)
     if missing:
-        raise InputError(f"{folder}: expected a transferred image for each of {len(source)} training images, {len(missing)} are missing, "
-                         f"the first is {missing[0]}: transfer this training set again, or name the right folder")
+        raise InputError(
+            f"{folder}: expected a transferred image for each of {len(source)} training images, {len(missing)} are missing, "
+            f"the first is {missing[0]}: transfer this training set again, or name the right folder"
+        )
     return samples

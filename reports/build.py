@@ -1,4 +1,6 @@
-"""Figures, page and README tables from published numbers and records: `python -m reports build`. Two builds of the same files are equal."""
+"""Figures, page and README tables from published numbers and records: `python -m reports build`. Two builds
+of the same files are equal.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ from reports.svg import draw_panel, panel_size, standalone
 
 
 def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
-    """Writes what has changed and returns its names; old figures that no entry of `figures.toml` has are removed.
+    """Writes what has changed and returns its names; old figures that no entry of `figures.toml` has are
+    removed.
 
-    Raises `InputError`, and writes nothing, if published numbers contradict each other in a way that their files do not list.
+    Raises `InputError`, and writes nothing, if published numbers contradict each other in a way that their
+    files do not list.
     """
     ask_all(root)
     check_published()
@@ -40,4 +44,7 @@ def figure_files(reports: Path = REPORTS) -> Iterator[tuple[str, str]]:
         data = figure_data(spec, reports)
         panels = [draw_panel(data["kind"], panel) for panel in data["panels"]]
         yield f"{data['name']}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-        yield f"{data['name']}.svg", standalone(panels, [panel_size(data["kind"], panel) for panel in data["panels"]], data["title"])
+        yield (
+            f"{data['name']}.svg",
+            standalone(panels, [panel_size(data["kind"], panel) for panel in data["panels"]], data["title"]),
+        )

@@ -1,11 +1,13 @@
 """What the papers claim, held against the records: paired over seeds, with a 95 % t-interval and a verdict.
 
-A claim compares two sides, each a key or a signed sum of keys (`["hhl/table2/L_C", "-hhl/table2/baseline_source"]` is a gain). The relations:
+A claim compares two sides, each a key or a signed sum of keys (`["hhl/table2/L_C",
+"-hhl/table2/baseline_source"]` is a gain). The relations:
 
     greater      left - right > margin
     less         left - right < -margin
     equivalent   |left - right| < margin
-    best_among   the best key of `left` beats the best key of `right` by more than margin; the best of a side has the highest mean over
+    best_among   the best key of `left` beats the best key of `right` by more than margin; the best of a side
+    has the highest mean over
                  the seeds, so that its interval, computed on the same seeds, is a little too narrow
 """
 
@@ -26,42 +28,53 @@ from reports.experiments import REPORTS, built_papers, experiments
 
 RELATIONS = ("greater", "less", "equivalent", "best_among")
 ORIGINS = ("paper", "blog", "ours")
-LEGEND = ("A difference pairs only the seeds that both sides have. ± is the sample standard deviation in tables, the 95 % interval in claims. "
-          "AdaBN: batch-norm statistics re-estimated on the target's images, without labels.")
-PAIRED = ("score", "measure", "column")   # fields with a value for each side; in the file one string stands for both
+LEGEND = (
+    "A difference pairs only the seeds that both sides have. ± is the sample standard deviation in tables, the 95 % interval in claims. "
+    "AdaBN: batch-norm statistics re-estimated on the target's images, without labels."
+)
+# fields with a value for each side; in the file one string stands for both
+PAIRED = ("score", "measure", "column")
 
 Side = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`left` relation `right`, in points of `metric` or, where `measure` names one for each side, in that measure's own unit."""
+    """`left` relation `right`, in points of `metric` or, where `measure` names one for each side, in that
+    measure's own unit.
+    """
 
     paper: str
     text: str
     left: Side
     right: Side
     metric: str
-    pair: str                              # where the paper says so
-    measured_on: str                       # where our records are
+    pair: str  # where the paper says so
+    measured_on: str  # where our records are
     margin: float = 0.0
     relation: str = "greater"
-    score: tuple[str, str] = ("", "")      # named score of each side; "": the experiment's own; "+adabn": that one's with AdaBN
-    measure: tuple[str, str] = ("", "")    # named measure of each side's records, instead of a score
-    column: tuple[str, str] = ("", "")     # column of the published rows, where it is not called like the measure or the metric
-    origin: str = "paper"                  # who says so: paper | blog | ours (a question that nobody published)
-    where: str = ""                        # "Table 2"
-    answers: tuple[str, ...] = ()          # names of the question figures under which it is shown
-    preset: str = "demo"                   # that our records were made under
-    headline: bool = False                 # shown in the README's first table; one a paper
-    printed: bool = True                   # False: a reading that the paper may not have used; nobody is known to have printed this comparison
-    note: str = ""                         # why it comes out as it does here, where we know
-    against: str = ""                      # why the published numbers themselves do not bear the claim out
+    # named score of each side; "": the experiment's own; "+adabn": that one's with AdaBN
+    score: tuple[str, str] = ("", "")
+    measure: tuple[str, str] = ("", "")  # named measure of each side's records, instead of a score
+    # column of the published rows, where it is not called like the measure or the metric
+    column: tuple[str, str] = ("", "")
+    # who says so: paper | blog | ours (a question that nobody published)
+    origin: str = "paper"
+    where: str = ""  # "Table 2"
+    answers: tuple[str, ...] = ()  # names of the question figures under which it is shown
+    preset: str = "demo"  # that our records were made under
+    headline: bool = False  # shown in the README's first table; one a paper
+    # False: a reading that the paper may not have used; nobody is known to have printed this comparison
+    printed: bool = True
+    note: str = ""  # why it comes out as it does here, where we know
+    against: str = ""  # why the published numbers themselves do not bear the claim out
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Every key of both sides, once, without signs."""
-        return tuple(dict.fromkeys(key.removeprefix("-") for key in (*_members(self.left), *_members(self.right))))
+        return tuple(
+            dict.fromkeys(key.removeprefix("-") for key in (*_members(self.left), *_members(self.right)))
+        )
 
     @property
     def papers(self) -> tuple[str, ...]:
@@ -76,7 +89,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Difference:
-    """left - right over the seeds that have both; `half_width` of the 95 % t-interval, None for fewer than two seeds."""
+    """left - right over the seeds that have both; `half_width` of the 95 % t-interval, None for fewer than
+    two seeds.
+    """
 
     left: float
     right: float
@@ -87,7 +102,8 @@ class Difference:
     def verdict(self, margin: float, relation: str = "greater") -> str:
         """holds, reversed (the whole interval says the opposite), or undecided.
 
-        The opposite of "greater by more than margin" is "less by more than margin"; that of "within the margin" is "wholly outside it".
+        The opposite of "greater by more than margin" is "less by more than margin"; that of "within the
+        margin" is "wholly outside it".
         """
         if self.half_width is None:
             return "undecided (one seed)"
@@ -102,14 +118,24 @@ class Difference:
 
 # ---------------------------------------------------------------- the file
 
+
 def all_claims(reports: Path = REPORTS) -> list[Claim]:
-    """`claims.toml` in its order; `both_ways` gives a second claim with source and target exchanged. Raises `InputError` for a malformed one."""
+    """`claims.toml` in its order; `both_ways` gives a second claim with source and target exchanged. Raises
+    `InputError` for a malformed one.
+    """
     sections = read_toml(reports / "claims.toml")
     for paper, section in sections.items():
         foreign = set(section) - {"pair", "measured_on", "claim"}
         if foreign:
-            raise InputError(f"claims.toml: [{paper}]: {', '.join(sorted(foreign))}: no such field of a section; of a claim, perhaps?")
-    return [claim for paper, section in sections.items() for entry in section["claim"] for claim in _expand(paper, section, entry)]
+            raise InputError(
+                f"claims.toml: [{paper}]: {', '.join(sorted(foreign))}: no such field of a section; of a claim, perhaps?"
+            )
+    return [
+        claim
+        for paper, section in sections.items()
+        for entry in section["claim"]
+        for claim in _expand(paper, section, entry)
+    ]
 
 
 def read_claims(reports: Path = REPORTS) -> list[Claim]:
@@ -122,26 +148,53 @@ def _expand(paper: str, section: Mapping[str, Any], entry: Mapping[str, Any]) ->
     both_ways = entry.pop("both_ways", False)
     unknown, absent = set(entry) - {f.name for f in fields(Claim)}, {"text", "left", "right"} - set(entry)
     if unknown or absent:
-        raise InputError(f"claims.toml: {entry.get('text')!r}: {', '.join(sorted(unknown | absent))}: {'no such field' if unknown else 'missing'}")
-    entry.update({side: entry[side] if isinstance(entry[side], str) else tuple(entry[side]) for side in ("left", "right")})
-    entry.update({name: (entry[name],) * 2 if isinstance(entry[name], str) else tuple(entry[name]) for name in PAIRED if name in entry})
+        raise InputError(
+            f"claims.toml: {entry.get('text')!r}: {', '.join(sorted(unknown | absent))}: {'no such field' if unknown else 'missing'}"
+        )
+    entry.update(
+        {
+            side: entry[side] if isinstance(entry[side], str) else tuple(entry[side])
+            for side in ("left", "right")
+        }
+    )
+    entry.update(
+        {
+            name: (entry[name],) * 2 if isinstance(entry[name], str) else tuple(entry[name])
+            for name in PAIRED
+            if name in entry
+        }
+    )
     if "answers" in entry:
-        entry["answers"] = (entry["answers"],) if isinstance(entry["answers"], str) else tuple(entry["answers"])
+        entry["answers"] = (
+            (entry["answers"],) if isinstance(entry["answers"], str) else tuple(entry["answers"])
+        )
     claim = Claim(paper, **entry)
     _check(claim)
     yield claim
     if both_ways:
-        yield replace(claim, pair=_reversed(claim.pair), measured_on=_reversed(claim.measured_on), headline=False)
+        yield replace(
+            claim, pair=_reversed(claim.pair), measured_on=_reversed(claim.measured_on), headline=False
+        )
 
 
 def _check(claim: Claim) -> None:
     origin = f"claims.toml: {claim.text!r}"
-    if claim.relation not in RELATIONS or claim.origin not in ORIGINS or (claim.metric not in METRICS and not any(claim.measure)):
-        raise InputError(f"{origin}: {claim.relation}, {claim.origin}, {claim.metric}: expected a relation of {', '.join(RELATIONS)}, "
-                         f"an origin of {', '.join(ORIGINS)} and a metric of {', '.join(METRICS)}")
+    if (
+        claim.relation not in RELATIONS
+        or claim.origin not in ORIGINS
+        or (claim.metric not in METRICS and not any(claim.measure))
+    ):
+        raise InputError(
+            f"{origin}: {claim.relation}, {claim.origin}, {claim.metric}: expected a relation of {', '.join(RELATIONS)}, "
+            f"an origin of {', '.join(ORIGINS)} and a metric of {', '.join(METRICS)}"
+        )
     if claim.margin < 0 or (claim.relation == "equivalent" and not claim.margin):
-        raise InputError(f"{origin}: margin {claim.margin}: expected 0 or more, and more than 0 for an equivalence")
-    if claim.relation == "best_among" and any(key.startswith("-") for key in (*_members(claim.left), *_members(claim.right))):
+        raise InputError(
+            f"{origin}: margin {claim.margin}: expected 0 or more, and more than 0 for an equivalence"
+        )
+    if claim.relation == "best_among" and any(
+        key.startswith("-") for key in (*_members(claim.left), *_members(claim.right))
+    ):
         raise InputError(f"{origin}: best_among takes keys without signs")
 
 
@@ -156,16 +209,25 @@ def _reversed(pair: str) -> str:
 
 # ---------------------------------------------------------------- against the records
 
+
 def measured(claim: Claim, records: Sequence[Record]) -> Difference | None:
     """The paired difference, over the seeds that every key of the claim has; None if there is none."""
-    mine = [record for record in records if (record.preset, f"{record.source}->{record.target}") == (claim.preset, claim.measured_on)]
-    sides = [{key: _by_seed(key.removeprefix("-"), claim, side, mine) for key in _members(keys)}
-             for side, keys in enumerate((claim.left, claim.right))]
+    mine = [
+        record
+        for record in records
+        if (record.preset, f"{record.source}->{record.target}") == (claim.preset, claim.measured_on)
+    ]
+    sides = [
+        {key: _by_seed(key.removeprefix("-"), claim, side, mine) for key in _members(keys)}
+        for side, keys in enumerate((claim.left, claim.right))
+    ]
     seeds = sorted(set.intersection(*(set(values) for side in sides for values in side.values())))
     if not seeds:
         return None
     combine = _best if claim.relation == "best_among" else _sum
-    return difference(*(combine({key: [values[seed] for seed in seeds] for key, values in side.items()}) for side in sides))
+    return difference(
+        *(combine({key: [values[seed] for seed in seeds] for key, values in side.items()}) for side in sides)
+    )
 
 
 def verdict(claim: Claim, found: Difference | None) -> str:
@@ -183,8 +245,13 @@ def difference(left: Sequence[float], right: Sequence[float]) -> Difference:
 
 def _by_seed(key: str, claim: Claim, side: int, records: Sequence[Record]) -> dict[int, float]:
     runs_as, own_score = _run_of(key)
-    score = own_score + claim.score[side] if claim.score[side].startswith("+") else claim.score[side] or own_score
-    measure, own = claim.measure[side], newest_configuration([record for record in records if record.key == runs_as])
+    score = (
+        own_score + claim.score[side] if claim.score[side].startswith("+") else claim.score[side] or own_score
+    )
+    measure, own = (
+        claim.measure[side],
+        newest_configuration([record for record in records if record.key == runs_as]),
+    )
     if measure:
         return {record.seed: record.measures[measure] for record in own if measure in record.measures}
     return {record.seed: 100 * record.scores[score][claim.metric] for record in own if score in record.scores}
@@ -198,7 +265,10 @@ def _run_of(key: str) -> tuple[str, str]:
 
 
 def _sum(side: Mapping[str, Sequence[float]]) -> list[float]:
-    return [sum(-value if key.startswith("-") else value for key, value in zip(side, column)) for column in zip(*side.values())]
+    return [
+        sum(-value if key.startswith("-") else value for key, value in zip(side, column))
+        for column in zip(*side.values())
+    ]
 
 
 def _best(side: Mapping[str, Sequence[float]]) -> list[float]:
@@ -206,6 +276,7 @@ def _best(side: Mapping[str, Sequence[float]]) -> list[float]:
 
 
 # ---------------------------------------------------------------- against the papers' own numbers
+
 
 def claimed(claim: Claim) -> tuple[float | None, float | None]:
     """The published numbers of the two sides; None for one that is not published, or only from memory."""
@@ -227,7 +298,7 @@ def borne_out(claim: Claim) -> bool | None:
 def _printed(claim: Claim, side: int, keys: Side) -> float | None:
     column = claim.column[side] or claim.measure[side] or claim.metric
     if claim.score[side] or not claim.printed:
-        return None   # no paper prints our controls
+        return None  # no paper prints our controls
     numbers = {}
     for key in _members(keys):
         name = key.removeprefix("-")

@@ -1,7 +1,9 @@
-"""Do the published files agree with themselves? Ranges, rising CMC curves, rows that the papers print twice, gains that they quote.
+"""Do the published files agree with themselves? Ranges, rising CMC curves, rows that the papers print twice,
+gains that they quote.
 
-What must agree stands in the files beside the numbers (`same`, `rising`, `gain`), and so do the papers' own contradictions (`known`, each with
-its reason): one that is not listed is a problem, and so is a listed one that the numbers do not show.
+What must agree stands in the files beside the numbers (`same`, `rising`, `gain`), and so do the papers' own
+contradictions (`known`, each with its reason): one that is not listed is a problem, and so is a listed one
+that the numbers do not show.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def check_published(folder: Path = FOLDER) -> None:
     """Raises `InputError` with everything that `problems` finds."""
     found = problems(folder)
     if found:
-        raise InputError(f"{folder}: {'; '.join(found)}; correct the number, or list the papers' own contradiction under [[known]]")
+        raise InputError(
+            f"{folder}: {'; '.join(found)}; correct the number, or list the papers' own contradiction under [[known]]"
+        )
 
 
 def problems(folder: Path = FOLDER) -> list[str]:
@@ -51,14 +55,20 @@ def problems(folder: Path = FOLDER) -> list[str]:
     known = [entry for file in files for entry in file.get("known", ())]
     shown = [known_as(contradiction, known) for contradiction in contradictions(rows, files)]
     found += [item.text for item in shown if isinstance(item, Contradiction)]
-    return found + [f"{entry['key']} is listed as contradicting {entry['against']}, and does not" for entry in known
-                    if not any(entry is item for item in shown)]
+    return found + [
+        f"{entry['key']} is listed as contradicting {entry['against']}, and does not"
+        for entry in known
+        if not any(entry is item for item in shown)
+    ]
 
 
 def known_as(contradiction: Contradiction, known: list[dict[str, Any]]) -> dict[str, Any] | Contradiction:
     """The entry of `known` that explains the contradiction, or the contradiction itself."""
     for entry in known:
-        if all(entry.get(name, getattr(contradiction, name)) == getattr(contradiction, name) for name in ("key", "against", "pair", "metric")):
+        if all(
+            entry.get(name, getattr(contradiction, name)) == getattr(contradiction, name)
+            for name in ("key", "against", "pair", "metric")
+        ):
             return entry
     return contradiction
 
@@ -81,17 +91,32 @@ def missing_experiments(paper: str, folder: Path = FOLDER) -> list[str]:
     """Keys of kind `ours` that a built paper does not list; empty for one that is not built."""
     if paper not in built_papers():
         return []
-    return sorted({row.key for row in published(paper, folder).values() if row.kind == "ours"} - set(experiments(paper)))
+    return sorted(
+        {row.key for row in published(paper, folder).values() if row.kind == "ours"} - set(experiments(paper))
+    )
 
 
 def other_printings(row: Published, folder: Path = FOLDER) -> list[Published]:
-    """Rows that should print the same numbers on the same pair and print others, as the second version of SPGAN+LMP does."""
+    """Rows that should print the same numbers on the same pair and print others, as the second version of
+    SPGAN+LMP does.
+    """
     rows = {identity: other for name in FILES for identity, other in published(name, folder).items()}
-    groups = [rule["keys"] for name in FILES for rule in published_file(name, folder).get("same", ()) if row.key in rule["keys"]]
+    groups = [
+        rule["keys"]
+        for name in FILES
+        for rule in published_file(name, folder).get("same", ())
+        if row.key in rule["keys"]
+    ]
     keys = dict.fromkeys(key for keys in groups for key in keys if key != row.key)
     twins = [rows[key, row.source, row.target] for key in keys if (key, row.source, row.target) in rows]
-    return [twin for twin in twins if any(abs(twin.values[metric] - row.values[metric]) > twin.error + row.error + ROUNDING
-                                          for metric in set(twin.values) & set(row.values))]
+    return [
+        twin
+        for twin in twins
+        if any(
+            abs(twin.values[metric] - row.values[metric]) > twin.error + row.error + ROUNDING
+            for metric in set(twin.values) & set(row.values)
+        )
+    ]
 
 
 def _row_problems(row: Published) -> Iterator[str]:
@@ -113,8 +138,10 @@ def _compare(rows: Rows, first: str, second: str, by: str, rises: bool) -> Itera
             for metric in sorted(set(left.values) & set(right.values)):
                 gap = right.values[metric] - left.values[metric]
                 if (-gap if rises else abs(gap)) > max(left.error, right.error) + ROUNDING:
-                    text = (f"{second} ({right.where}) gives {metric} {right.values[metric]} on {right.source}->{right.target}, "
-                            f"{first} ({left.where}) {left.values[metric]}")
+                    text = (
+                        f"{second} ({right.where}) gives {metric} {right.values[metric]} on {right.source}->{right.target}, "
+                        f"{first} ({left.where}) {left.values[metric]}"
+                    )
                     yield Contradiction(second, first, f"{right.source}->{right.target}", metric, text)
 
 
@@ -124,18 +151,32 @@ def _gains(rows: Rows, rule: Mapping[str, Any]) -> Iterator[Contradiction]:
     for metric, quoted in rule["values"].items():
         gain = left.values[metric] - right.values[metric]
         if abs(gain - quoted) > 1e-6:
-            yield Contradiction(left.key, right.key, rule["pair"], metric,
-                                f"{left.key} gains {gain:.2f} {metric} over {right.key}, the text quotes {quoted}")
+            yield Contradiction(
+                left.key,
+                right.key,
+                rule["pair"],
+                metric,
+                f"{left.key} gains {gain:.2f} {metric} over {right.key}, the text quotes {quoted}",
+            )
 
 
 def _unprinted(rows: Rows, files: list[dict[str, Any]]) -> list[str]:
     """A reprint must say of which row."""
     grouped = {key for file in files for rule in file.get("same", ()) for key in rule["keys"]}
-    return [f"{key}: a reprint of which row? name both in a [[same]] list"
-            for key in sorted({row.key for row in rows.values() if row.kind == "reprint"} - grouped)]
+    return [
+        f"{key}: a reprint of which row? name both in a [[same]] list"
+        for key in sorted({row.key for row in rows.values() if row.kind == "reprint"} - grouped)
+    ]
 
 
 def _named(files: list[dict[str, Any]]) -> set[str]:
-    named = {key for file in files for rule in (*file.get("same", ()), *file.get("rising", ())) for key in rule["keys"]}
+    named = {
+        key
+        for file in files
+        for rule in (*file.get("same", ()), *file.get("rising", ()))
+        for key in rule["keys"]
+    }
     named |= {rule[side] for file in files for rule in file.get("gain", ()) for side in ("left", "right")}
-    return named | {entry[side] for file in files for entry in file.get("known", ()) for side in ("key", "against")}
+    return named | {
+        entry[side] for file in files for entry in file.get("known", ()) for side in ("key", "against")
+    }

@@ -1,6 +1,8 @@
-"""Where each thing of the blog post that this project follows can be found here: `coverage.toml`, and the check that it is true.
+"""Where each thing of the blog post that this project follows can be found here: `coverage.toml`, and the
+check that it is true.
 
-Nothing is imported for the check: functions are looked up in the source text, so that SPGAN's need no TensorFlow.
+Nothing is imported for the check: functions are looked up in the source text, so that SPGAN's need no
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ class Item:
     kind: str
     place: int
     what: str
-    keys: tuple[str, ...] = ()        # experiments, or published rows of the leaderboard
-    fields: tuple[str, ...] = ()      # "hhl.config: method.beta"
-    functions: tuple[str, ...] = ()   # "hhl.losses.batch_hard_triplet"
-    planned: str = ""                 # the issue that will build it
-    not_run: str = ""                 # "needs ..."
-    remark: str = ""                  # nothing to run, and why
+    keys: tuple[str, ...] = ()  # experiments, or published rows of the leaderboard
+    fields: tuple[str, ...] = ()  # "hhl.config: method.beta"
+    functions: tuple[str, ...] = ()  # "hhl.losses.batch_hard_triplet"
+    planned: str = ""  # the issue that will build it
+    not_run: str = ""  # "needs ..."
+    remark: str = ""  # nothing to run, and why
 
     @property
     def name(self) -> str:
@@ -53,7 +55,10 @@ def read_coverage(reports: Path = REPORTS) -> list[Item]:
 def coverage_problems(reports: Path = REPORTS) -> list[str]:
     """One sentence for each thing that is not where the file says, or is not counted; empty if all is well."""
     data, items = read_toml(reports / "coverage.toml"), read_coverage(reports)
-    return [*_miscounted(data, items), *(sentence for item in items for sentence in _problems(item, data["planned"]))]
+    return [
+        *_miscounted(data, items),
+        *(sentence for item in items for sentence in _problems(item, data["planned"])),
+    ]
 
 
 def _item(section: Mapping[str, Any], entry: dict[str, Any]) -> Item:
@@ -61,9 +66,17 @@ def _item(section: Mapping[str, Any], entry: dict[str, Any]) -> Item:
     kinds = [kind for kind in KINDS if kind in entry]
     unknown = set(entry) - {*KINDS, *PLACES, *REASONS, "what"}
     if len(kinds) != 1 or unknown or "what" not in entry:
-        raise InputError(f"coverage.toml, section {section['number']}: {entry}: expected what, one of {', '.join(KINDS)}, and no {sorted(unknown)}")
+        raise InputError(
+            f"coverage.toml, section {section['number']}: {entry}: expected what, one of {', '.join(KINDS)}, and no {sorted(unknown)}"
+        )
     place = entry.pop(kinds[0])
-    return Item(section["number"], section["title"], kinds[0], place, **{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()})
+    return Item(
+        section["number"],
+        section["title"],
+        kinds[0],
+        place,
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()},
+    )
 
 
 def _miscounted(data: Mapping[str, Any], items: list[Item]) -> Iterator[str]:
@@ -72,12 +85,17 @@ def _miscounted(data: Mapping[str, Any], items: list[Item]) -> Iterator[str]:
     for kind, count in data["counts"].items():
         if found.get(kind, 0) != count:
             yield f"{found.get(kind, 0)} items of kind {kind}, the blog has {count}"
-    yield from (f"section {number} is listed twice" for number, count in Counter(numbers).items() if count > 1)
+    yield from (
+        f"section {number} is listed twice" for number, count in Counter(numbers).items() if count > 1
+    )
     places: dict[tuple[str, str], list[int]] = {}
     for item in items:
         places.setdefault((item.section, item.kind), []).append(item.place)
-    yield from (f"section {section}: {kind} {found}: expected 1, 2, ... in order" for (section, kind), found in places.items()
-                if found != list(range(1, len(found) + 1)))
+    yield from (
+        f"section {section}: {kind} {found}: expected 1, 2, ... in order"
+        for (section, kind), found in places.items()
+        if found != list(range(1, len(found) + 1))
+    )
 
 
 def _problems(item: Item, issues: Mapping[str, str]) -> Iterator[str]:
@@ -89,11 +107,15 @@ def _problems(item: Item, issues: Mapping[str, str]) -> Iterator[str]:
         yield f"{item.name}: planned in {item.planned}, but {issues[item.planned]} is built: name its keys, fields or functions"
     yield from (f"{item.name}: no experiment {key}" for key in item.keys if not _has_key(key))
     yield from (f"{item.name}: no switch {field}" for field in item.fields if not _has_field(field))
-    yield from (f"{item.name}: no function {function}" for function in item.functions if not _has_function(function))
+    yield from (
+        f"{item.name}: no function {function}" for function in item.functions if not _has_function(function)
+    )
 
 
 def _has_key(key: str) -> bool:
-    """Names in papers without a command line are taken on trust: they are what its experiments, switches and functions shall be called."""
+    """Names in papers without a command line are taken on trust: they are what its experiments, switches and
+    functions shall be called.
+    """
     paper = key.split("/")[0]
     if paper == "leaderboard":
         return any(key == row.key for row in published(paper).values())
@@ -103,7 +125,9 @@ def _has_key(key: str) -> bool:
 def _has_field(field: str) -> bool:
     module, _, name = field.partition(": ")
     paper = module.removesuffix(".config")
-    return paper in PAPERS and (paper not in built_papers() or name in {entry["name"] for entry in switches(paper)})
+    return paper in PAPERS and (
+        paper not in built_papers() or name in {entry["name"] for entry in switches(paper)}
+    )
 
 
 def _has_function(dotted: str) -> bool:

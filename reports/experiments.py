@@ -43,9 +43,15 @@ def sweep_entries(root: Path = ROOT) -> tuple[dict, ...]:
 
 
 def ask_all(root: Path = ROOT) -> None:
-    """Asks all papers about every preset that a sweep uses, side by side: most of an answer's time is the import of PyTorch."""
+    """Asks all papers about every preset that a sweep uses, side by side: most of an answer's time is the
+    import of PyTorch.
+    """
     questions = [(paper, "demo", root) for paper in built_papers(root)]
-    questions += [(entry["paper"], entry.get("preset", "demo"), root) for entry in sweep_entries(root) if entry["paper"] in built_papers(root)]
+    questions += [
+        (entry["paper"], entry.get("preset", "demo"), root)
+        for entry in sweep_entries(root)
+        if entry["paper"] in built_papers(root)
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda question: ask(*question), dict.fromkeys(questions)))
 
@@ -56,5 +62,7 @@ def ask(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, list[d
     command = [sys.executable, "train.py", "--list-experiments", "--list-switches", "--preset", preset]
     answer = subprocess.run(command, cwd=root / paper, capture_output=True, text=True)
     if answer.returncode != 0:
-        raise RunError(f"{paper}: --list-experiments failed: {''.join(answer.stderr.strip().splitlines()[-1:])}")
+        raise RunError(
+            f"{paper}: --list-experiments failed: {''.join(answer.stderr.strip().splitlines()[-1:])}"
+        )
     return json.loads(answer.stdout)

@@ -1,4 +1,6 @@
-"""The data of every figure in `figures.toml`, from published numbers and records; drawn by `reports.svg`, kept beside the drawing as JSON."""
+"""The data of every figure in `figures.toml`, from published numbers and records; drawn by `reports.svg`,
+kept beside the drawing as JSON.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,19 @@ def figure_specs(reports: Path = REPORTS) -> list[dict[str, Any]]:
     specs = tomllib.loads((reports / "figures.toml").read_text())["figure"]
     for spec in specs:
         if spec["kind"] not in KINDS:
-            raise InputError(f"figures.toml: {spec['name']}: kind {spec['kind']!r}: expected one of {', '.join(KINDS)}")
+            raise InputError(
+                f"figures.toml: {spec['name']}: kind {spec['kind']!r}: expected one of {', '.join(KINDS)}"
+            )
     return specs
 
 
 def without_experiment(spec: Mapping[str, Any]) -> list[str]:
     """The patterns of a figure that match nothing in a paper that is built."""
-    return [pattern for pattern in _patterns(spec).values() if pattern.split("/")[0] in built_papers() and not _matching(pattern)]
+    return [
+        pattern
+        for pattern in _patterns(spec).values()
+        if pattern.split("/")[0] in built_papers() and not _matching(pattern)
+    ]
 
 
 def papers_of(spec: Mapping[str, Any]) -> list[str]:
@@ -52,7 +60,7 @@ def figure_data(spec: Mapping[str, Any], reports: Path = REPORTS) -> dict[str, A
     records = {paper: read_results(paper, reports) for paper in papers_of(spec)}
     panels = [_panel(spec, side, records) for side in (SIDES if "question" not in spec else SIDES[1:])]
     kind = {"measures": "bars", "cmc": "curve"}.get(spec["kind"], spec["kind"])
-    if kind == "curve":   # one scale of x for both panels, each its own of y
+    if kind == "curve":  # one scale of x for both panels, each its own of y
         xs = [point["x"] for panel in panels for series in panel["series"] for point in series["points"]]
         panels = [{**panel, "x_range": [min(xs), max(xs)]} for panel in panels] if xs else panels
     return {"name": spec["name"], "title": spec["title"], "kind": kind, "panels": panels}
@@ -60,9 +68,14 @@ def figure_data(spec: Mapping[str, Any], reports: Path = REPORTS) -> dict[str, A
 
 def _panel(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     series = [{"label": label, "points": points} for label, points in _series(spec, side, records) if points]
-    panel = {"title": "Published" if side == "published" else "Measured here", "subtitle": _subtitle(spec, side, records),
-             "x": "rank" if spec["kind"] == "cmc" else spec.get("x", ""), "rows": _bar_rows(spec), "series": series,
-             "absent": "not printed" if side == "published" else "not run"}
+    panel = {
+        "title": "Published" if side == "published" else "Measured here",
+        "subtitle": _subtitle(spec, side, records),
+        "x": "rank" if spec["kind"] == "cmc" else spec.get("x", ""),
+        "rows": _bar_rows(spec),
+        "series": series,
+        "absent": "not printed" if side == "published" else "not run",
+    }
     return panel if series else {**panel, "note": _note(spec, side)}
 
 
@@ -73,7 +86,11 @@ def _subtitle(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence
     if len(pairs) > 1:
         return f"{'synthetic domains' if side == 'measured' else 'each on its main pair'} · {metric}"
     pair = pairs.pop()
-    words = printed_pair([_row(key, records) for key in keys_of(spec)], *pair) if side == "published" else pair_text(*pair)
+    words = (
+        printed_pair([_row(key, records) for key in keys_of(spec)], *pair)
+        if side == "published"
+        else pair_text(*pair)
+    )
     return f"{words} · {metric}"
 
 
@@ -94,28 +111,56 @@ def _bar_rows(spec: Mapping[str, Any]) -> list[str]:
 
 # ---------------------------------------------------------------- points
 
-def _series(spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Record]]) -> Iterator[tuple[str, list[dict]]]:
-    rows = {pattern: [_row(key, records) for key in _matching(pattern)] for pattern in _patterns(spec).values()}
+
+def _series(
+    spec: Mapping[str, Any], side: str, records: Mapping[str, Sequence[Record]]
+) -> Iterator[tuple[str, list[dict]]]:
+    rows = {
+        pattern: [_row(key, records) for key in _matching(pattern)] for pattern in _patterns(spec).values()
+    }
     metrics = spec.get("metrics", ["R-1"])
     if spec["kind"] == "measures":
         for pattern_rows in rows.values():
             for row in pattern_rows:
-                yield (row.title if len(keys_of(spec)) > 1 else ""), [p for metric in metrics
-                                                                      for p in _point(row, side, metric, x=_measure_name(spec, metric))]
+                yield (
+                    (row.title if len(keys_of(spec)) > 1 else ""),
+                    [
+                        p
+                        for metric in metrics
+                        for p in _point(row, side, metric, x=_measure_name(spec, metric))
+                    ],
+                )
     elif spec["kind"] == "cmc":
         for label, pattern in _patterns(spec).items():
-            yield label, [p for row in rows[pattern] for rank in RANKS for p in _point(row, side, rank, x=int(rank[2:]))]
+            yield (
+                label,
+                [
+                    p
+                    for row in rows[pattern]
+                    for rank in RANKS
+                    for p in _point(row, side, rank, x=int(rank[2:]))
+                ],
+            )
     elif spec["kind"] == "bars":
         joined = [row for pattern_rows in rows.values() for row in pattern_rows]
         for metric in metrics:
             for suffix in ("", "+adabn") if spec.get("adabn") and side == "measured" else ("",):
                 label = "with AdaBN" if suffix else _measure_name(spec, metric) if len(metrics) > 1 else ""
-                yield label, [p for row in joined for p in _point(row, side, metric, suffix, x=_name(spec, row.key))]
+                yield (
+                    label,
+                    [p for row in joined for p in _point(row, side, metric, suffix, x=_name(spec, row.key))],
+                )
     else:
         several = "series" in spec
-        for label, pattern in _patterns(spec).items() if several else [("", p) for p in _patterns(spec).values()]:
+        for label, pattern in (
+            _patterns(spec).items() if several else [("", p) for p in _patterns(spec).values()]
+        ):
             for metric in metrics:
-                points = [{**p, **_axes(spec, pattern, row.key)} for row in rows[pattern] for p in _point(row, side, metric)]
+                points = [
+                    {**p, **_axes(spec, pattern, row.key)}
+                    for row in rows[pattern]
+                    for p in _point(row, side, metric)
+                ]
                 yield label or (metric if len(metrics) > 1 else ""), points
 
 
@@ -125,7 +170,11 @@ def _point(row: Row, side: str, metric: str, suffix: str = "", **where: Any) -> 
         known = row.published and row.published.status != "unverified" and metric in row.published.values
         return [{**where, "y": row.published.values[metric]}] if known else []
     value = row.value(metric, suffix)
-    return [{**where, "y": round(value.mean, 4), "spread": round(value.spread or 0, 4), "n": value.n}] if value else []
+    return (
+        [{**where, "y": round(value.mean, 4), "spread": round(value.spread or 0, 4), "n": value.n}]
+        if value
+        else []
+    )
 
 
 def _axes(spec: Mapping[str, Any], pattern: str, key: str) -> dict[str, Any]:
@@ -150,15 +199,22 @@ def _name(spec: Mapping[str, Any], key: str) -> str:
 
 # ---------------------------------------------------------------- keys
 
+
 def _patterns(spec: Mapping[str, Any]) -> dict[str, str]:
     """Label -> pattern of keys; without labels the patterns stand for themselves."""
     return spec["series"] if "series" in spec else {pattern: pattern for pattern in spec["keys"]}
 
 
 def _matching(pattern: str) -> list[str]:
-    """The paper's keys of this pattern, in its order; where * stands for a number, only keys with a number there."""
+    """The paper's keys of this pattern, in its order; where * stands for a number, only keys with a number
+    there.
+    """
     keys = [key for key in entries_of(pattern.split("/")[0]) if fnmatchcase(key, pattern)]
-    return [key for key in keys if not pattern.endswith("=*") or re.fullmatch(r"[\d.]+", _capture(pattern, key)[0])]
+    return [
+        key
+        for key in keys
+        if not pattern.endswith("=*") or re.fullmatch(r"[\d.]+", _capture(pattern, key)[0])
+    ]
 
 
 def _capture(pattern: str, key: str) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ from reports.rows import Row, Table, Value, from_scratch
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """A Markdown table; the columns in `right` are right-aligned."""
     rule = ["---:" if column in right else "---" for column in range(len(head))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *([_safe(cell) for cell in line] for line in body)))
+    return "\n".join(
+        f"| {' | '.join(line)} |" for line in (head, rule, *([_safe(cell) for cell in line] for line in body))
+    )
 
 
 def _safe(text: str) -> str:
@@ -21,13 +23,22 @@ def _safe(text: str) -> str:
 
 
 def result_markdown(table: Table) -> str:
-    """A caption and the table: published, measured, measured with AdaBN, number of seeds; on the paper's own data also the difference."""
+    """A caption and the table: published, measured, measured with AdaBN, number of seeds; on the paper's own
+    data also the difference.
+    """
     columns = " / ".join(table.columns)
     head = ["row", f"published {columns}", "measured"] if table.printed else ["row", f"measured {columns}"]
-    head += [*(["measured + AdaBN"] if table.adapted else []), *(["difference"] if table.comparable else []), "seeds"]
+    head += [
+        *(["measured + AdaBN"] if table.adapted else []),
+        *(["difference"] if table.comparable else []),
+        "seeds",
+    ]
     body = [_cells(table, row) for row in table.rows]
-    caption = f"**{table.title}**, measured on {table.source} → {table.target}" if table.source != table.target else \
-        f"**{table.title}**, measured on {table.source}"
+    caption = (
+        f"**{table.title}**, measured on {table.source} → {table.target}"
+        if table.source != table.target
+        else f"**{table.title}**, measured on {table.source}"
+    )
     caption += f", preset {table.preset}" * (table.preset != "demo")
     stands = f", published on {table.published_on}" if table.published_on else ""
     idle = f"\n\nNot run: {'; '.join(row.title for row in table.idle)}." if table.idle else ""
@@ -35,7 +46,11 @@ def result_markdown(table: Table) -> str:
 
 
 def _cells(table: Table, row: Row) -> list[str]:
-    cells = [row.title, *([published_text(row.published, table.columns)] if table.printed else []), joined(row.value(c) for c in table.columns)]
+    cells = [
+        row.title,
+        *([published_text(row.published, table.columns)] if table.printed else []),
+        joined(row.value(c) for c in table.columns),
+    ]
     if table.adapted:
         cells.append(joined(row.value(column, "+adabn") for column in table.columns))
     if table.comparable:
@@ -52,7 +67,9 @@ def published_text(theirs: Published | None, columns: Sequence[str]) -> str:
 
 
 def published_number(theirs: Published | None, column: str) -> str:
-    """With the digits that percentages are printed with, or as it is in another unit; `-` where there is none."""
+    """With the digits that percentages are printed with, or as it is in another unit; `-` where there is
+    none.
+    """
     if theirs is None or column not in theirs.values:
         return "-"
     return f"{theirs.values[column]:.1f}" if theirs.unit == "%" else f"{theirs.values[column]:g}"
@@ -70,7 +87,12 @@ def number_text(value: Value | None) -> str:
 
 def difference_text(row: Row) -> str:
     """Measured minus published rank-1 and mAP in points, and whether both lie within the band."""
-    if not row.published or not row.published.comparable or not row.records or not set(BAND) <= set(row.published.values):
+    if (
+        not row.published
+        or not row.published.comparable
+        or not row.records
+        or not set(BAND) <= set(row.published.values)
+    ):
         return "-"
     gaps = {metric: row.value(metric).mean - row.published.values[metric] for metric in BAND}
     within = all(abs(gap) <= BAND[metric] for metric, gap in gaps.items())
@@ -78,19 +100,30 @@ def difference_text(row: Row) -> str:
 
 
 def switches_markdown(entries: Sequence[dict], source: str) -> str:
-    """The ledger: a table a group of switches. A value without a name is that of most presets; the others follow with theirs."""
+    """The ledger: a table a group of switches. A value without a name is that of most presets; the others
+    follow with theirs.
+    """
     parts = []
     for group in dict.fromkeys(entry["group"] for entry in entries):
-        body = [[f"`--{entry['name'].replace('_', '-')}`", values_text(entry["values"]), entry["comment"] or "-"]
-                for entry in entries if entry["group"] == group]
+        body = [
+            [f"`--{entry['name'].replace('_', '-')}`", values_text(entry["values"]), entry["comment"] or "-"]
+            for entry in entries
+            if entry["group"] == group
+        ]
         parts.append(f"{group}\n\n{markdown(['switch', 'value', 'meaning and source'], body)}")
     count = len(entries)
-    return "\n\n".join([f"<details>\n<summary>All {count} switches with their values by preset, from the comments in <code>{source}</code></summary>",
-                        *parts, "</details>"])
+    return "\n\n".join(
+        [
+            f"<details>\n<summary>All {count} switches with their values by preset, from the comments in <code>{source}</code></summary>",
+            *parts,
+            "</details>",
+        ]
+    )
 
 
 def values_text(values: dict[str, Any]) -> str:
-    """`256; demo 64`: the value that most presets share, then those that differ, named; all are named where no value has a majority.
+    """`256; demo 64`: the value that most presets share, then those that differ, named; all are named where
+    no value has a majority.
 
     Presets of real photographs from scratch, which take over most of another's values, do not vote.
     """
@@ -101,7 +134,9 @@ def values_text(values: dict[str, Any]) -> str:
     for preset, text in texts.items():
         if text != usual:
             others.setdefault(text, []).append(preset)
-    return "; ".join([*([usual] if usual else []), *(f"{', '.join(presets)} {text}" for text, presets in others.items())])
+    return "; ".join(
+        [*([usual] if usual else []), *(f"{', '.join(presets)} {text}" for text, presets in others.items())]
+    )
 
 
 def value_text(value: Any) -> str:

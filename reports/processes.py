@@ -1,4 +1,6 @@
-"""Jobs side by side: one process each with its log, a line of progress, a clean stop, failures kept for the end."""
+"""Jobs side by side: one process each with its log, a line of progress, a clean stop, failures kept for the
+end.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-PATIENCE = 120.0   # seconds that a stopped process has for saving its checkpoint
+PATIENCE = 120.0  # seconds that a stopped process has for saving its checkpoint
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class Job:
 
     name: str
     command: tuple[str, ...]
-    folder: Path                     # it is started here
+    folder: Path  # it is started here
     log: Path
     threads: int
-    seconds: Mapping[str, float]     # key -> what it should take
-    is_done: Callable[[str], bool]   # whether the record of a key is there
+    seconds: Mapping[str, float]  # key -> what it should take
+    is_done: Callable[[str], bool]  # whether the record of a key is there
 
     def missing(self) -> list[str]:
         return [key for key in self.seconds if not self.is_done(key)]
@@ -34,10 +36,22 @@ class Job:
     def start(self) -> subprocess.Popen:
         """In a session of its own: a Ctrl-C of the terminal reaches the sweep alone, which passes it on."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(self.threads),
+            "MKL_NUM_THREADS": str(self.threads),
+            "PYTHONUNBUFFERED": "1",
+        }
         with self.log.open("ab") as log:
-            return subprocess.Popen([*self.command, "--experiment", *self.seconds], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
-                                    stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+            return subprocess.Popen(
+                [*self.command, "--experiment", *self.seconds],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def last_line(self) -> str:
         lines = self.log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()
@@ -48,7 +62,7 @@ class Job:
 class Progress:
     """Counts the cells that are done: one line in place on a terminal, a line for every change elsewhere."""
 
-    seconds: Mapping[tuple[str, str], float]   # (job, key) -> what it should take
+    seconds: Mapping[tuple[str, str], float]  # (job, key) -> what it should take
     parallel: int
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     started: float = field(default_factory=time.monotonic)
@@ -59,7 +73,12 @@ class Progress:
     def update(self, running: Iterable[Job]) -> None:
         """Looks for new records of the running jobs, and shows the line if it has changed."""
         running, before = list(running), len(self.done)
-        self.done |= {(job.name, key) for job in running for key in job.seconds if (job.name, key) not in self.done and job.is_done(key)}
+        self.done |= {
+            (job.name, key)
+            for job in running
+            for key in job.seconds
+            if (job.name, key) not in self.done and job.is_done(key)
+        }
         line = self.line(", ".join(job.name for job in running))
         if self.stream.isatty():
             self.stream.write(f"\r{line.ljust(len(self.shown))}")
@@ -96,11 +115,13 @@ def clock(seconds: float) -> str:
 def run_jobs(jobs: Sequence[Job], *, parallel: int, poll: float = 0.5) -> list[str]:
     """Runs them in this order, `parallel` at a time; returns a line for each failure.
 
-    A job whose process fails at one key goes on with the keys behind it. On Ctrl-C and SIGTERM the processes are told to stop (they save)
-    and waited for; then `KeyboardInterrupt` goes on.
+    A job whose process fails at one key goes on with the keys behind it. On Ctrl-C and SIGTERM the processes
+    are told to stop (they save) and waited for; then `KeyboardInterrupt` goes on.
     """
     waiting, running, failures = list(jobs), {}, []
-    progress = Progress({(job.name, key): seconds for job in jobs for key, seconds in job.seconds.items()}, parallel)
+    progress = Progress(
+        {(job.name, key): seconds for job in jobs for key, seconds in job.seconds.items()}, parallel
+    )
     try:
         with _sigterm_as_interrupt():
             while waiting or running:
@@ -121,26 +142,33 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int, poll: float = 0.5) -> list[s
 
 
 def _after(job: Job, code: int, progress: Progress, failures: list[str]) -> list[Job]:
-    """Notes the failure of a process that has ended, if it failed; returns what is left of its job and may still go well."""
+    """Notes the failure of a process that has ended, if it failed; returns what is left of its job and may
+    still go well.
+    """
     missing = job.missing()
     if not missing:
         return []
-    failures.append(f"{job.name}: {missing[0]}: exit code {code}: {job.last_line()} (see {os.path.relpath(job.log)})")
+    failures.append(
+        f"{job.name}: {missing[0]}: exit code {code}: {job.last_line()} (see {os.path.relpath(job.log)})"
+    )
     progress.say(f"failed: {failures[-1]}")
-    rest = missing[1:] if code == 1 else []   # 2 is bad input, a negative code a signal: the next key would meet it too
+    # 2 is bad input, a negative code a signal: the next key would meet it too
+    rest = missing[1:] if code == 1 else []
     progress.failed |= {(job.name, key) for key in missing if key not in rest}
     return [replace(job, seconds={key: job.seconds[key] for key in rest})] if rest else []
 
 
 def _stop(processes: Sequence[subprocess.Popen], progress: Progress) -> None:
-    progress.say(f"stopping {len(processes)} processes; they save what they have, and the same command goes on from there")
+    progress.say(
+        f"stopping {len(processes)} processes; they save what they have, and the same command goes on from there"
+    )
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + PATIENCE
     for process in processes:
         try:
             process.wait(max(0.1, deadline - time.monotonic()))
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):   # or a second Ctrl-C
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # or a second Ctrl-C
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 

@@ -1,4 +1,6 @@
-"""Writes what records and code say between the marks of the READMEs: claims and a figure on the first page, results and switches of a paper."""
+"""Writes what records and code say between the marks of the READMEs: claims and a figure on the first page,
+results and switches of a paper.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,30 @@ def write_between(path: Path, begin: str, end: str, text: str) -> None:
 
 
 def claim_table(reports: Path = REPORTS) -> str:
-    """Markdown: the headline claims; published on the real pair, measured on the synthetic one, difference, verdict; what of it AdaBN leaves."""
-    head = ["paper", "claim (rank-1, %)", "published", "measured here", "difference, 95 % interval", "verdict", "over direct transfer with AdaBN"]
-    return markdown(head, [[f"[{TITLES[claim.paper]}]({claim.paper}/)", claim.text, *_cells(claim, reports), over_adabn(claim, reports)]
-                           for claim in read_claims(reports)])
+    """Markdown: the headline claims; published on the real pair, measured on the synthetic one, difference,
+    verdict; what of it AdaBN leaves.
+    """
+    head = [
+        "paper",
+        "claim (rank-1, %)",
+        "published",
+        "measured here",
+        "difference, 95 % interval",
+        "verdict",
+        "over direct transfer with AdaBN",
+    ]
+    return markdown(
+        head,
+        [
+            [
+                f"[{TITLES[claim.paper]}]({claim.paper}/)",
+                claim.text,
+                *_cells(claim, reports),
+                over_adabn(claim, reports),
+            ]
+            for claim in read_claims(reports)
+        ],
+    )
 
 
 def _cells(claim: Claim, reports: Path) -> list[str]:
@@ -53,13 +75,27 @@ def _cells(claim: Claim, reports: Path) -> list[str]:
     ours = _measured(claim, reports)
     if ours is None:
         return [f"{left} v {right}", "not run", "not run", "not run"]
-    return [f"{left} v {right}", f"{ours.left:.1f} v {ours.right:.1f}", difference_view(claim, ours), f"**{verdict(claim, ours)}**"]
+    return [
+        f"{left} v {right}",
+        f"{ours.left:.1f} v {ours.right:.1f}",
+        difference_view(claim, ours),
+        f"**{verdict(claim, ours)}**",
+    ]
 
 
 def over_adabn(headline: Claim, reports: Path = REPORTS) -> str:
-    """Difference and verdict of the headline's method against direct transfer with AdaBN; a dash for a paper that has no such claim."""
+    """Difference and verdict of the headline's method against direct transfer with AdaBN; a dash for a paper
+    that has no such claim.
+    """
     side = (headline.paper, headline.left, headline.pair, headline.metric, ("", "+adabn"))
-    claim = next((claim for claim in all_claims(reports) if (claim.paper, claim.left, claim.pair, claim.metric, claim.score) == side), None)
+    claim = next(
+        (
+            claim
+            for claim in all_claims(reports)
+            if (claim.paper, claim.left, claim.pair, claim.metric, claim.score) == side
+        ),
+        None,
+    )
     if claim is None:
         return "–"
     ours = _measured(claim, reports)
@@ -71,17 +107,34 @@ def _measured(claim: Claim, reports: Path) -> Difference | None:
 
 
 def result_text(paper: str, reports: Path = REPORTS) -> str:
-    """Markdown: the tables of a paper that have records, and its figures that have; "not run" if there are none."""
+    """Markdown: the tables of a paper that have records, and its figures that have; "not run" if there are
+    none.
+    """
     specs = [spec for spec in figure_specs(reports) if papers_of(spec) == [paper]]
-    curves = {pattern.split("/")[1] for spec in specs if spec["kind"] in ("curve", "heatmap") for pattern in spec.get("keys", ())}
-    parts = [result_markdown(table) for table in tables(paper, reports) if table.measured and table.name not in curves]
-    drawn = {spec["name"]: spec["title"] for spec in specs if spec["kind"] != "bars" and figure_data(spec, reports)["panels"][-1]["series"]}
+    curves = {
+        pattern.split("/")[1]
+        for spec in specs
+        if spec["kind"] in ("curve", "heatmap")
+        for pattern in spec.get("keys", ())
+    }
+    parts = [
+        result_markdown(table)
+        for table in tables(paper, reports)
+        if table.measured and table.name not in curves
+    ]
+    drawn = {
+        spec["name"]: spec["title"]
+        for spec in specs
+        if spec["kind"] != "bars" and figure_data(spec, reports)["panels"][-1]["series"]
+    }
     parts += [f"![{title}](../reports/figures/{name}.svg)" for name, title in drawn.items()]
     return "\n\n".join([*parts, *claims_text(paper, reports)]) or "not run"
 
 
 def claims_text(paper: str, reports: Path = REPORTS) -> list[str]:
-    """Markdown: every claim about a paper that has records, with its verdict, then those that have none; nothing if no claim has."""
+    """Markdown: every claim about a paper that has records, with its verdict, then those that have none;
+    nothing if no claim has.
+    """
     records = {name: read_results(name, reports) for name in PAPERS}
     everything = [claim_view(claim, records) for claim in all_claims(reports) if claim.paper == paper]
     views = [view for view in everything if view["measured"]]
@@ -89,7 +142,20 @@ def claims_text(paper: str, reports: Path = REPORTS) -> list[str]:
     if not views:
         return []
     head = ["claim", "on", "published", "measured", "difference, 95 % interval", "verdict"]
-    rows = [[f"{view['text']}{'' if view['origin'] == 'paper' else ' *(' + view['origin'] + ')*'}", view["pair"], view["published"] or "-",
-             view["measured"], view["difference"], f"**{view['said']}**"] for view in views]
-    return ["What is claimed, and what comes of it here (rank-1 in % unless the claim names something else; on the synthetic twin of the pair):",
-            markdown(head, rows), *([f"Not run: {'; '.join(not_run)}."] if not_run else []), LEGEND]
+    rows = [
+        [
+            f"{view['text']}{'' if view['origin'] == 'paper' else ' *(' + view['origin'] + ')*'}",
+            view["pair"],
+            view["published"] or "-",
+            view["measured"],
+            view["difference"],
+            f"**{view['said']}**",
+        ]
+        for view in views
+    ]
+    return [
+        "What is claimed, and what comes of it here (rank-1 in % unless the claim names something else; on the synthetic twin of the pair):",
+        markdown(head, rows),
+        *([f"Not run: {'; '.join(not_run)}."] if not_run else []),
+        LEGEND,
+    ]

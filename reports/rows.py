@@ -16,14 +16,24 @@ from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers, experiments, sweep_entries
 
 TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
-NAMES = {"market1501": "Market", "dukemtmc": "Duke", "cuhk03": "CUHK03", "msmt17": "MSMT17", "prid2011": "PRID", "any": "any"}
-DRAWN = {real: synthetic for synthetic, real in STANDS_FOR.items()}   # the synthetic domain that stands in for a dataset
+NAMES = {
+    "market1501": "Market",
+    "dukemtmc": "Duke",
+    "cuhk03": "CUHK03",
+    "msmt17": "MSMT17",
+    "prid2011": "PRID",
+    "any": "any",
+}
+# the synthetic domain that stands in for a dataset
+DRAWN = {real: synthetic for synthetic, real in STANDS_FOR.items()}
 PERCENT = "%"
 
 
 @dataclass(frozen=True)
 class Value:
-    """Mean over the seeds and their sample standard deviation (None for one seed), in percent or in the measure's own unit."""
+    """Mean over the seeds and their sample standard deviation (None for one seed), in percent or in the
+    measure's own unit.
+    """
 
     mean: float
     spread: float | None
@@ -46,16 +56,24 @@ class Row:
     runs_as: str
     score: str
     published: Published | None
-    records: tuple[Record, ...]   # one a seed, of one configuration
-    stale: bool                   # the configuration has changed since
+    records: tuple[Record, ...]  # one a seed, of one configuration
+    stale: bool  # the configuration has changed since
 
     def value(self, column: str, suffix: str = "") -> Value | None:
-        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that name (`Record.measure`).
+        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that
+        name (`Record.measure`).
 
         A measure belongs to the run and not to one of its scores, so it has no value with a suffix.
         """
         name = self.score + suffix
-        found = [100 * r.scores[name][column] if column in r.scores.get(name, ()) else None if suffix else r.measure(column) for r in self.records]
+        found = [
+            100 * r.scores[name][column]
+            if column in r.scores.get(name, ())
+            else None
+            if suffix
+            else r.measure(column)
+            for r in self.records
+        ]
         return value_of([number for number in found if number is not None], percent=column in METRICS)
 
 
@@ -64,12 +82,12 @@ class Table:
     """The rows of one table or figure on one pair of datasets, measured under one preset."""
 
     paper: str
-    name: str        # the middle part of its keys: "table2"
-    source: str      # measured on
+    name: str  # the middle part of its keys: "table2"
+    source: str  # measured on
     target: str
     preset: str
     rows: tuple[Row, ...]
-    idle: tuple[Row, ...] = ()   # our own rows (no paper prints them) that have not been run
+    idle: tuple[Row, ...] = ()  # our own rows (no paper prints them) that have not been run
 
     @property
     def title(self) -> str:
@@ -88,7 +106,9 @@ class Table:
 
     @property
     def published_on(self) -> str:
-        """In words, the pair that the printed numbers belong to; empty where the measured ones are on the paper's own, or nothing is printed."""
+        """In words, the pair that the printed numbers belong to; empty where the measured ones are on the
+        paper's own, or nothing is printed.
+        """
         return printed_pair(self.rows, self.source, self.target) if self.synthetic and self.printed else ""
 
     @property
@@ -97,7 +117,9 @@ class Table:
 
     @property
     def comparable(self) -> bool:
-        """Whether the data and the preset are the paper's, so that a difference of the numbers means something."""
+        """Whether the data and the preset are the paper's, so that a difference of the numbers means
+        something.
+        """
         return self.preset != "demo" and not self.scratch and not self.synthetic
 
     @property
@@ -139,11 +161,17 @@ def stands_for(source: str, target: str) -> tuple[str, str]:
 def printed_pair(rows: Sequence[Row], source: str, target: str) -> str:
     """In words, the paper's pair that stands beside the measured one in these rows."""
     printed = [row.published for row in rows if row.published]
-    return "a pair that it does not name" if printed and all(p.source == ANY for p in printed) else pair_text(*stands_for(source, target))
+    return (
+        "a pair that it does not name"
+        if printed and all(p.source == ANY for p in printed)
+        else pair_text(*stands_for(source, target))
+    )
 
 
 def pair_text(source: str, target: str) -> str:
-    """`Duke → Market`, `Market c123 → Market c456`; one name where both are the same dataset. "synthetic" in front means both sides."""
+    """`Duke → Market`, `Market c123 → Market c456`; one name where both are the same dataset. "synthetic" in
+    front means both sides.
+    """
     first, second = (_name(name) for name in (source, target))
     drawn = "synthetic " if source in STANDS_FOR else ""
     real = "real " if drawn and target not in STANDS_FOR else ""
@@ -164,20 +192,35 @@ def planned_pairs(paper: str, root: Path = ROOT) -> tuple[tuple[str, str], ...]:
 
 @lru_cache
 def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[tuple[str, str, str], bool]:
-    """Where `sweeps.toml` wants a key on real photographs: (source, target, preset) -> whether it needs a GPU."""
-    return {(entry["source"], entry["target"], entry.get("preset", "demo")): entry.get("gpu", False) for entry in sweep_entries(root)
-            if entry["paper"] == paper and entry.get("real") and any(fnmatchcase(key, pattern) for pattern in entry["keys"])}
+    """Where `sweeps.toml` wants a key on real photographs: (source, target, preset) -> whether it needs a
+    GPU.
+    """
+    return {
+        (entry["source"], entry["target"], entry.get("preset", "demo")): entry.get("gpu", False)
+        for entry in sweep_entries(root)
+        if entry["paper"] == paper
+        and entry.get("real")
+        and any(fnmatchcase(key, pattern) for pattern in entry["keys"])
+    }
 
 
 @lru_cache
 def is_planned(paper: str, key: str, source: str, target: str, root: Path = ROOT) -> bool:
-    """Whether `sweeps.toml` names a key on a pair, in the demo. The run of an alias may be planned under another name: `--table` does not find it."""
-    return any((entry["paper"], entry["source"], entry["target"]) == (paper, source, target) and not entry.get("real")
-               and any(fnmatchcase(key, pattern) for pattern in entry["keys"]) for entry in sweep_entries(root))
+    """Whether `sweeps.toml` names a key on a pair, in the demo. The run of an alias may be planned under
+    another name: `--table` does not find it.
+    """
+    return any(
+        (entry["paper"], entry["source"], entry["target"]) == (paper, source, target)
+        and not entry.get("real")
+        and any(fnmatchcase(key, pattern) for pattern in entry["keys"])
+        for entry in sweep_entries(root)
+    )
 
 
 def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
-    """Every table and figure of a paper's own method, pair by pair: as published, and as measured in the demo; then other presets."""
+    """Every table and figure of a paper's own method, pair by pair: as published, and as measured in the
+    demo; then other presets.
+    """
     entries = entries_of(paper)
     records = read_results(paper, reports)
     found = []
@@ -190,9 +233,16 @@ def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
 
 
 def _table(paper: str, name: str, source: str, target: str, preset: str, rows: Sequence[Row]) -> Table:
-    """Without the rows that neither side has run, but for those of a printed table on the main pair. Real photographs: what is planned or run."""
+    """Without the rows that neither side has run, but for those of a printed table on the main pair. Real
+    photographs: what is planned or run.
+    """
     if from_scratch(preset):
-        planned = [row for row in rows if (source, target, preset) in planned_photographs(paper, row.key) or (row.records and row.runs_as == row.key)]
+        planned = [
+            row
+            for row in rows
+            if (source, target, preset) in planned_photographs(paper, row.key)
+            or (row.records and row.runs_as == row.key)
+        ]
         return Table(paper, name, source, target, preset, tuple(planned))
     if (source, target) == planned_pairs(paper)[0] and any(row.published for row in rows):
         return Table(paper, name, source, target, preset, tuple(rows))
@@ -212,15 +262,36 @@ def entries_of(paper: str) -> dict[str, dict]:
     if paper in built_papers():
         return experiments(paper)
     own = dict.fromkeys(row.key for row in published(paper).values() if row.kind == "ours")
-    return {key: {"title": key.split("/", 2)[2].replace("_", " "), "alias_of": None, "score": "last", "config_hash": ""} for key in own}
+    return {
+        key: {
+            "title": key.split("/", 2)[2].replace("_", " "),
+            "alias_of": None,
+            "score": "last",
+            "config_hash": "",
+        }
+        for key in own
+    }
 
 
-def _places(paper: str, keys: Sequence[str], entries: dict[str, dict], records: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
-    """(source, target, preset) of the tables to show: where the paper has numbers, drawn by a program where that can be, and where we have."""
+def _places(
+    paper: str, keys: Sequence[str], entries: dict[str, dict], records: Sequence[Record]
+) -> Iterator[tuple[str, str, str]]:
+    """(source, target, preset) of the tables to show: where the paper has numbers, drawn by a program where
+    that can be, and where we have.
+    """
     runs = {entries[key]["alias_of"] or key for key in keys}
-    printed = dict.fromkeys((row.source, row.target) for row in published(paper).values() if row.key in keys and row.kind == "ours")
-    places = [(DRAWN.get(source, source), DRAWN.get(target, target)) if {source, target} <= set(DRAWN) else (source, target)
-              for source, target in printed if source != ANY]
+    printed = dict.fromkeys(
+        (row.source, row.target)
+        for row in published(paper).values()
+        if row.key in keys and row.kind == "ours"
+    )
+    places = [
+        (DRAWN.get(source, source), DRAWN.get(target, target))
+        if {source, target} <= set(DRAWN)
+        else (source, target)
+        for source, target in printed
+        if source != ANY
+    ]
     wanted = [pair for pair in planned_pairs(paper) if pair in places] + places
     if not places:
         ran = {(r.source, r.target) for r in records if r.key in runs and r.preset == "demo"}
@@ -231,13 +302,17 @@ def _places(paper: str, keys: Sequence[str], entries: dict[str, dict], records: 
 
 
 def _config_hash(paper: str, key: str, entry: dict, preset: str, record: Record) -> str:
-    """The configuration that a row has now; for presets that people run with flags of their own, that of the record."""
+    """The configuration that a row has now; for presets that people run with flags of their own, that of the
+    record.
+    """
     if preset == "demo":
         return entry["config_hash"]
     return experiments(paper, preset)[key]["config_hash"] if from_scratch(preset) else record.config_hash
 
 
-def row_of(paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]) -> Row:
+def row_of(
+    paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]
+) -> Row:
     """One row. Of records with several configurations those of the newest count."""
     runs_as = entry["alias_of"] or key
     theirs = published_for(paper, key, source, target)

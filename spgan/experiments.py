@@ -1,4 +1,6 @@
-"""The rows of SPGAN's tables, the points of its figures, the blog's open question as a grid, and our controls, as named configurations."""
+"""The rows of SPGAN's tables, the points of its figures, the blog's open question as a grid, and our
+controls, as named configurations.
+"""
 
 from __future__ import annotations
 
@@ -34,22 +36,51 @@ def score_name(parts: int, mode: str) -> str:
 def tables() -> list[Experiment]:
     """Tables 2 and 3."""
     rows = [Experiment(f"spgan/table2/{row}", title, overrides) for row, (title, overrides) in ROWS.items()]
-    rows.append(Experiment("spgan/table2/SPGAN+LMP", "SPGAN + LMP, 7 parts", alias_of="spgan/table2/SPGAN", score="lmp7max"))
-    rows += [Experiment(f"spgan/table3/parts={parts},{mode}", f"{parts} part{'s' * (parts > 1)}, {mode}", alias_of="spgan/table2/SPGAN",
-                        score=score_name(parts, mode)) for parts, mode in product(PARTS, MODES)]
+    rows.append(
+        Experiment(
+            "spgan/table2/SPGAN+LMP", "SPGAN + LMP, 7 parts", alias_of="spgan/table2/SPGAN", score="lmp7max"
+        )
+    )
+    rows += [
+        Experiment(
+            f"spgan/table3/parts={parts},{mode}",
+            f"{parts} part{'s' * (parts > 1)}, {mode}",
+            alias_of="spgan/table2/SPGAN",
+            score=score_name(parts, mode),
+        )
+        for parts, mode in product(PARTS, MODES)
+    ]
     return rows
 
 
 def figures() -> list[Experiment]:
     """Fig. 7 (base models; SVDNet is not built) and Fig. 8 (the weight of the contrastive loss)."""
     plus = RECIPES["ide_plus"]
-    points = [Experiment(f"spgan/fig7/IDE,{row}", f"IDE, {ROWS[row][0]}", alias_of=f"spgan/table2/{row}")
-              for row in ("direct", "CycleGAN+L_ide", "SPGAN")]
-    points.append(Experiment("spgan/fig7/IDE+,direct", "IDE+, direct transfer", alias_of="spgan/grid/head=bottleneck,bn=eval,lr=0.001"))
-    points += [Experiment(f"spgan/fig7/IDE+,{row}", f"IDE+, {ROWS[row][0]}", {**ROWS[row][1], **plus}) for row in ("CycleGAN+L_ide", "SPGAN")]
+    points = [
+        Experiment(f"spgan/fig7/IDE,{row}", f"IDE, {ROWS[row][0]}", alias_of=f"spgan/table2/{row}")
+        for row in ("direct", "CycleGAN+L_ide", "SPGAN")
+    ]
+    points.append(
+        Experiment(
+            "spgan/fig7/IDE+,direct",
+            "IDE+, direct transfer",
+            alias_of="spgan/grid/head=bottleneck,bn=eval,lr=0.001",
+        )
+    )
+    points += [
+        Experiment(f"spgan/fig7/IDE+,{row}", f"IDE+, {ROWS[row][0]}", {**ROWS[row][1], **plus})
+        for row in ("CycleGAN+L_ide", "SPGAN")
+    ]
     same = {0: "spgan/table2/CycleGAN+L_ide", 2: "spgan/table2/SPGAN"}
-    points += [Experiment(f"spgan/fig8/lambda3={weight}", f"lambda3 = {weight}", {} if weight in same else {"gan.lambda3": float(weight)},
-                          alias_of=same.get(weight)) for weight in (0, 1, 2, 4, 6, 10)]
+    points += [
+        Experiment(
+            f"spgan/fig8/lambda3={weight}",
+            f"lambda3 = {weight}",
+            {} if weight in same else {"gan.lambda3": float(weight)},
+            alias_of=same.get(weight),
+        )
+        for weight in (0, 1, 2, 4, 6, 10)
+    ]
     return points
 
 
@@ -58,13 +89,21 @@ def cell(head: str, bn: str, lr: float) -> str:
 
 
 def grid() -> list[Experiment]:
-    """Direct transfer over head x batch norm x learning rate: why is the gap between IDE and IDE+ so large? And the named recipes in it."""
+    """Direct transfer over head x batch norm x learning rate: why is the gap between IDE and IDE+ so large?
+    And the named recipes in it.
+    """
     rows = []
     for head, bn, lr in product(HEADS, NORMS, RATES):
         overrides = {"net.head": head, "recipe.bn": bn, "recipe.lr": lr}
         default = overrides == RECIPES["author_ide"]
-        rows.append(Experiment(cell(head, bn, lr), f"direct: {head}, BN {bn}, {lr:g}", {} if default else {**_DIRECT, **overrides},
-                               alias_of="spgan/table2/direct" if default else None))
+        rows.append(
+            Experiment(
+                cell(head, bn, lr),
+                f"direct: {head}, BN {bn}, {lr:g}",
+                {} if default else {**_DIRECT, **overrides},
+                alias_of="spgan/table2/direct" if default else None,
+            )
+        )
     for name, overrides in RECIPES.items():
         key = "spgan/table2/direct" if name == "author_ide" else cell(*overrides.values())
         rows.append(Experiment(f"spgan/recipe/{name}", f"direct: {name}", alias_of=key))
@@ -73,20 +112,47 @@ def grid() -> list[Experiment]:
 
 def controls() -> list[Experiment]:
     """SiaNet's negative pairs, and what neither paper nor code has run."""
-    rows = [Experiment("spgan/negatives/real_real", "negatives: two real images (code; preset paper has its own)", alias_of="spgan/table2/SPGAN")]
-    rows += [Experiment(f"spgan/negatives/{kind}", f"negatives: {what}", {"gan.neg": kind})
-             for kind, what in (("fake_real", "a translated and a real image (paper)"), ("espgan", "translated for G, real for SiaNet (eSPGAN)"))]
+    rows = [
+        Experiment(
+            "spgan/negatives/real_real",
+            "negatives: two real images (code; preset paper has its own)",
+            alias_of="spgan/table2/SPGAN",
+        )
+    ]
     rows += [
-        Experiment("spgan/control/colour_jitter", "direct transfer with colour jitter on the source", {**_DIRECT, "recipe.colour_jitter": 0.3}),
-        Experiment("spgan/control/statistics", "colour mean and deviation of the target in place of a GAN", {"translate.kind": "statistics"}),
+        Experiment(f"spgan/negatives/{kind}", f"negatives: {what}", {"gan.neg": kind})
+        for kind, what in (
+            ("fake_real", "a translated and a real image (paper)"),
+            ("espgan", "translated for G, real for SiaNet (eSPGAN)"),
+        )
+    ]
+    rows += [
+        Experiment(
+            "spgan/control/colour_jitter",
+            "direct transfer with colour jitter on the source",
+            {**_DIRECT, "recipe.colour_jitter": 0.3},
+        ),
+        Experiment(
+            "spgan/control/statistics",
+            "colour mean and deviation of the target in place of a GAN",
+            {"translate.kind": "statistics"},
+        ),
         Experiment("spgan/control/both", "SPGAN, translated and original images", {"method.images": "both"}),
-        Experiment("spgan/control/sia_dropout=off", "SPGAN without SiaNet's dropout", {"gan.sia_dropout": "off"}),
+        Experiment(
+            "spgan/control/sia_dropout=off", "SPGAN without SiaNet's dropout", {"gan.sia_dropout": "off"}
+        ),
         Experiment("spgan/control/pool=lag1", "SPGAN, the demo script's pool", {"gan.pool": "lag1"}),
     ]
     freezes = {"freeze_affine": True, "freeze_conv1_res2": True}
-    for name in ("direct", "SPGAN"):   # what the released Market baseline learns and the nets of the translated images do not
-        rows.append(Experiment(f"spgan/control/frozen,{name}", f"{ROWS[name][0]}, first layers and BN's gamma, beta frozen",
-                               {**ROWS[name][1], **{f"recipe.{field}": value for field, value in freezes.items()}}))
+    # what the released Market baseline learns and the nets of the translated images do not
+    for name in ("direct", "SPGAN"):
+        rows.append(
+            Experiment(
+                f"spgan/control/frozen,{name}",
+                f"{ROWS[name][0]}, first layers and BN's gamma, beta frozen",
+                {**ROWS[name][1], **{f"recipe.{field}": value for field, value in freezes.items()}},
+            )
+        )
     return rows
 
 

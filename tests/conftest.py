@@ -1,4 +1,6 @@
-"""What the tests of several papers share: one thread, closed formulas that stand in for random numbers, the golden arrays, a tiny data root."""
+"""What the tests of several papers share: one thread, closed formulas that stand in for random numbers, the
+golden arrays, a tiny data root.
+"""
 
 from __future__ import annotations
 
@@ -14,30 +16,39 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")   # in every test process: two cores are shared by whatever else runs
+# in every test process: two cores are shared by whatever else runs
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 GOLDEN = Path(__file__).parent / "golden"
 PRIME = 2**31 - 1
 
 
 def scatter(name: str, *shape: int) -> np.ndarray:
-    """float64 values in -1..1 that look random: a quadratic in the index modulo 2^31 - 1, shifted by the CRC of a name; exact on every machine."""
+    """float64 values in -1..1 that look random: a quadratic in the index modulo 2^31 - 1, shifted by the CRC
+    of a name; exact on every machine.
+    """
     k = np.arange(int(np.prod(shape)), dtype=np.int64) + 1
     value = (k * k % PRIME * 1583458089 + zlib.crc32(name.encode())) % PRIME
     return (2 * value / PRIME - 1).reshape(shape)
 
 
 def fingerprint(arrays: Mapping) -> np.ndarray:
-    """One row an array or tensor, in order of name: root mean square, mean, and 14 entries at even distances; float64 `(arrays, 16)`."""
+    """One row an array or tensor, in order of name: root mean square, mean, and 14 entries at even distances;
+    float64 `(arrays, 16)`.
+    """
     rows = []
     for _, array in sorted(arrays.items()):
         flat = np.asarray(array.detach() if hasattr(array, "detach") else array, np.float64).ravel()
-        rows.append([np.sqrt(np.mean(flat**2)), flat.mean(), *flat[np.linspace(0, len(flat) - 1, 14).astype(int)]])
+        rows.append(
+            [np.sqrt(np.mean(flat**2)), flat.mean(), *flat[np.linspace(0, len(flat) - 1, 14).astype(int)]]
+        )
     return np.array(rows)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Each file begins and ends with one thread in PyTorch, where PyTorch is loaded (beside TensorFlow it is not)."""
+    """Each file begins and ends with one thread in PyTorch, where PyTorch is loaded (beside TensorFlow it is
+    not).
+    """
     torch = sys.modules.get("torch")
     if torch is None:
         yield
@@ -57,20 +68,27 @@ def formulas() -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict[str, np.ndarray]]:
     """`golden("hhl_model")` -> the arrays of tests/golden/hhl_model.npz."""
+
     def load(name: str) -> dict[str, np.ndarray]:
         with np.load(GOLDEN / f"{name}.npz") as arrays:
             return dict(arrays)
+
     return load
 
 
 @pytest.fixture(scope="session")
 def draw_data_root(tmp_path_factory) -> Callable[..., Path]:
-    """`draw_data_root(train_ids=6, test_ids=4)`: Market-1501 and DukeMTMC-reID layouts of drawn people, their true masks in `<split>_mask`."""
+    """`draw_data_root(train_ids=6, test_ids=4)`: Market-1501 and DukeMTMC-reID layouts of drawn people, their
+    true masks in `<split>_mask`.
+    """
     from common.datasets.synthetic import load_synthetic
 
     def draw(train_ids: int = 6, test_ids: int = 4) -> Path:
         root = tmp_path_factory.mktemp("data")
-        for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
+        for name, folder in (
+            ("synthetic-market", "Market-1501-v15.09.15"),
+            ("synthetic-duke", "DukeMTMC-reID"),
+        ):
             drawn = load_synthetic(name, root / "drawn", train_ids=train_ids, test_ids=test_ids).root
             for split in ("bounding_box_train", "bounding_box_test", "query"):
                 people, masks = root / folder / split, root / folder / f"{split}_mask"
@@ -84,6 +102,7 @@ def draw_data_root(tmp_path_factory) -> Callable[..., Path]:
                         shutil.copyfile(path, people / f"{stem}.jpg")
                         shutil.copyfile(drawn / "masks" / split / f"{path.stem}.png", masks / f"{stem}.png")
         return root
+
     return draw
 
 

@@ -1,7 +1,7 @@
 """Datasets by name: `load_dataset("market1501", root)` gives train, query and gallery in sorted file order.
 
-Nothing here imports PyTorch (`common.datasets.loading` does) and nothing is downloaded; the synthetic domains are rendered on first use.
-The doctor: `python -m common.datasets check market1501 --root DIR`.
+Nothing here imports PyTorch (`common.datasets.loading` does) and nothing is downloaded; the synthetic domains
+are rendered on first use. The doctor: `python -m common.datasets check market1501 --root DIR`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,18 @@ from common.datasets.prid2011 import load_prid2011
 from common.datasets.validate import differences, validate
 from common.errors import InputError
 
-__all__ = ["DATASETS", "DISTRACTOR", "JUNK", "Counts", "Official", "ReIDDataset", "Sample", "count", "load_dataset", "read_dataset"]
+__all__ = [
+    "DATASETS",
+    "DISTRACTOR",
+    "JUNK",
+    "Counts",
+    "Official",
+    "ReIDDataset",
+    "Sample",
+    "count",
+    "load_dataset",
+    "read_dataset",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +60,9 @@ DATASETS: dict[str, Callable[..., ReIDDataset]] = {
 
 
 def read_dataset(name: str, root: str | Path | None = None, **options) -> ReIDDataset:
-    """The dataset as it lies on disk, before any check of its content (the doctor starts here); `NAME@c123`: the part of some cameras."""
+    """The dataset as it lies on disk, before any check of its content (the doctor starts here); `NAME@c123`:
+    the part of some cameras.
+    """
     whole, cameras = parse_split(name)
     if whole not in DATASETS:
         near = difflib.get_close_matches(whole.lower(), DATASETS, n=1, cutoff=0.5)
@@ -60,13 +73,17 @@ def read_dataset(name: str, root: str | Path | None = None, **options) -> ReIDDa
     return camera_split(dataset, cameras) if cameras else dataset
 
 
-def load_dataset(name: str, root: str | Path | None = None, *, strict: bool = False, **options) -> ReIDDataset:
-    """One of `DATASETS`, or a camera split of one (`market1501@c123`, see `common.datasets.cameras`), checked.
+def load_dataset(
+    name: str, root: str | Path | None = None, *, strict: bool = False, **options
+) -> ReIDDataset:
+    """One of `DATASETS`, or a camera split of one (`market1501@c123`, see `common.datasets.cameras`),
+    checked.
 
-    `root`: the folder that holds the datasets (`--data-root`) or the dataset's own folder; the synthetic domains need none.
-    `options` are the keyword arguments of the dataset's own function (`load_cuhk03(images="labeled")`, say).
-    Counts that differ from the published ones, as in a subset, are logged as warnings; `strict` makes them an error.
-    Raises `InputError` for an unknown name or option, a missing or foreign layout, and for what `common.datasets.validate` refuses.
+    `root`: the folder that holds the datasets (`--data-root`) or the dataset's own folder; the synthetic
+    domains need none. `options` are the keyword arguments of the dataset's own function
+    (`load_cuhk03(images="labeled")`, say). Counts that differ from the published ones, as in a subset, are
+    logged as warnings; `strict` makes them an error. Raises `InputError` for an unknown name or option, a
+    missing or foreign layout, and for what `common.datasets.validate` refuses.
     """
     dataset = read_dataset(name, root, **options)
     validate(dataset)
@@ -74,7 +91,12 @@ def load_dataset(name: str, root: str | Path | None = None, *, strict: bool = Fa
     if findings and strict:
         raise InputError(f"{dataset.root}: not the complete {name}: {'; '.join(findings)}")
     if findings:
-        logger.warning("%s: not the complete dataset: %s (and %d more; see python -m common.datasets check)", name, findings[0], len(findings) - 1)
+        logger.warning(
+            "%s: not the complete dataset: %s (and %d more; see python -m common.datasets check)",
+            name,
+            findings[0],
+            len(findings) - 1,
+        )
     return dataset
 
 
@@ -85,4 +107,6 @@ def _check_options(name: str, function: Callable, options: dict) -> None:
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise InputError(f"{name}: unknown option {unknown[0]!r}: expected {', '.join(known) if known else 'none'}")
+        raise InputError(
+            f"{name}: unknown option {unknown[0]!r}: expected {', '.join(known) if known else 'none'}"
+        )

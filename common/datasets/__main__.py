@@ -1,4 +1,6 @@
-"""`python -m common.datasets list | check NAME --root DIR | make synthetic-market`: exit code 0 fine, 1 findings, 2 bad input."""
+"""`python -m common.datasets list | check NAME --root DIR | make synthetic-market`: exit code 0 fine, 1
+findings, 2 bad input.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,26 @@ import os
 import sys
 from collections.abc import Sequence
 
-from common.datasets import DATASETS, cuhk03, dukemtmc, load_dataset, market1501, msmt17, prid2011, read_dataset
+from common.datasets import (
+    DATASETS,
+    cuhk03,
+    dukemtmc,
+    load_dataset,
+    market1501,
+    msmt17,
+    prid2011,
+    read_dataset,
+)
 from common.datasets.doctor import examine, report_lines
 from common.errors import InputError
 
-REAL = {"market1501": market1501, "dukemtmc": dukemtmc, "cuhk03": cuhk03, "msmt17": msmt17, "prid2011": prid2011}
+REAL = {
+    "market1501": market1501,
+    "dukemtmc": dukemtmc,
+    "cuhk03": cuhk03,
+    "msmt17": msmt17,
+    "prid2011": prid2011,
+}
 SYNTHETIC = tuple(name for name in DATASETS if name not in REAL)
 
 
@@ -57,7 +74,9 @@ def list_datasets(options: argparse.Namespace) -> int:
 def make(options: argparse.Namespace) -> int:
     """Renders a synthetic domain and prints where it is."""
     dataset = load_dataset(options.name, options.root, data_seed=options.data_seed)
-    print(f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.query):,} query, {len(dataset.gallery):,} gallery images in {dataset.root}")
+    print(
+        f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.query):,} query, {len(dataset.gallery):,} gallery images in {dataset.root}"
+    )
     return 0
 
 
@@ -69,16 +88,35 @@ def _key_value(text: str) -> tuple[str, str | int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m common.datasets", description="The datasets: list them, check a copy, make the synthetic ones.")
+    parser = argparse.ArgumentParser(
+        prog="python -m common.datasets",
+        description="The datasets: list them, check a copy, make the synthetic ones.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("list", help="names, published counts, where to get them")
     command.set_defaults(command=list_datasets)
 
-    command = commands.add_parser("check", help="layout, counts, junk and distractors, broken images, and what to do")
+    command = commands.add_parser(
+        "check", help="layout, counts, junk and distractors, broken images, and what to do"
+    )
     command.add_argument("name", metavar="NAME", help=", ".join(DATASETS))
-    command.add_argument("--root", metavar="DIR", help="the folder that holds the datasets, or the dataset's own")
-    command.add_argument("--option", metavar="KEY=VALUE", action="append", default=[], help="as images=labeled, protocol=classic, version=V2")
-    command.add_argument("--jobs", metavar="N", type=int, default=min(8, os.cpu_count() or 1), help="images decoded at a time (default %(default)s)")
+    command.add_argument(
+        "--root", metavar="DIR", help="the folder that holds the datasets, or the dataset's own"
+    )
+    command.add_argument(
+        "--option",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="as images=labeled, protocol=classic, version=V2",
+    )
+    command.add_argument(
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        help="images decoded at a time (default %(default)s)",
+    )
     command.add_argument("--no-decode", action="store_true", help="names and counts only")
     command.set_defaults(command=check)
 

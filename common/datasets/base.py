@@ -11,24 +11,28 @@ from pathlib import Path
 
 from common.errors import InputError
 
-JUNK = -1        # the detector's failures in Market-1501's numbering: never a hit, never a miss
-DISTRACTOR = 0   # people or background outside the test ids: always a miss
+JUNK = -1  # the detector's failures in Market-1501's numbering: never a hit, never a miss
+DISTRACTOR = 0  # people or background outside the test ids: always a miss
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: `pid` as in the file name (-1 junk, 0 distractor), `camid` counted from 0, the foreground mask if one is on disk."""
+    """One image: `pid` as in the file name (-1 junk, 0 distractor), `camid` counted from 0, the foreground
+    mask if one is on disk.
+    """
 
     path: Path
     pid: int
     camid: int
     mask: Path | None = None
-    origin: str = "real"   # real | generated | translated
+    origin: str = "real"  # real | generated | translated
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What one split holds: all image files, ids above 0, junk and distractor files, files of each camera (None: not known)."""
+    """What one split holds: all image files, ids above 0, junk and distractor files, files of each camera
+    (None: not known).
+    """
 
     images: int
     ids: int
@@ -39,7 +43,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Official:
-    """The published counts of a dataset in one protocol; `ReIDDataset.official` is compared with what was found."""
+    """The published counts of a dataset in one protocol; `ReIDDataset.official` is compared with what was
+    found.
+    """
 
     train: Counts
     query: Counts
@@ -53,7 +59,7 @@ class About:
     paper: str
     where: str
     official: Official
-    counts_of: str = ""   # which protocol, where there are several
+    counts_of: str = ""  # which protocol, where there are several
     status: str = ""
 
 
@@ -71,7 +77,8 @@ def count(samples: Sequence[Sample], num_cameras: int) -> Counts:
 
 @dataclass(frozen=True)
 class ReIDDataset:
-    """Train, query and gallery of one dataset. Junk and distractors are in `gallery`; the evaluator treats them.
+    """Train, query and gallery of one dataset. Junk and distractors are in `gallery`; the evaluator treats
+    them.
 
     `official` holds the published counts, `problems` what the reader had to leave out, one sentence each.
     """
@@ -96,7 +103,9 @@ class ReIDDataset:
         digest = hashlib.sha256()
         for split in ("train", "query", "gallery"):
             for s in getattr(self, split):
-                digest.update(f"{split} {s.path.relative_to(self.root).as_posix()} {_size(s.path)} {s.pid} {s.camid}\n".encode())
+                digest.update(
+                    f"{split} {s.path.relative_to(self.root).as_posix()} {_size(s.path)} {s.pid} {s.camid}\n".encode()
+                )
         return {
             "name": self.name,
             "train": len(self.train),

@@ -1,16 +1,20 @@
-"""CUHK03 (Li et al., CVPR 2014): five pairs of cameras, 1,467 people, each seen by one pair; boxes detected by DPM or drawn by hand.
+"""CUHK03 (Li et al., CVPR 2014): five pairs of cameras, 1,467 people, each seen by one pair; boxes detected
+by DPM or drawn by hand.
 
-Protocols: `767/700` (CUHK03-NP, Zhong et al., CVPR 2017: 767 ids to train, 700 to test, query and gallery as in Market-1501) and
-`classic` (Li et al.: 20 splits with 1,367 and 100 ids, single-shot: query and gallery hold all test images, and the
-evaluator draws one gallery image an id, many times).
+Protocols: `767/700` (CUHK03-NP, Zhong et al., CVPR 2017: 767 ids to train, 700 to test, query and gallery as
+in Market-1501) and `classic` (Li et al.: 20 splits with 1,367 and 100 ids, single-shot: query and gallery
+hold all test images, and the evaluator draws one gallery image an id, many times).
 
 Layouts, `images` being `detected` or `labeled`:
 
-* CUHK03-NP in Market-1501's form: `cuhk03-np/detected/bounding_box_train/...`, also `cuhk03_detected/...` as in HHL's data;
-* extracted images `images_detected/1_001_1_01.png` (pair, person, view, number) with `splits_new_detected.json` or
-  `splits_classic_detected.json` as torchreid writes them, or `cuhk03_new_protocol_config_detected.mat` of the protocol's authors.
+* CUHK03-NP in Market-1501's form: `cuhk03-np/detected/bounding_box_train/...`, also `cuhk03_detected/...` as
+in HHL's data; * extracted images `images_detected/1_001_1_01.png` (pair, person, view, number) with
+`splits_new_detected.json` or
+  `splits_classic_detected.json` as torchreid writes them, or `cuhk03_new_protocol_config_detected.mat` of the
+  protocol's authors.
 
-The raw `cuhk-03.mat` is HDF5 and is not read. A person is seen by two cameras only, so the camera is the view within the pair, 0 or 1.
+The raw `cuhk-03.mat` is HDF5 and is not read. A person is seen by two cameras only, so the camera is the view
+within the pair, 0 or 1.
 """
 
 from __future__ import annotations
@@ -20,7 +24,14 @@ import re
 from pathlib import Path
 
 from common.datasets.base import About, Counts, Official, ReIDDataset, Sample
-from common.datasets.layout import MARKET_FOLDERS, find_root, has, keep_existing, name_rule, read_market_layout
+from common.datasets.layout import (
+    MARKET_FOLDERS,
+    find_root,
+    has,
+    keep_existing,
+    name_rule,
+    read_market_layout,
+)
 from common.errors import InputError
 
 NAME_NP = name_rule(r"(\d+)_c(\d+)_")
@@ -28,23 +39,33 @@ PROTOCOLS = {"767/700": "new", "classic": "classic"}
 CAMERAS = 2
 OTHER = {"detected": "labeled", "labeled": "detected"}
 RAW = "cuhk-03.mat"
-OFFICIAL = {   # 767/700; cameras: counted in the protocol's own cuhk03_new_protocol_config_*.mat
+OFFICIAL = {  # 767/700; cameras: counted in the protocol's own cuhk03_new_protocol_config_*.mat
     "detected": Official(
-        Counts(7_365, 767, cameras=(3_601, 3_764)), Counts(1_400, 700, cameras=(700, 700)), Counts(5_332, 700, cameras=(2_617, 2_715))
+        Counts(7_365, 767, cameras=(3_601, 3_764)),
+        Counts(1_400, 700, cameras=(700, 700)),
+        Counts(5_332, 700, cameras=(2_617, 2_715)),
     ),
     "labeled": Official(
-        Counts(7_368, 767, cameras=(3_607, 3_761)), Counts(1_400, 700, cameras=(700, 700)), Counts(5_328, 700, cameras=(2_615, 2_713))
+        Counts(7_368, 767, cameras=(3_607, 3_761)),
+        Counts(1_400, 700, cameras=(700, 700)),
+        Counts(5_328, 700, cameras=(2_615, 2_713)),
     ),
 }
 ABOUT = About(
-    "Li et al., CVPR 2014; Zhong et al., CVPR 2017", "https://github.com/zhunzhong07/person-re-ranking (CUHK03-NP)",
-    OFFICIAL["detected"], counts_of="detected boxes, 767/700 protocol",
+    "Li et al., CVPR 2014; Zhong et al., CVPR 2017",
+    "https://github.com/zhunzhong07/person-re-ranking (CUHK03-NP)",
+    OFFICIAL["detected"],
+    counts_of="detected boxes, 767/700 protocol",
 )
 _EXTRACTED_NAME = re.compile(r"([1-5])_(\d+)_([12])_\d+\.")
 
 
-def load_cuhk03(root: str | Path | None, *, images: str = "detected", protocol: str = "767/700", split: int = 0) -> ReIDDataset:
-    """`images`: `detected` or `labeled`; `protocol`: `767/700` or `classic`; `split`: 0..19, which of the classic splits."""
+def load_cuhk03(
+    root: str | Path | None, *, images: str = "detected", protocol: str = "767/700", split: int = 0
+) -> ReIDDataset:
+    """`images`: `detected` or `labeled`; `protocol`: `767/700` or `classic`; `split`: 0..19, which of the
+    classic splits.
+    """
     if images not in OFFICIAL:
         raise InputError(f"cuhk03: images {images!r}: expected detected or labeled")
     if protocol not in PROTOCOLS:
@@ -66,7 +87,9 @@ def _find(root: str | Path | None, images: str, protocol: str) -> Path:
     except InputError as error:
         raise _raw_file_error(root, names, images) or error from None
     if has(folder, MARKET_FOLDERS) and OTHER[images] in folder.name.lower():
-        raise InputError(f"{folder}: expected {images} images, found a folder called {folder.name}: pass images={OTHER[images]!r} or its neighbour")
+        raise InputError(
+            f"{folder}: expected {images} images, found a folder called {folder.name}: pass images={OTHER[images]!r} or its neighbour"
+        )
     return folder
 
 
@@ -75,7 +98,9 @@ def _raw_file_error(root: str | Path | None, names: tuple[str, ...], images: str
         raw = find_root("cuhk03", root, names, (RAW,)) / RAW
     except InputError:
         return None
-    return InputError(f"{raw}: this HDF5 file is not read: extract it to images_{images}/ (torchreid does so), or get {ABOUT.where}")
+    return InputError(
+        f"{raw}: this HDF5 file is not read: extract it to images_{images}/ (torchreid does so), or get {ABOUT.where}"
+    )
 
 
 def _read_extracted(folder: Path, images: str, protocol: str, split: int) -> ReIDDataset:
@@ -87,27 +112,42 @@ def _read_extracted(folder: Path, images: str, protocol: str, split: int) -> ReI
         source, names = mat_file, _names_in_mat(mat_file)
     else:
         wanted = json_file.name + (f" or {mat_file.name}" if protocol == "767/700" else "")
-        raise InputError(f"{folder}: expected {wanted}, the list of the {protocol} split, beside images_{images}; found neither")
+        raise InputError(
+            f"{folder}: expected {wanted}, the list of the {protocol} split, beside images_{images}; found neither"
+        )
     problems: list[str] = []
-    splits = [keep_existing([_sample(folder / f"images_{images}", n, source) for n in part], source, problems) for part in names]
-    return ReIDDataset("cuhk03", folder, *splits, 2, OFFICIAL[images] if protocol == "767/700" else None, tuple(problems))
+    splits = [
+        keep_existing([_sample(folder / f"images_{images}", n, source) for n in part], source, problems)
+        for part in names
+    ]
+    return ReIDDataset(
+        "cuhk03", folder, *splits, 2, OFFICIAL[images] if protocol == "767/700" else None, tuple(problems)
+    )
 
 
 def _sample(folder: Path, name: str, source: Path) -> Sample:
     match = _EXTRACTED_NAME.match(name)
     if match is None:
-        raise InputError(f"{source}: expected image names as 1_001_1_01.png (pair, person, view, number), found {name!r}")
+        raise InputError(
+            f"{source}: expected image names as 1_001_1_01.png (pair, person, view, number), found {name!r}"
+        )
     pair, person, view = map(int, match.groups())
     return Sample(folder / name, 1_000 * pair + person, view - 1)
 
 
 def _names_in_json(path: Path, split: int) -> list[list[str]]:
-    """Train, query and gallery; the file holds [path, label, camera] with the paths of the machine that wrote it."""
+    """Train, query and gallery; the file holds [path, label, camera] with the paths of the machine that wrote
+    it.
+    """
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))[split]
-        return [[re.split(r"[\\/]", row[0])[-1] for row in chosen[part]] for part in ("train", "query", "gallery")]
+        return [
+            [re.split(r"[\\/]", row[0])[-1] for row in chosen[part]] for part in ("train", "query", "gallery")
+        ]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path}: expected splits as torchreid writes them, with number {split} ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"{path}: expected splits as torchreid writes them, with number {split} ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _names_in_mat(path: Path) -> list[list[str]]:
@@ -116,6 +156,11 @@ def _names_in_mat(path: Path) -> list[list[str]]:
     try:
         mat = loadmat(path)
         names = [str(cell[0]) for cell in mat["filelist"].ravel()]
-        return [[names[int(i) - 1] for i in mat[part].ravel()] for part in ("train_idx", "query_idx", "gallery_idx")]
+        return [
+            [names[int(i) - 1] for i in mat[part].ravel()]
+            for part in ("train_idx", "query_idx", "gallery_idx")
+        ]
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{path}: expected the split file of the 767/700 protocol ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"{path}: expected the split file of the 767/700 protocol ({type(error).__name__}: {error})"
+        ) from None

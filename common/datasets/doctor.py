@@ -1,4 +1,6 @@
-"""The dataset doctor: what lies in a folder, how it differs from the published dataset, which images are broken, and what to do."""
+"""The dataset doctor: what lies in a folder, how it differs from the published dataset, which images are
+broken, and what to do.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +33,34 @@ class Report:
 def examine(dataset: ReIDDataset, *, decode: bool = True, jobs: int = 2) -> Report:
     """Checks content, counts and, with `decode`, every image file; `jobs` threads decode."""
     findings = [(problem, "rename, restore or delete these files") for problem in dataset.problems]
-    findings += [(error.removeprefix(f"{dataset.root}: {dataset.name}: "), "nothing runs on this dataset until it is put right")
-                 for error in errors_of(dataset)]
+    findings += [
+        (
+            error.removeprefix(f"{dataset.root}: {dataset.name}: "),
+            "nothing runs on this dataset until it is put right",
+        )
+        for error in errors_of(dataset)
+    ]
     different = differences(dataset)
     if different:
         splits = [split for split in SPLITS if any(line.startswith(f"{split}: ") for line in different)]
-        findings.append((f"{' and '.join(splits)}: counts differ from the published ones, see the table",
-                         "unpack the archive again; if this is a subset on purpose, go on: training only warns"))
+        findings.append(
+            (
+                f"{' and '.join(splits)}: counts differ from the published ones, see the table",
+                "unpack the archive again; if this is a subset on purpose, go on: training only warns",
+            )
+        )
     if not decode:
         return Report(dataset, findings)
     paths = sorted({s.path for split in SPLITS for s in getattr(dataset, split)})
     broken, identical = _decode(paths, jobs)
     if broken:
         names = shorten([str(path.relative_to(dataset.root)) for path in broken], 10)
-        findings.append((f"{len(broken)} of {len(paths):,} images cannot be decoded: {names}", "replace these files by those of the archive"))
+        findings.append(
+            (
+                f"{len(broken)} of {len(paths):,} images cannot be decoded: {names}",
+                "replace these files by those of the archive",
+            )
+        )
     return Report(dataset, findings, len(paths) - len(broken), identical)
 
 
@@ -52,7 +68,14 @@ def _decode(paths: list[Path], jobs: int) -> tuple[list[Path], list[list[Path]]]
     """The broken images, and groups of files with the same bytes."""
     groups, broken = defaultdict(list), []
     with ThreadPoolExecutor(jobs) as pool:
-        digests: Iterable[bytes | None] = tqdm(pool.map(_digest, paths), total=len(paths), desc="decoding", unit=" images", leave=False, disable=None)
+        digests: Iterable[bytes | None] = tqdm(
+            pool.map(_digest, paths),
+            total=len(paths),
+            desc="decoding",
+            unit=" images",
+            leave=False,
+            disable=None,
+        )
         for path, digest in zip(paths, digests, strict=True):
             if digest is None:
                 broken.append(path)
@@ -92,10 +115,16 @@ def _count_table(dataset: ReIDDataset) -> Iterator[str]:
     cameras = "".join(f"{f'cam {c + 1}':>8}" for c in range(dataset.num_cameras))
     yield f"{'':9}{'images':>8}{'ids':>7}{'junk':>7}{'distractors':>13}{cameras}"
     for split in SPLITS:
-        found, official = count(getattr(dataset, split), dataset.num_cameras), getattr(dataset.official, split, None)
+        found, official = (
+            count(getattr(dataset, split), dataset.num_cameras),
+            getattr(dataset.official, split, None),
+        )
         yield f"{split:9}{_row(found)}"
         if official and _row(official) != _row(found):
-            same = all(getattr(found, what) == getattr(official, what) for what in ("images", "ids", "junk", "distractors"))
+            same = all(
+                getattr(found, what) == getattr(official, what)
+                for what in ("images", "ids", "junk", "distractors")
+            )
             if not same or official.cameras:
                 yield f"{'official':>8} {_row(official)}"
     if dataset.official and not differences(dataset):
@@ -112,8 +141,10 @@ def _gallery_arithmetic(dataset: ReIDDataset) -> Iterator[str]:
     if gallery.junk or gallery.distractors:
         ranked = gallery.images - gallery.junk
         yield ""
-        yield (f"Why {ranked:,}?  {gallery.images:,} gallery files - {gallery.junk:,} junk = {ranked:,} images to rank, "
-               f"incl. {gallery.distractors:,} distractors.")
+        yield (
+            f"Why {ranked:,}?  {gallery.images:,} gallery files - {gallery.junk:,} junk = {ranked:,} images to rank, "
+            f"incl. {gallery.distractors:,} distractors."
+        )
         yield "  junk (id -1): detections too bad to count, neither right nor wrong; the protocol ignores them"
         yield "  distractor (id 0): false detections and people outside the test ids, always wrong"
 
@@ -124,5 +155,10 @@ def _image_lines(report: Report) -> Iterator[str]:
         return
     yield f"{report.decoded:,} images decoded without error."
     if report.identical:
-        names = shorten([" = ".join(str(path.relative_to(report.dataset.root)) for path in group) for group in report.identical])
+        names = shorten(
+            [
+                " = ".join(str(path.relative_to(report.dataset.root)) for path in group)
+                for group in report.identical
+            ]
+        )
         yield f"{len(report.identical)} group{'s' * (len(report.identical) > 1)} of files with identical content: {names}"

@@ -1,8 +1,9 @@
-"""DukeMTMC-reID (Ristani et al., ECCV-W 2016; Zheng et al., ICCV 2017): eight cameras, 702 ids to train and 702 to test.
+"""DukeMTMC-reID (Ristani et al., ECCV-W 2016; Zheng et al., ICCV 2017): eight cameras, 702 ids to train and
+702 to test.
 
-Its authors withdrew DukeMTMC in 2019. Nothing here fetches it; the reader is for those who already hold a copy and may use it.
-Layout: as Market-1501, names `0005_c2_f0046985.jpg` (id, camera, frame). The gallery holds 408 more ids, which are distractors by
-having no query; there is no junk.
+Its authors withdrew DukeMTMC in 2019. Nothing here fetches it; the reader is for those who already hold a
+copy and may use it. Layout: as Market-1501, names `0005_c2_f0046985.jpg` (id, camera, frame). The gallery
+holds 408 more ids, which are distractors by having no query; there is no junk.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ OFFICIAL = Official(
     gallery=Counts(17_661, 1_110),
 )
 ABOUT = About(
-    "Ristani et al., ECCV-W 2016; Zheng et al., ICCV 2017", "no longer offered", OFFICIAL,
+    "Ristani et al., ECCV-W 2016; Zheng et al., ICCV 2017",
+    "no longer offered",
+    OFFICIAL,
     status="withdrawn by its authors in 2019; nothing here fetches it",
 )
 

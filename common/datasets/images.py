@@ -10,7 +10,9 @@ from common.errors import InputError
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The image in RGB, fully decoded. Raises `InputError` with the file's name if it is missing, truncated or no image."""
+    """The image in RGB, fully decoded. Raises `InputError` with the file's name if it is missing, truncated
+    or no image.
+    """
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -18,5 +20,6 @@ def read_image(path: str | Path) -> Image.Image:
         raise InputError(f"{path}: expected an image, found no such file") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that Pillow can read; replace the file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:   # Pillow's ways of saying broken
+    # Pillow's ways of saying broken
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: broken image ({' '.join(str(error).split())}); replace the file") from None

@@ -1,8 +1,9 @@
 """Market-1501 (Zheng et al., ICCV 2015): six cameras, DPM boxes, 751 ids to train and 750 to test.
 
-Layout: `bounding_box_train`, `query`, `bounding_box_test` with names `0002_c1s1_000451_03.jpg` (id, camera, sequence, frame, box).
-The gallery folder holds 19,732 files; 3,819 of them are junk (`-1_...`), which the protocol ignores, hence the 15,913 of the papers;
-2,798 of these are distractors (`0000_...`), which are always wrong.
+Layout: `bounding_box_train`, `query`, `bounding_box_test` with names `0002_c1s1_000451_03.jpg` (id, camera,
+sequence, frame, box). The gallery folder holds 19,732 files; 3,819 of them are junk (`-1_...`), which the
+protocol ignores, hence the 15,913 of the papers; 2,798 of these are distractors (`0000_...`), which are
+always wrong.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from common.datasets.layout import MARKET_FOLDERS, find_root, name_rule, read_ma
 FOLDERS = ("Market-1501-v15.09.15", "market1501", "market")
 CAMERAS = 6
 NAME = name_rule(r"(-?\d+)_c(\d+)s\d+_")
-OFFICIAL = Official(   # cameras: as in the evaluation files of zhunzhong07/person-re-ranking
+OFFICIAL = Official(  # cameras: as in the evaluation files of zhunzhong07/person-re-ranking
     train=Counts(12_936, 751, cameras=(2_017, 1_709, 2_707, 920, 2_338, 3_245)),
     query=Counts(3_368, 750, cameras=(668, 530, 717, 248, 622, 583)),
-    gallery=Counts(19_732, 750, junk=3_819, distractors=2_798, cameras=(3_156, 2_944, 3_803, 1_671, 3_814, 4_344)),
+    gallery=Counts(
+        19_732, 750, junk=3_819, distractors=2_798, cameras=(3_156, 2_944, 3_803, 1_671, 3_814, 4_344)
+    ),
 )
-ABOUT = About("Zheng et al., ICCV 2015", "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html", OFFICIAL)
+ABOUT = About(
+    "Zheng et al., ICCV 2015", "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html", OFFICIAL
+)
 
 
 def load_market1501(root: str | Path | None) -> ReIDDataset:

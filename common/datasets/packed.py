@@ -1,10 +1,12 @@
 """Training images decoded once into one uint8 file, which every worker and every later run maps into memory.
 
-    <cache>/<hash of paths and size>.npy    the images' pixels, one image after the other, each at its own size (or all at one)
-    <cache>/<hash of paths and size>.json   heights and widths, and hashes of the sources' names, sizes and contents
+    <cache>/<hash of paths and size>.npy    the images' pixels, one image after the other, each at its own
+    size (or all at one)
+    <cache>/<hash of paths and size>.json   heights and widths, and hashes of the sources' names, sizes and
+    contents
 
-Images keep their own sizes, so that crops are drawn in the same frame as without the file: DukeMTMC-reID's boxes differ in size, and so do real
-images and their camera styles in HHL.
+Images keep their own sizes, so that crops are drawn in the same frame as without the file: DukeMTMC-reID's
+boxes differ in size, and so do real images and their camera styles in HHL.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampl
 class PackedImages:
     """`packed[i]` is image i, uint8 `(H, W, 3)`: a read-only view of the file."""
 
-    pixels: np.ndarray    # uint8 (bytes,), mapped
-    sizes: np.ndarray     # (N, 2): height, width
-    starts: np.ndarray    # (N,): where an image begins
+    pixels: np.ndarray  # uint8 (bytes,), mapped
+    sizes: np.ndarray  # (N, 2): height, width
+    starts: np.ndarray  # (N,): where an image begins
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -43,16 +45,24 @@ class PackedImages:
     def __getitem__(self, index: int) -> np.ndarray:
         height, width = self.sizes[index]
         start = self.starts[index]
-        return self.pixels[start:start + 3 * height * width].reshape(height, width, 3)
+        return self.pixels[start : start + 3 * height * width].reshape(height, width, 3)
 
 
-def pack(samples: Sequence[Sample | str | Path], cache: Path, *, size: tuple[int, int] | None = None, interpolation: str = "bilinear",
-         check_contents: bool = False) -> PackedImages:
-    """The packed images of samples (or paths), from `cache` if they are there and match, otherwise decoded now.
+def pack(
+    samples: Sequence[Sample | str | Path],
+    cache: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    interpolation: str = "bilinear",
+    check_contents: bool = False,
+) -> PackedImages:
+    """The packed images of samples (or paths), from `cache` if they are there and match, otherwise decoded
+    now.
 
-    `size`, (height, width): every image of another size is resized to it first. A file matches if the names and sizes in bytes of its sources
-    are the present ones, with `check_contents` their contents too (reads all of them), and if nothing of it is missing. Of several
-    processes one decodes. Raises `InputError` for a broken image, `OSError` for a full disk; neither leaves a part of a file.
+    `size`, (height, width): every image of another size is resized to it first. A file matches if the names
+    and sizes in bytes of its sources are the present ones, with `check_contents` their contents too (reads
+    all of them), and if nothing of it is missing. Of several processes one decodes. Raises `InputError` for a
+    broken image, `OSError` for a full disk; neither leaves a part of a file.
     """
     paths = [(s.path if isinstance(s, Sample) else Path(s)).absolute() for s in samples]
     how = f"{size} {interpolation}" if size else "own sizes"
@@ -65,26 +75,42 @@ def pack(samples: Sequence[Sample | str | Path], cache: Path, *, size: tuple[int
             _write(pixels, about, paths, size, interpolation)
             packed = _open(pixels, about, paths, check_contents=False)
     if packed is None:
-        raise InputError(f"{pixels}: source images changed while they were decoded: run it again when nothing writes to them")
+        raise InputError(
+            f"{pixels}: source images changed while they were decoded: run it again when nothing writes to them"
+        )
     return packed
 
 
 def _open(pixels: Path, about: Path, paths: Sequence[Path], check_contents: bool) -> PackedImages | None:
-    """The images on disk, or None if there are none, if a part is missing, or if they are not those of the sources."""
+    """The images on disk, or None if there are none, if a part is missing, or if they are not those of the
+    sources.
+    """
     try:
         told = json.loads(about.read_text())
         whole = pixels.stat().st_size == told["bytes"]
-        if not whole or told["files"] != _files(paths) or (check_contents and told["contents"] != _contents(paths)):
+        if (
+            not whole
+            or told["files"] != _files(paths)
+            or (check_contents and told["contents"] != _contents(paths))
+        ):
             return None
         mapped, sizes = np.load(pixels, mmap_mode="r"), np.array(told["sizes"], np.int64).reshape(-1, 2)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):   # not there, or damaged
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or damaged
         return None
     ends = np.cumsum(3 * sizes.prod(axis=1))
-    return PackedImages(mapped, sizes, ends - 3 * sizes.prod(axis=1)) if len(mapped) == (ends[-1] if len(ends) else 0) else None
+    return (
+        PackedImages(mapped, sizes, ends - 3 * sizes.prod(axis=1))
+        if len(mapped) == (ends[-1] if len(ends) else 0)
+        else None
+    )
 
 
-def _write(pixels: Path, about: Path, paths: Sequence[Path], size: tuple[int, int] | None, interpolation: str) -> None:
-    """Ordinary writes, not through a map: a full disk is then an error and not a dead process. The description comes last, so it vouches for all."""
+def _write(
+    pixels: Path, about: Path, paths: Sequence[Path], size: tuple[int, int] | None, interpolation: str
+) -> None:
+    """Ordinary writes, not through a map: a full disk is then an error and not a dead process. The
+    description comes last, so it vouches for all.
+    """
     about.unlink(missing_ok=True)
     files, contents = _files(paths), _contents(paths)
     sizes, total = [], 0
@@ -103,7 +129,9 @@ def _write(pixels: Path, about: Path, paths: Sequence[Path], size: tuple[int, in
 
 
 def _write_header(file, total: int) -> None:
-    """NumPy's header of `(total,)` uint8: 128 bytes for every total, so that it can be written again when the total is known."""
+    """NumPy's header of `(total,)` uint8: 128 bytes for every total, so that it can be written again when the
+    total is known.
+    """
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (total,)})
 
 

@@ -1,9 +1,11 @@
-"""PRID2011, single-shot (Hirzer et al., SCIA 2011): two cameras; 385 people in A, 749 in B, of whom the first 200 are the same.
+"""PRID2011, single-shot (Hirzer et al., SCIA 2011): two cameras; 385 people in A, 749 in B, of whom the first
+200 are the same.
 
-Layout: `single_shot/cam_a/person_0001.png`, `single_shot/cam_b/person_0001.png`. People above 200 differ between A and B.
-Protocol of Hirzer et al. (Sec. 4): 100 of the 200 pairs, drawn at random, to train; the other 100 of camera A are the queries, and the
-gallery is all of camera B but the training people, 649 images. The authors publish no list of draws: here draw number `split`
-takes the 100 people with the smallest SHA-256 of `prid2011 SPLIT PERSON`, the same on every machine.
+Layout: `single_shot/cam_a/person_0001.png`, `single_shot/cam_b/person_0001.png`. People above 200 differ
+between A and B. Protocol of Hirzer et al. (Sec. 4): 100 of the 200 pairs, drawn at random, to train; the
+other 100 of camera A are the queries, and the gallery is all of camera B but the training people, 649 images.
+The authors publish no list of draws: here draw number `split` takes the 100 people with the smallest SHA-256
+of `prid2011 SPLIT PERSON`, the same on every machine.
 """
 
 from __future__ import annotations
@@ -22,27 +24,34 @@ CAMERAS = 2
 PAIRS = 200
 TRAIN_IDS = 100
 SPLITS = 10
-_OFFICIAL = {   # by query camera; the gallery is everyone of the other one but the training people
+_OFFICIAL = {  # by query camera; the gallery is everyone of the other one but the training people
     "a": Official(Counts(200, 100), Counts(100, 100), Counts(649, 649)),
     "b": Official(Counts(200, 100), Counts(100, 100), Counts(285, 285)),
 }
 ABOUT = About(
-    "Hirzer et al., SCIA 2011", "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/PRID11/", _OFFICIAL["a"],
+    "Hirzer et al., SCIA 2011",
+    "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/PRID11/",
+    _OFFICIAL["a"],
     counts_of="single-shot",
 )
 
-_NAME = re.compile(r"person_(\d+)\.")   # the camera is the folder
+_NAME = re.compile(r"person_(\d+)\.")  # the camera is the folder
 
 
 def load_prid2011(root: str | Path | None, *, split: int = 0, query_camera: str = "a") -> ReIDDataset:
-    """`split`: which draw of the 100 training people, 0..9; `query_camera`: `a` (the protocol) or `b`, against the gallery of the other."""
+    """`split`: which draw of the 100 training people, 0..9; `query_camera`: `a` (the protocol) or `b`,
+    against the gallery of the other.
+    """
     if split not in range(SPLITS):
         raise InputError(f"prid2011: split {split!r}: expected 0 to {SPLITS - 1}")
     if query_camera not in CAMERA_FOLDERS:
         raise InputError(f"prid2011: query camera {query_camera!r}: expected a or b")
     folder = find_root("prid2011", root, FOLDERS, tuple(CAMERA_FOLDERS.values()))
     problems: list[str] = []
-    cameras = {c: _read_camera(folder / name, camid, problems) for camid, (c, name) in enumerate(CAMERA_FOLDERS.items())}
+    cameras = {
+        c: _read_camera(folder / name, camid, problems)
+        for camid, (c, name) in enumerate(CAMERA_FOLDERS.items())
+    }
 
     chosen = training_people(split)
     other = "b" if query_camera == "a" else "a"
@@ -62,4 +71,9 @@ def _read_camera(folder: Path, camid: int, problems: list[str]) -> list[Sample]:
 
 def training_people(split: int) -> set[int]:
     """The 100 of the 200 people that train in draw number `split`."""
-    return set(sorted(range(1, PAIRS + 1), key=lambda person: hashlib.sha256(f"prid2011 {split} {person}".encode()).digest())[:TRAIN_IDS])
+    return set(
+        sorted(
+            range(1, PAIRS + 1),
+            key=lambda person: hashlib.sha256(f"prid2011 {split} {person}".encode()).digest(),
+        )[:TRAIN_IDS]
+    )

@@ -19,7 +19,9 @@ def validate(dataset: ReIDDataset) -> None:
 
 
 def errors_of(dataset: ReIDDataset) -> Iterator[str]:
-    """Empty splits, cameras that the dataset does not have, duplicate names, train ids in the test set, no match across cameras."""
+    """Empty splits, cameras that the dataset does not have, duplicate names, train ids in the test set, no
+    match across cameras.
+    """
     where = f"{dataset.root}: {dataset.name}"
     empty = [split for split in SPLITS if not getattr(dataset, split)]
     if empty:
@@ -28,7 +30,8 @@ def errors_of(dataset: ReIDDataset) -> Iterator[str]:
         return
     yield from _camera_errors(dataset, where)
     for split in SPLITS:
-        names = Counter((s.path.stem.lower(), s.camid) for s in getattr(dataset, split))   # PRID2011 names alike in both cameras
+        # PRID2011 names alike in both cameras
+        names = Counter((s.path.stem.lower(), s.camid) for s in getattr(dataset, split))
         twice = [stem for (stem, _), n in names.items() if n > 1]
         if twice:
             yield f"{where}: {len(twice)} image names occur more than once in {split}: {shorten(twice)}; keep one file of each"
@@ -43,15 +46,19 @@ def _camera_errors(dataset: ReIDDataset, where: str) -> Iterator[str]:
         wrong = [s for s in getattr(dataset, split) if not 0 <= s.camid < dataset.num_cameras]
         if wrong:
             first = wrong[0]
-            yield (f"{first.path}: camera {first.camid + 1}, but {dataset.name} has cameras 1 to {dataset.num_cameras} "
-                   f"({len(wrong)} such images in {split})")
+            yield (
+                f"{first.path}: camera {first.camid + 1}, but {dataset.name} has cameras 1 to {dataset.num_cameras} "
+                f"({len(wrong)} such images in {split})"
+            )
     seen = {(s.pid, s.camid) for s in dataset.gallery if s.pid > 0}
     cameras: dict[int, set[int]] = {}
     for pid, camid in seen:
         cameras.setdefault(pid, set()).add(camid)
     if not any(cameras.get(s.pid, set()) - {s.camid} for s in dataset.query):
-        yield (f"{where}: no query has an image of the same id under another camera in the gallery "
-               f"(cameras in the test set: {sorted({s.camid + 1 for s in (*dataset.query, *dataset.gallery)})}): nothing could ever be a match")
+        yield (
+            f"{where}: no query has an image of the same id under another camera in the gallery "
+            f"(cameras in the test set: {sorted({s.camid + 1 for s in (*dataset.query, *dataset.gallery)})}): nothing could ever be a match"
+        )
 
 
 def differences(dataset: ReIDDataset) -> list[str]:
@@ -60,10 +67,15 @@ def differences(dataset: ReIDDataset) -> list[str]:
         return []
     lines = []
     for split in SPLITS:
-        found, official = count(getattr(dataset, split), dataset.num_cameras), getattr(dataset.official, split)
+        found, official = (
+            count(getattr(dataset, split), dataset.num_cameras),
+            getattr(dataset.official, split),
+        )
         for what in ("images", "ids", "junk", "distractors"):
             if getattr(found, what) != getattr(official, what):
-                lines.append(f"{split}: {getattr(found, what):,} {what}, officially {getattr(official, what):,}")
+                lines.append(
+                    f"{split}: {getattr(found, what):,} {what}, officially {getattr(official, what):,}"
+                )
         if official.cameras and found.cameras != official.cameras and found.images == official.images:
             lines.append(f"{split}: images per camera {found.cameras}, officially {official.cameras}")
     return lines

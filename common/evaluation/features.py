@@ -1,4 +1,6 @@
-"""Feature files: one `.npz` holds the features of a query or a gallery with ids, cameras, names, and how they were made. Imports without PyTorch."""
+"""Feature files: one `.npz` holds the features of a query or a gallery with ids, cameras, names, and how they
+were made. Imports without PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ ARRAYS = ("features", "pids", "camids", "names", "normalised", "model")
 
 @dataclass(frozen=True, eq=False)
 class FeatureFile:
-    """`features` `(N, D)` float32, `pids` and `camids` `(N,)`, image names, whether the rows have norm 1, and which model and layer."""
+    """`features` `(N, D)` float32, `pids` and `camids` `(N,)`, image names, whether the rows have norm 1, and
+    which model and layer.
+    """
 
     features: np.ndarray
     pids: np.ndarray
@@ -31,11 +35,22 @@ class FeatureFile:
 
 
 def save_features(
-    path: str | Path, features, pids: Sequence[int], camids: Sequence[int], names: Sequence[str], *, normalised: bool, model: str
+    path: str | Path,
+    features,
+    pids: Sequence[int],
+    camids: Sequence[int],
+    names: Sequence[str],
+    *,
+    normalised: bool,
+    model: str,
 ) -> None:
-    """Writes a feature file, whole or not at all. `features` `(N, D)`, array or tensor. Raises `InputError` if the lengths differ."""
+    """Writes a feature file, whole or not at all. `features` `(N, D)`, array or tensor. Raises `InputError`
+    if the lengths differ.
+    """
     rows = to_numpy(features).astype(np.float32)
-    content = FeatureFile(rows, np.asarray(pids), np.asarray(camids), tuple(map(str, names)), bool(normalised), model)
+    content = FeatureFile(
+        rows, np.asarray(pids), np.asarray(camids), tuple(map(str, names)), bool(normalised), model
+    )
     _check(content, path)
     buffer = io.BytesIO()
     np.savez(buffer, **{name: getattr(content, name) for name in ARRAYS})
@@ -43,27 +58,42 @@ def save_features(
 
 
 def load_features(path: str | Path) -> FeatureFile:
-    """Reads what `save_features` wrote. Raises `InputError` for a file that is missing, damaged, or something else."""
+    """Reads what `save_features` wrote. Raises `InputError` for a file that is missing, damaged, or something
+    else.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: expected a feature file (.npz), found no such file")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in ARRAYS}
     except KeyError as error:
-        raise InputError(f"{path}: expected a feature file with the arrays {', '.join(ARRAYS)}; {error.args[0]}") from None
+        raise InputError(
+            f"{path}: expected a feature file with the arrays {', '.join(ARRAYS)}; {error.args[0]}"
+        ) from None
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zipfile.zlib.error):
         raise InputError(f"{path}: damaged, or no feature file; write it again with save_features") from None
     names = tuple(values["names"].tolist())
-    content = FeatureFile(values["features"], values["pids"], values["camids"], names, bool(values["normalised"]), str(values["model"]))
+    content = FeatureFile(
+        values["features"],
+        values["pids"],
+        values["camids"],
+        names,
+        bool(values["normalised"]),
+        str(values["model"]),
+    )
     _check(content, path)
     return content
 
 
 def evaluate_files(query: str | Path, gallery: str | Path, **options) -> RankingResult:
-    """`evaluate` on two feature files; `options` as there. Raises `InputError` if they do not come from one model."""
+    """`evaluate` on two feature files; `options` as there. Raises `InputError` if they do not come from one
+    model.
+    """
     a, b = load_features(query), load_features(gallery)
     if (a.model, a.normalised) != (b.model, b.normalised):
-        raise InputError(f"{query} and {gallery}: expected features of one model, found {_about(a)} and {_about(b)}")
+        raise InputError(
+            f"{query} and {gallery}: expected features of one model, found {_about(a)} and {_about(b)}"
+        )
     return evaluate(a.features, a.pids, a.camids, b.features, b.pids, b.camids, **options)
 
 
@@ -75,4 +105,6 @@ def _check(content: FeatureFile, path: str | Path) -> None:
     count = len(content.features)
     lengths = [count, len(content.pids), len(content.camids), len(content.names)]
     if content.features.ndim != 2 or len(set(lengths)) != 1:
-        raise InputError(f"{path}: expected features (N, D) with N ids, cameras and names, found {content.features.shape} with {lengths[1:]}")
+        raise InputError(
+            f"{path}: expected features (N, D) with N ids, cameras and names, found {content.features.shape} with {lengths[1:]}"
+        )

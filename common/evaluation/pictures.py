@@ -15,7 +15,7 @@ from common.files import write_atomic
 
 MAX_BYTES = 1_000_000
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-GAP = 4   # pixels between cells and around the grid
+GAP = 4  # pixels between cells and around the grid
 
 
 def image_grid(
@@ -27,10 +27,12 @@ def image_grid(
     cell_height: int = 128,
     frames: Sequence[Sequence[tuple[int, int, int] | None]] = (),
 ) -> None:
-    """Writes a PNG of at most 1 MB: `rows` of pictures, file names, `uint8` arrays `(H, W, 3)`, or None for an empty cell.
+    """Writes a PNG of at most 1 MB: `rows` of pictures, file names, `uint8` arrays `(H, W, 3)`, or None for
+    an empty cell.
 
-    Every picture is scaled to `cell_height` pixels and the first one's aspect; `frames` gives each cell a colour or None. A sheet that
-    would be larger than 1 MB is written with smaller cells. Raises `InputError` for a grid without a picture and for broken image files.
+    Every picture is scaled to `cell_height` pixels and the first one's aspect; `frames` gives each cell a
+    colour or None. A sheet that would be larger than 1 MB is written with smaller cells. Raises `InputError`
+    for a grid without a picture and for broken image files.
     """
     pictures = [[None if cell is None else _picture(cell) for cell in row] for row in rows]
     first = next((cell for row in pictures for cell in row if cell is not None), None)
@@ -51,7 +53,9 @@ def _picture(cell: Image.Image | np.ndarray | str | Path) -> Image.Image:
     return (cell if isinstance(cell, Image.Image) else Image.fromarray(cell)).convert("RGB")
 
 
-def _sheet(pictures, size: tuple[int, int], column_titles: Sequence[str], row_titles: Sequence[str], frames) -> Image.Image:
+def _sheet(
+    pictures, size: tuple[int, int], column_titles: Sequence[str], row_titles: Sequence[str], frames
+) -> Image.Image:
     font = ImageFont.load_default()
     top = GAP + (_text_size(column_titles, font)[1] + GAP if column_titles else 0)
     left = GAP + (_text_size(row_titles, font)[0] + GAP if row_titles else 0)
@@ -64,13 +68,19 @@ def _sheet(pictures, size: tuple[int, int], column_titles: Sequence[str], row_ti
     for number, row in enumerate(pictures):
         y = top + number * step[1]
         if number < len(row_titles):
-            draw.text((GAP, y + (size[1] - _text_size(row_titles, font)[1]) / 2), row_titles[number], BLACK, font)
+            draw.text(
+                (GAP, y + (size[1] - _text_size(row_titles, font)[1]) / 2), row_titles[number], BLACK, font
+            )
         for column, cell in enumerate(row):
             if cell is not None:
                 corner = (left + column * step[0], y)
                 sheet.paste(cell.resize(size, Image.Resampling.BICUBIC), corner)
                 if frames and frames[number][column]:
-                    draw.rectangle((*corner, corner[0] + size[0] - 1, corner[1] + size[1] - 1), outline=frames[number][column], width=3)
+                    draw.rectangle(
+                        (*corner, corner[0] + size[0] - 1, corner[1] + size[1] - 1),
+                        outline=frames[number][column],
+                        width=3,
+                    )
     return sheet
 
 

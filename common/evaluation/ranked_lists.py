@@ -1,4 +1,6 @@
-"""Ranked-list pictures: a query, then its nearest gallery images; right ones framed green, wrong ones red, junk in grey."""
+"""Ranked-list pictures: a query, then its nearest gallery images; right ones framed green, wrong ones red,
+junk in grey.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +34,19 @@ def ranked_lists(
 ) -> list[int]:
     """Writes the sheet (PNG, at most 1 MB) and gives the query indices that it shows, one row each.
 
-    `queries`: which ones; by default three of the best and three of the worst by AP. Junk (pid -1, or the query's person in its own camera)
-    is shown in grey at its place in the raw list. Raises `InputError` for an index that does not exist and for broken images.
+    `queries`: which ones; by default three of the best and three of the worst by AP. Junk (pid -1, or the
+    query's person in its own camera) is shown in grey at its place in the raw list. Raises `InputError` for
+    an index that does not exist and for broken images.
     """
-    queries_x, gallery_x = as_features(query_features, "query features"), as_features(gallery_features, "gallery features")
+    queries_x, gallery_x = (
+        as_features(query_features, "query features"),
+        as_features(gallery_features, "gallery features"),
+    )
     if len(queries_x) != len(query) or len(gallery_x) != len(gallery):
-        raise InputError(f"{path}: expected one feature an image, found {len(queries_x)} and {len(gallery_x)} "
-                         f"for {len(query)} query and {len(gallery)} gallery images")
+        raise InputError(
+            f"{path}: expected one feature an image, found {len(queries_x)} and {len(gallery_x)} "
+            f"for {len(query)} query and {len(gallery)} gallery images"
+        )
     if queries is None:
         queries = good_and_bad(queries_x, query, gallery_x, gallery, metric)
     absent = [index for index in queries if not 0 <= index < len(query)]
@@ -56,12 +64,24 @@ def ranked_lists(
     return list(queries)
 
 
-def good_and_bad(query_features, query: Sequence[Sample], gallery_features, gallery: Sequence[Sample], metric: str, each: int = 3) -> list[int]:
-    """Indices of `each` queries of the highest and of the lowest AP, the highest first, each of another person as far as there are any."""
-    pids, camids = ([np.array([getattr(s, name) for s in samples]) for samples in (query, gallery)] for name in ("pid", "camid"))
+def good_and_bad(
+    query_features,
+    query: Sequence[Sample],
+    gallery_features,
+    gallery: Sequence[Sample],
+    metric: str,
+    each: int = 3,
+) -> list[int]:
+    """Indices of `each` queries of the highest and of the lowest AP, the highest first, each of another
+    person as far as there are any.
+    """
+    pids, camids = (
+        [np.array([getattr(s, name) for s in samples]) for samples in (query, gallery)]
+        for name in ("pid", "camid")
+    )
     ap = evaluate(query_features, pids[0], camids[0], gallery_features, pids[1], camids[1], metric=metric).ap
     order = [int(index) for index in np.argsort(-ap, kind="stable") if not np.isnan(ap[index])]
-    firsts = {query[index].pid: index for index in reversed(order)}   # each person's best query
+    firsts = {query[index].pid: index for index in reversed(order)}  # each person's best query
     best = [index for index in order if firsts[query[index].pid] == index][:each]
     lasts = {query[index].pid: index for index in order}
     worst = [index for index in order if lasts[query[index].pid] == index and index not in best][-each:]
@@ -75,10 +95,14 @@ def judge(query: Sample, found: Sample) -> str:
     return "right" if found.pid == query.pid != DISTRACTOR else "wrong"
 
 
-def _row(query: Sample, scores: np.ndarray, gallery: Sequence[Sample], top: int) -> list[tuple[Image.Image, tuple[int, int, int] | None]]:
+def _row(
+    query: Sample, scores: np.ndarray, gallery: Sequence[Sample], top: int
+) -> list[tuple[Image.Image, tuple[int, int, int] | None]]:
     cells = [(read_image(query.path), None)]
     for index in np.argsort(scores, kind="stable")[:top]:
         verdict = judge(query, gallery[index])
         picture = read_image(gallery[index].path)
-        cells.append((ImageOps.grayscale(picture).convert("RGB") if verdict == "junk" else picture, FRAMES[verdict]))
+        cells.append(
+            (ImageOps.grayscale(picture).convert("RGB") if verdict == "junk" else picture, FRAMES[verdict])
+        )
     return cells

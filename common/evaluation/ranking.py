@@ -1,12 +1,14 @@
-"""CMC and mean average precision of person re-ID, by counting ranks instead of sorting. Imports without PyTorch.
+"""CMC and mean average precision of person re-ID, by counting ranks instead of sorting. Imports without
+PyTorch.
 
-For each query, gallery images of the same person from the same camera and junk (pid -1) are taken out; distractors (pid 0) are always misses.
-Only the places of the right images are needed, and a place is a count: how many images are nearer. So nothing is sorted in full, and no
-Q x G matrix is ever held.
+For each query, gallery images of the same person from the same camera and junk (pid -1) are taken out;
+distractors (pid 0) are always misses. Only the places of the right images are needed, and a place is a count:
+how many images are nearer. So nothing is sorted in full, and no Q x G matrix is ever held.
 
-Ties count against: at equal distance the wrong images stand before the right ones. So a score does not depend on the order of the gallery,
-and a network whose features have collapsed to one point scores 0, not chance. Elsewhere: scikit-learn, and so HHL's released evaluator, takes
-equal distances as one threshold; MATLAB's stable sort keeps gallery order; `np.argsort` as others call it leaves the order open.
+Ties count against: at equal distance the wrong images stand before the right ones. So a score does not depend
+on the order of the gallery, and a network whose features have collapsed to one point scores 0, not chance.
+Elsewhere: scikit-learn, and so HHL's released evaluator, takes equal distances as one threshold; MATLAB's
+stable sort keeps gallery order; `np.argsort` as others call it leaves the order open.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ NO_MATCH = ("skip", "zero")
 class RankingResult:
     """Scores of one ranking, all as fractions in 0..1.
 
-    `cmc`: rank -> fraction of queries with a right image at that rank or before. `mAP`, `ap` `(Q,)`: area under precision-recall by
-    trapezoids from (recall 0, precision 1), Market-1501's own rule (`compute_AP.m`), which papers of 2017-18 report. `mAP_step`, `ap_step`:
-    mean of the precisions at the hits, what torchreid and scikit-learn >= 0.19 report; never smaller. A query without a right image in
-    another camera is not valid: NaN in `ap` and left out of the means (`skip`), or 0 and counted as a miss (`zero`).
-    `first_rank` `(Q,)`: rank of the first right image, from 1; 0 if there is none.
+    `cmc`: rank -> fraction of queries with a right image at that rank or before. `mAP`, `ap` `(Q,)`: area
+    under precision-recall by trapezoids from (recall 0, precision 1), Market-1501's own rule
+    (`compute_AP.m`), which papers of 2017-18 report. `mAP_step`, `ap_step`: mean of the precisions at the
+    hits, what torchreid and scikit-learn >= 0.19 report; never smaller. A query without a right image in
+    another camera is not valid: NaN in `ap` and left out of the means (`skip`), or 0 and counted as a miss
+    (`zero`). `first_rank` `(Q,)`: rank of the first right image, from 1; 0 if there is none.
     """
 
     cmc: dict[int, float]
@@ -45,7 +48,11 @@ class RankingResult:
 
     def scores(self) -> dict[str, float]:
         """The scores as records hold them: `R-1`, ..., `mAP`, `mAP_step`."""
-        return {**{f"R-{rank}": value for rank, value in self.cmc.items()}, "mAP": self.mAP, "mAP_step": self.mAP_step}
+        return {
+            **{f"R-{rank}": value for rank, value in self.cmc.items()},
+            "mAP": self.mAP,
+            "mAP_step": self.mAP_step,
+        }
 
 
 def evaluate(
@@ -62,28 +69,50 @@ def evaluate(
     no_match: str = "skip",
     cut: int | None = None,
 ) -> RankingResult:
-    """Ranks the gallery `(G, D)` for every query `(Q, D)`; NumPy arrays or tensors (CPU or CUDA), ids and cameras `(Q,)` and `(G,)`.
+    """Ranks the gallery `(G, D)` for every query `(Q, D)`; NumPy arrays or tensors (CPU or CUDA), ids and
+    cameras `(Q,)` and `(G,)`.
 
     Features are used as they are: normalise them first if the paper does (`extract_features` has done it).
-    `metric`: `euclidean`, `sqeuclidean` (the same ranking) or `cosine`. `rerank`: k-reciprocal re-ranking; `True` for (20, 6, 0.3).
-    `no_match`: `skip` (HHL's code) or `zero` (Market-1501's MATLAB code). `cut`: only the first `cut` images of the raw list, junk and
-    same-camera images among them, can be hits (2,000 in the released LSRO and Duke scripts).
-    Raises `InputError` for NaN, wrong shapes, empty sets, query ids below 1, and if `skip` leaves no query.
+    `metric`: `euclidean`, `sqeuclidean` (the same ranking) or `cosine`. `rerank`: k-reciprocal re-ranking;
+    `True` for (20, 6, 0.3). `no_match`: `skip` (HHL's code) or `zero` (Market-1501's MATLAB code). `cut`:
+    only the first `cut` images of the raw list, junk and same-camera images among them, can be hits (2,000 in
+    the released LSRO and Duke scripts). Raises `InputError` for NaN, wrong shapes, empty sets, query ids
+    below 1, and if `skip` leaves no query.
     """
-    queries, gallery = as_features(query_features, "query features"), as_features(gallery_features, "gallery features")
+    queries, gallery = (
+        as_features(query_features, "query features"),
+        as_features(gallery_features, "gallery features"),
+    )
     _check_lengths(len(queries), len(gallery), query_pids, query_camids, gallery_pids, gallery_camids)
     if rerank:
-        distances = RerankedDistances(queries, gallery, RerankOptions() if rerank is True else rerank, metric=metric)
+        distances = RerankedDistances(
+            queries, gallery, RerankOptions() if rerank is True else rerank, metric=metric
+        )
     else:
         distances = RankingScores(queries, gallery, metric)
-    return evaluate_distances(distances, query_pids, query_camids, gallery_pids, gallery_camids, ranks=ranks, no_match=no_match, cut=cut)
+    return evaluate_distances(
+        distances,
+        query_pids,
+        query_camids,
+        gallery_pids,
+        gallery_camids,
+        ranks=ranks,
+        no_match=no_match,
+        cut=cut,
+    )
 
 
 def evaluate_dataset(dataset: ReIDDataset, query_features, gallery_features, **options) -> RankingResult:
     """`evaluate` for the features of a dataset's query and gallery, in their order, with the same options."""
-    ids = ([getattr(sample, name) for sample in samples] for samples in (dataset.query, dataset.gallery) for name in ("pid", "camid"))
+    ids = (
+        [getattr(sample, name) for sample in samples]
+        for samples in (dataset.query, dataset.gallery)
+        for name in ("pid", "camid")
+    )
     query_pids, query_camids, gallery_pids, gallery_camids = map(np.asarray, ids)
-    return evaluate(query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids, **options)
+    return evaluate(
+        query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids, **options
+    )
 
 
 def evaluate_distances(
@@ -97,8 +126,12 @@ def evaluate_distances(
     no_match: str = "skip",
     cut: int | None = None,
 ) -> RankingResult:
-    """`evaluate` for distances made elsewhere: `(Q, G)`, or a function of (start, stop) that gives those rows; smaller is nearer."""
-    query_pids, query_camids, gallery_pids, gallery_camids = map(to_numpy, (query_pids, query_camids, gallery_pids, gallery_camids))
+    """`evaluate` for distances made elsewhere: `(Q, G)`, or a function of (start, stop) that gives those
+    rows; smaller is nearer.
+    """
+    query_pids, query_camids, gallery_pids, gallery_camids = map(
+        to_numpy, (query_pids, query_camids, gallery_pids, gallery_camids)
+    )
     shape = (len(query_pids), len(gallery_pids))
     _check_lengths(*shape, query_pids, query_camids, gallery_pids, gallery_camids)
     _check_options(query_pids, ranks, no_match, cut)
@@ -113,12 +146,14 @@ def evaluate_distances(
 
 @dataclass(frozen=True)
 class _Hits:
-    """Every right image of every query that the ranking reaches: its query, its number among them (from 0), its place in the list (from 0)."""
+    """Every right image of every query that the ranking reaches: its query, its number among them (from 0),
+    its place in the list (from 0).
+    """
 
     query: np.ndarray
     number: np.ndarray
     place: np.ndarray
-    positives: np.ndarray   # (Q,): right images per query, reached or not
+    positives: np.ndarray  # (Q,): right images per query, reached or not
 
 
 def _hit_places(distances, query_pids, query_camids, gallery_pids, gallery_camids, cut) -> _Hits:
@@ -143,20 +178,30 @@ def _images_by_pid(pids: np.ndarray) -> dict[int, np.ndarray]:
     order = np.argsort(pids, kind="stable")
     people, starts = np.unique(pids[order], return_index=True)
     groups = np.split(order, starts[1:])
-    return {pid: group for pid, group in zip(people.tolist(), groups, strict=True) if pid not in (JUNK, DISTRACTOR)}
+    return {
+        pid: group
+        for pid, group in zip(people.tolist(), groups, strict=True)
+        if pid not in (JUNK, DISTRACTOR)
+    }
 
 
 def _checked_block(distances, start: int, stop: int, columns: int) -> np.ndarray:
     block = to_numpy(distances(start, stop))
     if block.shape != (stop - start, columns):
-        raise InputError(f"distances of queries {start} to {stop}: expected shape {(stop - start, columns)}, found {block.shape}")
+        raise InputError(
+            f"distances of queries {start} to {stop}: expected shape {(stop - start, columns)}, found {block.shape}"
+        )
     if not (np.isfinite(block.min()) and np.isfinite(block.max())):
-        raise InputError(f"distances of queries {start} to {stop}: expected finite numbers, found NaN or infinity")
+        raise InputError(
+            f"distances of queries {start} to {stop}: expected finite numbers, found NaN or infinity"
+        )
     return block
 
 
 def _places(row: np.ndarray, right: np.ndarray, removed: np.ndarray, cut: int | None) -> np.ndarray:
-    """Ascending places of the images `right` in the list without `removed`; with `cut`, of those among the first `cut` of the raw list."""
+    """Ascending places of the images `right` in the list without `removed`; with `cut`, of those among the
+    first `cut` of the raw list.
+    """
     if len(right) == 0:
         return right
     values = np.sort(row[right])
@@ -170,19 +215,26 @@ def _places(row: np.ndarray, right: np.ndarray, removed: np.ndarray, cut: int | 
 def _count_within(row: np.ndarray, values: np.ndarray) -> np.ndarray:
     """For each of the ascending `values`, how many entries of `row` are not greater."""
     near = row <= values[-1]
-    if np.count_nonzero(near) * 100 < len(row) * len(values):   # sorting the near part is then cheaper than one sweep a value
+    # sorting the near part is then cheaper than one sweep a value
+    if np.count_nonzero(near) * 100 < len(row) * len(values):
         return np.searchsorted(np.sort(row[near]), values, side="right")
     return np.array([np.count_nonzero(within) for within in row <= values[:, None]])
 
 
-def summarise(ap: np.ndarray, ap_step: np.ndarray, first_rank: np.ndarray, ranks: Sequence[int], no_match: str) -> RankingResult:
-    """Means over queries. `ap`, `ap_step` `(Q,)`: NaN where a query has no match. Raises `InputError` if `skip` leaves no query."""
+def summarise(
+    ap: np.ndarray, ap_step: np.ndarray, first_rank: np.ndarray, ranks: Sequence[int], no_match: str
+) -> RankingResult:
+    """Means over queries. `ap`, `ap_step` `(Q,)`: NaN where a query has no match. Raises `InputError` if
+    `skip` leaves no query.
+    """
     valid = ~np.isnan(ap)
     if no_match == "zero":
         ap, ap_step = np.where(valid, ap, 0.0), np.where(valid, ap_step, 0.0)
     counted = valid if no_match == "skip" else np.ones_like(valid)
     if not counted.any():
-        raise InputError("no query has an image of the same person from another camera in the gallery: check ids and cameras")
+        raise InputError(
+            "no query has an image of the same person from another camera in the gallery: check ids and cameras"
+        )
     hit_rank = first_rank[first_rank > 0]
     return RankingResult(
         cmc={int(rank): float(np.count_nonzero(hit_rank <= rank) / counted.sum()) for rank in ranks},
@@ -200,7 +252,10 @@ def _average_precisions(hits: _Hits) -> tuple[np.ndarray, np.ndarray]:
     precision = (hits.number + 1) / (hits.place + 1)
     precision_before = np.where(hits.place == 0, 1.0, hits.number / np.maximum(hits.place, 1))
     positives = np.where(hits.positives > 0, hits.positives, np.nan)
-    sums = (np.bincount(hits.query, weights=values, minlength=len(positives)) for values in ((precision_before + precision) / 2, precision))
+    sums = (
+        np.bincount(hits.query, weights=values, minlength=len(positives))
+        for values in ((precision_before + precision) / 2, precision)
+    )
     trapezoid, step = (total / positives for total in sums)
     return trapezoid, step
 
@@ -212,18 +267,29 @@ def _first_ranks(hits: _Hits) -> np.ndarray:
     return ranks
 
 
-def _check_lengths(num_queries: int, num_gallery: int, query_pids, query_camids, gallery_pids, gallery_camids) -> None:
-    named = {"query_pids": query_pids, "query_camids": query_camids, "gallery_pids": gallery_pids, "gallery_camids": gallery_camids}
+def _check_lengths(
+    num_queries: int, num_gallery: int, query_pids, query_camids, gallery_pids, gallery_camids
+) -> None:
+    named = {
+        "query_pids": query_pids,
+        "query_camids": query_camids,
+        "gallery_pids": gallery_pids,
+        "gallery_camids": gallery_camids,
+    }
     for name, values in named.items():
         expected = (num_queries if name.startswith("query") else num_gallery,)
         found = to_numpy(values)
         if found.shape != expected or expected[0] == 0 or found.dtype.kind not in "iu":
-            raise InputError(f"{name}: expected {expected[0] or 'at least one'} integers, found shape {found.shape} of {found.dtype}")
+            raise InputError(
+                f"{name}: expected {expected[0] or 'at least one'} integers, found shape {found.shape} of {found.dtype}"
+            )
 
 
 def _check_options(query_pids: np.ndarray, ranks: Sequence[int], no_match: str, cut: int | None) -> None:
     if query_pids.min() < 1:
-        raise InputError(f"query_pids: expected ids of people, from 1, found {query_pids.min()} (-1 is junk, 0 a distractor)")
+        raise InputError(
+            f"query_pids: expected ids of people, from 1, found {query_pids.min()} (-1 is junk, 0 a distractor)"
+        )
     if not ranks or min(ranks) < 1:
         raise InputError(f"ranks {tuple(ranks)}: expected whole numbers from 1")
     if no_match not in NO_MATCH:

@@ -1,15 +1,19 @@
-"""k-reciprocal re-ranking (Zhong, Zheng, Cao, Li: CVPR 2017), sparse and in blocks: memory grows with N k, not with N x N.
+"""k-reciprocal re-ranking (Zhong, Zheng, Cao, Li: CVPR 2017), sparse and in blocks: memory grows with N k,
+not with N x N.
 
-Query and gallery together are N points. With `d` the squared Euclidean distance, each row divided by its maximum (the released code's
-convention; nothing is squared twice):
+Query and gallery together are N points. With `d` the squared Euclidean distance, each row divided by its
+maximum (the released code's convention; nothing is squared twice):
 
-    R(i, k)   = the k-reciprocal neighbours: j among the k+1 nearest of i (i itself counted) and i among those of j
+    R(i, k)   = the k-reciprocal neighbours: j among the k+1 nearest of i (i itself counted) and i among those
+    of j
     R*(i)     = R(i, k1) and every R(c, k1/2), c in R(i, k1), of which more than 2/3 lies in R(i, k1)
-    V[i, j]   = exp(-d(i, j)) for j in R*(i), rows sum to 1; then each row the mean over its k2 nearest (i itself counted)
+    V[i, j]   = exp(-d(i, j)) for j in R*(i), rows sum to 1; then each row the mean over its k2 nearest (i
+    itself counted)
     Jaccard   = 1 - s / (2 - s),  s = sum_c min(V[i, c], V[j, c])
     result    = (1 - lam) Jaccard + lam d
 
-The products of features run where the features are (NumPy, or PyTorch on CPU or CUDA), the rest in NumPy and SciPy. Imports without PyTorch.
+The products of features run where the features are (NumPy, or PyTorch on CPU or CUDA), the rest in NumPy and
+SciPy. Imports without PyTorch.
 """
 
 from __future__ import annotations
@@ -20,7 +24,15 @@ import numpy as np
 from scipy import sparse
 
 from common.errors import InputError
-from common.evaluation.distances import BlockProducts, as_features, check_pair, library_of, row_blocks, squared_norms, to_numpy
+from common.evaluation.distances import (
+    BlockProducts,
+    as_features,
+    check_pair,
+    library_of,
+    row_blocks,
+    squared_norms,
+    to_numpy,
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +49,12 @@ class RerankOptions:
 
 
 class RerankedDistances:
-    """Re-ranked distances of queries to the gallery, `distances(start, stop) -> (stop - start, G)`: a source for `evaluate_distances`.
+    """Re-ranked distances of queries to the gallery, `distances(start, stop) -> (stop - start, G)`: a source
+    for `evaluate_distances`.
 
-    `queries` `(Q, D)`, `gallery` `(G, D)`: arrays or tensors; with `metric="cosine"` the rows are L2-normalised first, and the squared
-    Euclidean distance is then 2 - 2 cos. Raises `InputError` if Q + G is not larger than k1.
+    `queries` `(Q, D)`, `gallery` `(G, D)`: arrays or tensors; with `metric="cosine"` the rows are
+    L2-normalised first, and the squared Euclidean distance is then 2 - 2 cos. Raises `InputError` if Q + G is
+    not larger than k1.
     """
 
     def __init__(self, queries, gallery, options: RerankOptions | None = None, *, metric: str = "euclidean"):
@@ -50,7 +64,9 @@ class RerankedDistances:
         self.num_queries = len(queries)
         self.points = _Points(queries, gallery, normalise=metric == "cosine")
         if len(self.points) <= self.options.k1:
-            raise InputError(f"re-ranking: expected more images than k1 = {self.options.k1}, found {len(self.points)} in query and gallery")
+            raise InputError(
+                f"re-ranking: expected more images than k1 = {self.options.k1}, found {len(self.points)} in query and gallery"
+            )
         neighbours, self.farthest = nearest_and_farthest(self.points, self.options.k1 + 1)
         weights = _encode(self.points, neighbours, self.farthest, self.options)
         self.query_weights = weights[: self.num_queries]
@@ -58,7 +74,9 @@ class RerankedDistances:
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
         lam = self.options.lam
-        result = self.points.distances(start, stop, first=self.num_queries) * (lam / self.farthest[start:stop, None])
+        result = self.points.distances(start, stop, first=self.num_queries) * (
+            lam / self.farthest[start:stop, None]
+        )
         for row, query in zip(result, range(start, stop), strict=True):
             shared = _shared_weight(self.query_weights, query, self.gallery_weights)
             row += (1 - lam) * (1 - shared / (2 - shared))
@@ -80,7 +98,9 @@ class _Points:
         return len(self.features)
 
     def distances(self, start: int, stop: int, first: int = 0) -> np.ndarray:
-        """Of the points `start` to `stop` to the points from `first` on: `(stop - start, N - first)`; the next call overwrites it."""
+        """Of the points `start` to `stop` to the points from `first` on: `(stop - start, N - first)`; the
+        next call overwrites it.
+        """
         block = self.products(start, stop, first)
         block += self.norms[first:]
         block += self.norms[start:stop, None]
@@ -96,7 +116,9 @@ class _Points:
 
 
 def nearest_and_farthest(points: _Points, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each point: its k nearest in ascending order, `(N, k)`, equal ones by index, itself counted; and its largest distance, `(N,)`."""
+    """Of each point: its k nearest in ascending order, `(N, k)`, equal ones by index, itself counted; and its
+    largest distance, `(N,)`.
+    """
     nearest, farthest = np.empty((len(points), k), dtype=np.int32), np.empty(len(points), dtype=np.float32)
     for start, stop in row_blocks(len(points), len(points)):
         block = points.distances(start, stop)
@@ -110,7 +132,8 @@ def nearest_and_farthest(points: _Points, k: int) -> tuple[np.ndarray, np.ndarra
 def _upper_bounds(block: np.ndarray, k: int) -> np.ndarray:
     """For each row a value that at least k entries do not exceed, close to the k-th smallest.
 
-    The row is dealt into 64 k groups: the k-th smallest of the groups' minima is such a value, and the minima need one vectorised pass.
+    The row is dealt into 64 k groups: the k-th smallest of the groups' minima is such a value, and the minima
+    need one vectorised pass.
     """
     columns = block.shape[1]
     groups = 64 * k
@@ -121,7 +144,9 @@ def _upper_bounds(block: np.ndarray, k: int) -> np.ndarray:
     return np.partition(minima, k - 1, axis=1)[:, k - 1]
 
 
-def _encode(points: _Points, neighbours: np.ndarray, farthest: np.ndarray, options: RerankOptions) -> sparse.csr_array:
+def _encode(
+    points: _Points, neighbours: np.ndarray, farthest: np.ndarray, options: RerankOptions
+) -> sparse.csr_array:
     """The rows V after local query expansion, `(N, N)` CSR."""
     near = _reciprocal(neighbours[:, : options.k1 + 1])
     half = _reciprocal(neighbours[:, : round(options.k1 / 2) + 1])
@@ -146,16 +171,22 @@ def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
 
 
 def _expand(near: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
-    """`near` and the half-size sets of those of its members that share more than 2/3 of them with it; non-zeros are members."""
+    """`near` and the half-size sets of those of its members that share more than 2/3 of them with it;
+    non-zeros are members.
+    """
     overlap = near.multiply(near @ half.T).tocoo()
     size = np.diff(half.indptr)
     taken = 3 * overlap.data > 2 * size[overlap.col]
-    accepted = sparse.csr_array((overlap.data[taken], (overlap.row[taken], overlap.col[taken])), shape=near.shape)
+    accepted = sparse.csr_array(
+        (overlap.data[taken], (overlap.row[taken], overlap.col[taken])), shape=near.shape
+    )
     return near + accepted @ half
 
 
 def _shared_weight(rows: sparse.csr_array, query: int, columns: sparse.csc_array) -> np.ndarray:
-    """Sum over c of min(rows[query, c], columns[:, c]): `(Q, N)` and `(G, N)` -> `(G,)`; only columns where the row is not 0 are read."""
+    """Sum over c of min(rows[query, c], columns[:, c]): `(Q, N)` and `(G, N)` -> `(G,)`; only columns where
+    the row is not 0 are read.
+    """
     entries = slice(rows.indptr[query], rows.indptr[query + 1])
     starts, stops = columns.indptr[rows.indices[entries]], columns.indptr[rows.indices[entries] + 1]
     lengths = stops - starts

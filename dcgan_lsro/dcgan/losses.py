@@ -1,4 +1,5 @@
-"""The losses of the DCGAN: sigmoid cross-entropy of logits `(B,)`, means over the batch; no smoothing, no penalty (git history).
+"""The losses of the DCGAN: sigmoid cross-entropy of logits `(B,)`, means over the batch; no smoothing, no
+penalty (git history).
 
     L_D = -E[log D(x)] - E[log(1 - D(G(z)))]
     L_G = -E[log D(G(z))]                         non-saturating

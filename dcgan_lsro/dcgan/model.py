@@ -1,15 +1,17 @@
 """The two networks of the DCGAN, in the paper's depth and in the fork's.
 
-    paper (the authors' git history, 2017)        fork (`layumi/DCGAN-tensorflow`, what the authors' README names today)
+    paper (the authors' git history, 2017)        fork (`layumi/DCGAN-tensorflow`, what the authors' README
+    names today)
     z -> linear -> 4x4x1024                       z -> linear -> 8x8x512
     5 deconvolutions, stride 2 -> 128x128x3       4 deconvolutions, stride 2 -> 128x128x3, tanh
     BN, ReLU, one 5x5 deconvolution, tanh
     D: 5 convolutions, 64 .. 1024                 D: 4 convolutions, 64 .. 512
 
-The paper's "4 x 4 x 16" is 16 times the generator's 64 channels. All kernels are 5x5 and padded as TensorFlow's `SAME`, which is not
-PyTorch's `padding=2` for a stride of 2: a convolution sees one row before the image and two after it, a deconvolution the reverse.
-The maps are laid out `(C, H, W)`; TensorFlow's checkpoints have `(H, W, C)`, so the two linear layers must be permuted.
-Batch norm as there: eps 1e-5, running statistics that move by 0.1 (PyTorch counts the variance with n - 1, TensorFlow with n).
+The paper's "4 x 4 x 16" is 16 times the generator's 64 channels. All kernels are 5x5 and padded as
+TensorFlow's `SAME`, which is not PyTorch's `padding=2` for a stride of 2: a convolution sees one row before
+the image and two after it, a deconvolution the reverse. The maps are laid out `(C, H, W)`; TensorFlow's
+checkpoints have `(H, W, C)`, so the two linear layers must be permuted. Batch norm as there: eps 1e-5,
+running statistics that move by 0.1 (PyTorch counts the variance with n - 1, TensorFlow with n).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from common.errors import InputError
 from dcgan_lsro.config import DCGANConfig
 
-DEPTHS = {"paper": 5, "fork": 4}   # layers of stride 2 in each network
+DEPTHS = {"paper": 5, "fork": 4}  # layers of stride 2 in each network
 
 
 class SameConv2d(nn.Conv2d):
@@ -48,11 +50,22 @@ class SameDeconv2d(nn.ConvTranspose2d):
 class Generator(nn.Module):
     """z `(B, z_dim)`, uniform in -1..1, to images `(B, 3, height, width)` in -1..1.
 
-    `extra` ends with a stride-1 deconvolution after batch norm and ReLU over the three output channels, as the paper's network does.
-    In training mode batch norm uses the batch's statistics, so that an image depends on the others of its batch.
+    `extra` ends with a stride-1 deconvolution after batch norm and ReLU over the three output channels, as
+    the paper's network does. In training mode batch norm uses the batch's statistics, so that an image
+    depends on the others of its batch.
     """
 
-    def __init__(self, height: int, width: int, *, z_dim: int = 100, channels: int = 64, layers: int = 5, extra: bool = True, order: str = "bn_relu"):
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        z_dim: int = 100,
+        channels: int = 64,
+        layers: int = 5,
+        extra: bool = True,
+        order: str = "bn_relu",
+    ):
         super().__init__()
         _check_size(height, width, layers)
         widths = [channels * 2**i for i in reversed(range(layers))]
@@ -74,7 +87,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `(B, 3, height, width)` in -1..1 to logits `(B,)`: above zero, real. No batch norm after the first convolution."""
+    """Images `(B, 3, height, width)` in -1..1 to logits `(B,)`: above zero, real. No batch norm after the
+    first convolution.
+    """
 
     def __init__(self, height: int, width: int, *, channels: int = 64, layers: int = 5):
         super().__init__()
@@ -92,12 +107,21 @@ class Discriminator(nn.Module):
 
 
 def build_generator(config: DCGANConfig) -> Generator:
-    return Generator(config.height, config.width, z_dim=config.z_dim, channels=config.g_channels, layers=DEPTHS[config.network],
-                     extra=config.network == "paper", order=config.order)
+    return Generator(
+        config.height,
+        config.width,
+        z_dim=config.z_dim,
+        channels=config.g_channels,
+        layers=DEPTHS[config.network],
+        extra=config.network == "paper",
+        order=config.order,
+    )
 
 
 def build_discriminator(config: DCGANConfig) -> Discriminator:
-    return Discriminator(config.height, config.width, channels=config.d_channels, layers=DEPTHS[config.network])
+    return Discriminator(
+        config.height, config.width, channels=config.d_channels, layers=DEPTHS[config.network]
+    )
 
 
 def _norm_and_relu(channels: int, order: str) -> nn.Sequential:
@@ -117,4 +141,6 @@ def _initialise(module: nn.Module) -> None:
 
 def _check_size(height: int, width: int, layers: int) -> None:
     if height < 1 or width < 1 or height % 2**layers or width % 2**layers:
-        raise InputError(f"DCGAN of {layers} layers: height and width must be multiples of {2**layers}, found {height}x{width}")
+        raise InputError(
+            f"DCGAN of {layers} layers: height and width must be multiples of {2**layers}, found {height}x{width}"
+        )

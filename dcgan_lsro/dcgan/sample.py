@@ -1,6 +1,8 @@
-"""Draws the unlabelled images: noise in, image files out, always in batches of one size, each a function of the seed and its number.
+"""Draws the unlabelled images: noise in, image files out, always in batches of one size, each a function of
+the seed and its number.
 
-Released counterpart: option 5 of `visualize` in `DCGAN/utils.py` (git history): 750 batches of 64, brought to 256 x 256, JPEG.
+Released counterpart: option 5 of `visualize` in `DCGAN/utils.py` (git history): 750 batches of 64, brought to
+256 x 256, JPEG.
 """
 
 from __future__ import annotations
@@ -27,12 +29,22 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg"}
 
 
 @torch.no_grad()
-def sample(generator: Generator, z_dim: int, pool: PoolConfig, count: int, seed: int, workspace: Workspace, device: torch.device, *,
-           checkpoint_hash: str) -> None:
-    """Writes `count` images into the folder `generated`, then `manifest.json`; whole batches that are there (after an interruption) are kept.
+def sample(
+    generator: Generator,
+    z_dim: int,
+    pool: PoolConfig,
+    count: int,
+    seed: int,
+    workspace: Workspace,
+    device: torch.device,
+    *,
+    checkpoint_hash: str,
+) -> None:
+    """Writes `count` images into the folder `generated`, then `manifest.json`; whole batches that are there
+    (after an interruption) are kept.
 
-    With `gen_bn=batch` an image depends on the others of its batch, so the last batch is drawn in full and cut. The generator's running
-    statistics, which training mode moves, are not read then.
+    With `gen_bn=batch` an image depends on the others of its batch, so the last batch is drawn in full and
+    cut. The generator's running statistics, which training mode moves, are not read then.
     """
     folder = workspace.folder / FOLDER
     generator.train(pool.gen_bn == "batch")
@@ -45,21 +57,31 @@ def sample(generator: Generator, z_dim: int, pool: PoolConfig, count: int, seed:
         images = generator(draw_z(pool.batch, z_dim, seed, "pool", number).to(device))
         for path, pixels in zip(paths, to_uint8(images, pool.range)):
             write_atomic(path, encode(Image.fromarray(pixels), pool))
-    workspace.write_json("manifest.json", {
-        "generator": "DCGAN", "checkpoint": checkpoint_hash, "images": count, "seed": seed, "pool": pool, "code_version": code_version(),
-    })
+    workspace.write_json(
+        "manifest.json",
+        {
+            "generator": "DCGAN",
+            "checkpoint": checkpoint_hash,
+            "images": count,
+            "seed": seed,
+            "pool": pool,
+            "code_version": code_version(),
+        },
+    )
 
 
 def file_name(index: int, pool: PoolConfig) -> str:
-    """Sorted names are in the order of drawing, so that the first N of a pool are the same N for any size of it."""
+    """Sorted names are in the order of drawing, so that the first N of a pool are the same N for any size of
+    it.
+    """
     return f"gan_{index:06d}{SUFFIX[pool.format]}"
 
 
 def to_uint8(images: Tensor, kind: str) -> np.ndarray:
     """`(B, 3, H, W)` in -1..1 to uint8 `(B, H, W, 3)`.
 
-    `fixed`: (x + 1) / 2. `stretch`: each image from its own smallest to its own largest value, which is what `scipy.misc.imresize` did to
-    the released images: -0.8, 0, 0.6 become 0, 146, 255 instead of 25, 128, 204.
+    `fixed`: (x + 1) / 2. `stretch`: each image from its own smallest to its own largest value, which is what
+    `scipy.misc.imresize` did to the released images: -0.8, 0, 0.6 become 0, 146, 255 instead of 25, 128, 204.
     """
     x = images.double()
     if kind == "stretch":
@@ -79,17 +101,25 @@ def encode(image: Image.Image, pool: PoolConfig) -> bytes:
 
 
 def diversity(folder: Path, reference: list[Path], count: int = 256) -> dict[str, float]:
-    """Picture-side measures of a pool: how much its images differ from one another, against real ones; a collapsed generator is near 0.
+    """Picture-side measures of a pool: how much its images differ from one another, against real ones; a
+    collapsed generator is near 0.
 
-    `gan_spread` and `real_spread`: the standard deviation over images of each pixel and channel, averaged, in 0..255.
+    `gan_spread` and `real_spread`: the standard deviation over images of each pixel and channel, averaged, in
+    0..255.
     """
-    generated = [folder / name for name in list_images(folder)]   # a write that was killed leaves a hidden file
-    return {"gan_spread": _spread(generated[:count]), "real_spread": _spread(reference[:: max(1, len(reference) // count)][:count])}
+    # a write that was killed leaves a hidden file
+    generated = [folder / name for name in list_images(folder)]
+    return {
+        "gan_spread": _spread(generated[:count]),
+        "real_spread": _spread(reference[:: max(1, len(reference) // count)][:count]),
+    }
 
 
 def _spread(paths: list[Path]) -> float:
     pixels = []
     for path in paths:
         with Image.open(path) as image:
-            pixels.append(np.asarray(image.convert("RGB").resize((32, 64), Image.Resampling.BILINEAR), np.float32))
+            pixels.append(
+                np.asarray(image.convert("RGB").resize((32, 64), Image.Resampling.BILINEAR), np.float32)
+            )
     return round(float(np.std(np.stack(pixels), axis=0).mean()), 2)

@@ -1,6 +1,8 @@
-"""Camera StarGAN: a generator that renders an image in the style of any camera, and a patch discriminator that also names the camera.
+"""Camera StarGAN: a generator that renders an image in the style of any camera, and a patch discriminator
+that also names the camera.
 
-Released counterpart: `stargan4reid/model.py`; the layers keep its names, so that `<iteration>-G.ckpt` and `<iteration>-D.ckpt` load.
+Released counterpart: `stargan4reid/model.py`; the layers keep its names, so that `<iteration>-G.ckpt` and
+`<iteration>-D.ckpt` load.
 """
 
 from __future__ import annotations
@@ -24,15 +26,17 @@ def camera_one_hot(camera: Tensor, num_cameras: int) -> Tensor:
 class ImageNorm2d(nn.InstanceNorm2d):
     """Instance norm that always uses the image's own statistics.
 
-    The released norm keeps running statistics but is never put into evaluation mode, not even for translation; with them the images come
-    out wrong. Here the mode makes no difference. The buffers exist for the checkpoints' sake: they are neither read nor moved.
+    The released norm keeps running statistics but is never put into evaluation mode, not even for
+    translation; with them the images come out wrong. Here the mode makes no difference. The buffers exist for
+    the checkpoints' sake: they are neither read nor moved.
     """
 
     def __init__(self, channels: int):
         super().__init__(channels, affine=True, track_running_stats=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)   # one group a channel: the same, and faster on a CPU
+        # one group a channel: the same, and faster on a CPU
+        return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):
@@ -41,8 +45,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.main = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), ImageNorm2d(channels), nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), ImageNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            ImageNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            ImageNorm2d(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,23 +59,43 @@ class ResidualBlock(nn.Module):
 class Generator(nn.Module):
     """G(x, c): 7x7 stem, strided convolutions, residual blocks, transposed convolutions, 7x7 output, tanh.
 
-    Zero padding is part of the design: instance norm cancels a constant label plane except through the border.
-    `residual=True`, the demo's deviation, gives x + G(x, c), cut to -1..1, and starts close to x: short training then keeps the person.
-    `uniform_gamma=True` draws the norms' gains from U(0, 1), as PyTorch 0.4 did; today's default is 1.
+    Zero padding is part of the design: instance norm cancels a constant label plane except through the
+    border. `residual=True`, the demo's deviation, gives x + G(x, c), cut to -1..1, and starts close to x:
+    short training then keeps the person. `uniform_gamma=True` draws the norms' gains from U(0, 1), as PyTorch
+    0.4 did; today's default is 1.
     """
 
     def __init__(
-        self, num_cameras: int, *, width: int = 64, blocks: int = 6, downsamplings: int = 2, residual: bool = False, uniform_gamma: bool = False
+        self,
+        num_cameras: int,
+        *,
+        width: int = 64,
+        blocks: int = 6,
+        downsamplings: int = 2,
+        residual: bool = False,
+        uniform_gamma: bool = False,
     ):
         super().__init__()
         self.num_cameras, self.residual = num_cameras, residual
-        layers = [nn.Conv2d(3 + num_cameras, width, 7, padding=3, bias=False), ImageNorm2d(width), nn.ReLU(inplace=True)]
+        layers = [
+            nn.Conv2d(3 + num_cameras, width, 7, padding=3, bias=False),
+            ImageNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
         for _ in range(downsamplings):
-            layers += [nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False), ImageNorm2d(2 * width), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False),
+                ImageNorm2d(2 * width),
+                nn.ReLU(inplace=True),
+            ]
             width *= 2
         layers += [ResidualBlock(width) for _ in range(blocks)]
         for _ in range(downsamplings):
-            layers += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False), ImageNorm2d(width // 2), nn.ReLU(inplace=True)]
+            layers += [
+                nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False),
+                ImageNorm2d(width // 2),
+                nn.ReLU(inplace=True),
+            ]
             width //= 2
         output = nn.Conv2d(width, 3, 7, padding=3, bias=False)
         self.main = nn.Sequential(*layers, output, nn.Tanh())
@@ -80,7 +107,9 @@ class Generator(nn.Module):
                 nn.init.uniform_(norm.weight)
 
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Images `(B, 3, H, W)` in -1..1 and styles `(B, num_cameras)`, one-hot, to images `(B, 3, H, W)` in -1..1."""
+        """Images `(B, 3, H, W)` in -1..1 and styles `(B, num_cameras)`, one-hot, to images `(B, 3, H, W)` in
+        -1..1.
+        """
         planes = camera[:, :, None, None].expand(-1, -1, *images.shape[2:])
         output = self.main(torch.cat([images, planes], dim=1))
         return (images + output).clamp(-1, 1) if self.residual else output
@@ -89,13 +118,16 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Scores of patches, and one camera for the whole image; no normalisation.
 
-    Raises `InputError` if height or width is not a multiple of 2^layers: the camera head must see the last map as one cell.
+    Raises `InputError` if height or width is not a multiple of 2^layers: the camera head must see the last
+    map as one cell.
     """
 
     def __init__(self, num_cameras: int, height: int, width: int, *, base: int = 64, layers: int = 6):
         super().__init__()
         if min(height, width) < 1 or height % 2**layers or width % 2**layers:
-            raise InputError(f"StarGAN discriminator of {layers} layers: height and width must be multiples of {2**layers}, found {height}x{width}")
+            raise InputError(
+                f"StarGAN discriminator of {layers} layers: height and width must be multiples of {2**layers}, found {height}x{width}"
+            )
         trunk, channels = [], 3
         for width_out in (base * 2**i for i in range(layers)):
             trunk += [nn.Conv2d(channels, width_out, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
@@ -105,13 +137,17 @@ class Discriminator(nn.Module):
         self.conv2 = nn.Conv2d(channels, num_cameras, (height // 2**layers, width // 2**layers), bias=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `(B, 3, H, W)` to patch scores `(B, 1, H / 2^layers, W / 2^layers)` and camera logits `(B, num_cameras)`."""
+        """Images `(B, 3, H, W)` to patch scores `(B, 1, H / 2^layers, W / 2^layers)` and camera logits `(B,
+        num_cameras)`.
+        """
         features = self.main(images)
         return self.conv1(features), self.conv2(features).flatten(1)
 
 
 def load_released_generator(generator: Generator, checkpoint: str | Path | Mapping) -> None:
-    """Loads `<iteration>-G.ckpt` of the authors' code; `InputError` if it does not fit (the number of cameras, say)."""
+    """Loads `<iteration>-G.ckpt` of the authors' code; `InputError` if it does not fit (the number of
+    cameras, say).
+    """
     load_strictly(generator, read_state_dict(checkpoint), checkpoint)
 
 

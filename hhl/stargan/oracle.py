@@ -1,4 +1,6 @@
-"""How far the fakes are from the truth: on a synthetic target every image can be drawn again under another camera's style."""
+"""How far the fakes are from the truth: on a synthetic target every image can be drawn again under another
+camera's style.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,15 @@ from common.datasets.images import read_image
 from common.datasets.synthetic import DOMAINS, oracle
 from hhl.data import fake_path
 
-IMAGES = 200   # evenly spread over the training set
+IMAGES = 200  # evenly spread over the training set
 
 
 def oracle_errors(target: ReIDDataset, folder: Path) -> dict[str, float]:
-    """Mean absolute pixel errors (0..255) at the fakes' size, over `IMAGES` images and all cameras but their own; empty for real targets.
+    """Mean absolute pixel errors (0..255) at the fakes' size, over `IMAGES` images and all cameras but their
+    own; empty for real targets.
 
-    `fake_l1`: the fake against the oracle. `identity_l1`: the image left as it is against the oracle; a generator above it does harm.
-    `own_style_l1`: the fake in the image's own camera against the image.
+    `fake_l1`: the fake against the oracle. `identity_l1`: the image left as it is against the oracle; a
+    generator above it does harm. `own_style_l1`: the fake in the image's own camera against the image.
     """
     if target.name not in DOMAINS:
         return {}
@@ -33,9 +36,17 @@ def oracle_errors(target: ReIDDataset, folder: Path) -> dict[str, float]:
             fake = _pixels(read_image(fake_path(folder, sample.path.stem, camera + 1)), own.size)
             fake_l1.append(np.abs(fake - truth).mean())
             identity_l1.append(np.abs(real - truth).mean())
-    return {name: round(float(np.mean(errors)), 3)
-            for name, errors in (("fake_l1", fake_l1), ("identity_l1", identity_l1), ("own_style_l1", own_style_l1))}
+    return {
+        name: round(float(np.mean(errors)), 3)
+        for name, errors in (
+            ("fake_l1", fake_l1),
+            ("identity_l1", identity_l1),
+            ("own_style_l1", own_style_l1),
+        )
+    }
 
 
 def _pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image, np.float32)
+    return np.asarray(
+        image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image, np.float32
+    )

@@ -1,4 +1,5 @@
-"""Trains the camera StarGAN on the target's training images; no identity is used, only which camera took an image.
+"""Trains the camera StarGAN on the target's training images; no identity is used, only which camera took an
+image.
 
 Released counterpart: `stargan4reid/solver.py` and `data_loader.py`.
 """
@@ -28,7 +29,9 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True)
 class GanTransform:
-    """Flip, resize to 9/8 of the size, random crop: RGB image -> `(3, height, width)` in -1..1. Released: 288x144, then 256x128."""
+    """Flip, resize to 9/8 of the size, random crop: RGB image -> `(3, height, width)` in -1..1. Released:
+    288x144, then 256x128.
+    """
 
     height: int
     width: int
@@ -45,7 +48,8 @@ class GanTransform:
 def learning_rate(config: StarGANConfig, iteration: int) -> float:
     """Of G and D at a 0-based iteration.
 
-    The released decay subtracts lr / (N / 2) only at every 1000th iteration of the second half, so that 220,000 iterations end at 0.999 lr.
+    The released decay subtracts lr / (N / 2) only at every 1000th iteration of the second half, so that
+    220,000 iterations end at 0.999 lr.
     """
     half = config.iterations / 2
     if config.lr_decay == "true_linear":
@@ -55,33 +59,74 @@ def learning_rate(config: StarGANConfig, iteration: int) -> float:
 
 
 def build_generator(config: StarGANConfig, num_cameras: int) -> Generator:
-    return Generator(num_cameras, width=config.channels, blocks=config.blocks, downsamplings=config.downsamplings, residual=config.residual,
-                     uniform_gamma=config.uniform_gamma)
+    return Generator(
+        num_cameras,
+        width=config.channels,
+        blocks=config.blocks,
+        downsamplings=config.downsamplings,
+        residual=config.residual,
+        uniform_gamma=config.uniform_gamma,
+    )
 
 
-def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device: torch.device, workspace: Workspace, *, workers: int = 0,
-                  deterministic: bool = False) -> None:
-    """Writes `generator.pt` and `discriminator.pt` into the workspace; `config.iterations` steps (see `StarGANConfig.on`)."""
+def train_stargan(
+    config: StarGANConfig,
+    target: ReIDDataset,
+    seed: int,
+    device: torch.device,
+    workspace: Workspace,
+    *,
+    workers: int = 0,
+    deterministic: bool = False,
+) -> None:
+    """Writes `generator.pt` and `discriminator.pt` into the workspace; `config.iterations` steps (see
+    `StarGANConfig.on`).
+    """
     seed_everything(seed, deterministic=deterministic)
     generator = build_generator(config, target.num_cameras).to(device)
-    discriminator = Discriminator(target.num_cameras, config.height, config.width, base=config.d_channels, layers=config.d_layers)
+    discriminator = Discriminator(
+        target.num_cameras, config.height, config.width, base=config.d_channels, layers=config.d_layers
+    )
     discriminator.to(device, memory_format=torch.channels_last)
     g_optimizer = Adam(generator.parameters(), lr=config.lr, betas=(config.beta1, 0.999))
     d_optimizer = Adam(discriminator.parameters(), lr=config.lr, betas=(config.beta1, 0.999))
-    state = {"generator": generator, "discriminator": discriminator, "g_optimizer": g_optimizer, "d_optimizer": d_optimizer}
-    loop = Loop(workspace, config.iterations, state, label="StarGAN", save_every=min(10_000, max(1, config.iterations // 4)))
+    state = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "g_optimizer": g_optimizer,
+        "d_optimizer": d_optimizer,
+    }
+    loop = Loop(
+        workspace,
+        config.iterations,
+        state,
+        label="StarGAN",
+        save_every=min(10_000, max(1, config.iterations // 4)),
+    )
 
-    images = SampleImages(target.train, GanTransform(config.height, config.width), seed=seed, stream="stargan", cache=len(target.train) <= 12_000)
+    images = SampleImages(
+        target.train,
+        GanTransform(config.height, config.width),
+        seed=seed,
+        stream="stargan",
+        cache=len(target.train) <= 12_000,
+    )
     plan = epoch_plan(len(target.train), config.batch, seed=seed, stream="stargan")
     camera_of = torch.tensor([sample.camid for sample in target.train])
-    weights = {"lambda_cls": config.lambda_cls, "lambda_rec": config.lambda_rec, "lambda_gp": config.lambda_gp,
-               "lambda_idt": config.lambda_idt}
+    weights = {
+        "lambda_cls": config.lambda_cls,
+        "lambda_rec": config.lambda_rec,
+        "lambda_gp": config.lambda_gp,
+        "lambda_idt": config.lambda_idt,
+    }
 
-    for step, (real, index) in loop.over(planned_loader(images, plan, loop.start, loop.total, workers=workers)):
+    for step, (real, index) in loop.over(
+        planned_loader(images, plan, loop.start, loop.total, workers=workers)
+    ):
         for optimizer in (g_optimizer, d_optimizer):
             optimizer.param_groups[0]["lr"] = learning_rate(config, step)
         real, own = real.to(device, memory_format=torch.channels_last), camera_of[index].to(device)
-        style = own[torch.randperm(len(own)).to(device)]   # the cameras of the batch, dealt anew
+        style = own[torch.randperm(len(own)).to(device)]  # the cameras of the batch, dealt anew
 
         # D: real images score high, translated ones low, and the camera of a real one is known
         with torch.no_grad():
@@ -95,7 +140,9 @@ def train_stargan(config: StarGANConfig, target: ReIDDataset, seed: int, device:
 
         # G, every n_critic-th step: pass for real, in the style asked for, with a way back
         if (step + 1) % config.n_critic == 0:
-            g_terms = generator_losses(generator, discriminator, real, own, style, identity=config.lambda_idt > 0)
+            g_terms = generator_losses(
+                generator, discriminator, real, own, style, identity=config.lambda_idt > 0
+            )
             g_optimizer.zero_grad()
             total(g_terms, **weights).backward()
             g_optimizer.step()

@@ -1,6 +1,7 @@
 """Renders every training image of the target in the style of every camera, its own included.
 
-Released counterpart: `Solver.test` of `stargan4reid`: `<stem>_fake_<k>.jpg`, k from 1, JPEG of quality 75, at the generator's size.
+Released counterpart: `Solver.test` of `stargan4reid`: `<stem>_fake_<k>.jpg`, k from 1, JPEG of quality 75, at
+the generator's size.
 """
 
 from __future__ import annotations
@@ -24,15 +25,31 @@ from hhl.data import fake_path
 from hhl.stargan.model import Generator, camera_one_hot
 from hhl.stargan.train import HALF
 
-FOLDER = "bounding_box_train_camstyle_stargan4reid"   # the released name
+FOLDER = "bounding_box_train_camstyle_stargan4reid"  # the released name
 
 
 @torch.no_grad()
-def translate(generator: Generator, target: ReIDDataset, config: StarGANConfig, style: StyleConfig, workspace: Workspace, device: torch.device,
-              *, checkpoint_hash: str, workers: int = 0, batch: int = 16) -> None:
-    """Writes the camera-style folder and its `manifest.json`; images that are there already (after an interruption) are kept."""
+def translate(
+    generator: Generator,
+    target: ReIDDataset,
+    config: StarGANConfig,
+    style: StyleConfig,
+    workspace: Workspace,
+    device: torch.device,
+    *,
+    checkpoint_hash: str,
+    workers: int = 0,
+    batch: int = 16,
+) -> None:
+    """Writes the camera-style folder and its `manifest.json`; images that are there already (after an
+    interruption) are kept.
+    """
     folder = workspace.folder / FOLDER
-    todo = [s for s in target.train if not all(fake_path(folder, s.path.stem, k + 1).is_file() for k in range(target.num_cameras))]
+    todo = [
+        s
+        for s in target.train
+        if not all(fake_path(folder, s.path.stem, k + 1).is_file() for k in range(target.num_cameras))
+    ]
     workspace.kept.touch()
     images = SampleImages(todo, EvalTransform(config.height, config.width, "bilinear", HALF, HALF))
     with tqdm(total=len(todo), desc="translate", disable=None, leave=False) as bar:
@@ -48,8 +65,13 @@ def translate(generator: Generator, target: ReIDDataset, config: StarGANConfig, 
 
 def manifest(generator: str, checkpoint: str, target: ReIDDataset) -> dict:
     """What a camera-style folder says of itself."""
-    return {"generator": generator, "checkpoint": checkpoint, "source": target.manifest, "code_version": code_version(),
-            "images": len(target.train) * target.num_cameras}
+    return {
+        "generator": generator,
+        "checkpoint": checkpoint,
+        "source": target.manifest,
+        "code_version": code_version(),
+        "images": len(target.train) * target.num_cameras,
+    }
 
 
 def save_fake(pixels: np.ndarray, sample: Sample, folder: Path, camera: int, quality: int) -> None:

@@ -1,4 +1,6 @@
-"""The TensorFlow process: `python -m spgan.gan JOB.json` trains or translates as a job of `spgan.process` says, and exits as that expects."""
+"""The TensorFlow process: `python -m spgan.gan JOB.json` trains or translates as a job of `spgan.process`
+says, and exits as that expects.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,36 @@ def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | N
         tf.config.experimental.set_memory_growth(gpu, True)
     count = len(tf.config.list_logical_devices("GPU"))
     if device == "cuda" and count == 0:
-        raise InputError("--device cuda: TensorFlow sees no GPU; use --device cpu or auto, or install tensorflow[and-cuda]")
+        raise InputError(
+            "--device cuda: TensorFlow sees no GPU; use --device cpu or auto, or install tensorflow[and-cuda]"
+        )
     return tf.distribute.MirroredStrategy() if count > 1 and batch % count == 0 else None
 
 
 def say_where(gpus: int, batch: int, *, torch_gpu: bool = False) -> None:
-    """Logs on what a GAN trains; warns of GPUs that stay idle because they do not divide its batch, or because only PyTorch sees them."""
+    """Logs on what a GAN trains; warns of GPUs that stay idle because they do not divide its batch, or
+    because only PyTorch sees them.
+    """
     if torch_gpu and gpus == 0:
-        log.warning("GAN: TensorFlow sees no GPU although PyTorch does, and trains on the CPU, at full size for weeks: "
-                    "pip install 'tensorflow[and-cuda]'")
+        log.warning(
+            "GAN: TensorFlow sees no GPU although PyTorch does, and trains on the CPU, at full size for weeks: "
+            "pip install 'tensorflow[and-cuda]'"
+        )
     if gpus > 1 and batch % gpus:
-        log.warning("GAN: TensorFlow sees %d GPUs and uses one: --gan.batch %d does not divide by their number", gpus, batch)
+        log.warning(
+            "GAN: TensorFlow sees %d GPUs and uses one: --gan.batch %d does not divide by their number",
+            gpus,
+            batch,
+        )
     shared = gpus > 1 and batch % gpus == 0
-    log.info("GAN: trains on %s", f"{gpus} GPUs, a replica on each; they share batches of {batch}" if shared else "one GPU" if gpus else "the CPU")
+    log.info(
+        "GAN: trains on %s",
+        f"{gpus} GPUs, a replica on each; they share batches of {batch}"
+        if shared
+        else "one GPU"
+        if gpus
+        else "the CPU",
+    )
 
 
 def run(job: dict) -> None:
@@ -52,11 +71,23 @@ def run(job: dict) -> None:
         keras.utils.set_random_seed(job["seed"])
         tf.config.experimental.enable_op_determinism()
     if job["task"] == "train":
-        say_where(len(tf.config.list_logical_devices("GPU")), config.batch, torch_gpu=job.get("torch_gpu", False))
+        say_where(
+            len(tf.config.list_logical_devices("GPU")), config.batch, torch_gpu=job.get("torch_gpu", False)
+        )
         workspace = Workspace(Path(job["folder"]), job["resume"])
-        train_gan(config, job["source"], job["target"], job["seed"], workspace, threads=job["threads"], strategy=strategy)
+        train_gan(
+            config,
+            job["source"],
+            job["target"],
+            job["seed"],
+            workspace,
+            threads=job["threads"],
+            strategy=strategy,
+        )
     else:
-        translate(config, TranslateConfig(**job["translate"]), Path(job["networks"]), job["role"], job["images"])
+        translate(
+            config, TranslateConfig(**job["translate"]), Path(job["networks"]), job["role"], job["images"]
+        )
 
 
 def main(path: Path) -> int:
@@ -65,14 +96,17 @@ def main(path: Path) -> int:
     `OS_ERROR` + errno for a disk that is full or closed to writing, where no text can be left.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    tf.get_logger().setLevel(logging.ERROR)   # the legacy sampler is deprecated, which is why it has a switch
+    tf.get_logger().setLevel(logging.ERROR)  # the legacy sampler is deprecated, which is why it has a switch
     try:
         run(json.loads(path.read_text()))
     except (InputError, RunError) as error:
         write_atomic(path.with_suffix(".error"), str(error))
         return 2 if isinstance(error, InputError) else 1
     except tf.errors.ResourceExhaustedError:
-        write_atomic(path.with_suffix(".error"), "GAN: out of memory: use a smaller --gan.batch, or free the GPU of other programs")
+        write_atomic(
+            path.with_suffix(".error"),
+            "GAN: out of memory: use a smaller --gan.batch, or free the GPU of other programs",
+        )
         return 1
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,6 @@
-"""What the GAN's loop needs besides the paper: exact resume, curves, a NaN guard. The equivalent of `common.training.Loop` for TensorFlow."""
+"""What the GAN's loop needs besides the paper: exact resume, curves, a NaN guard. The equivalent of
+`common.training.Loop` for TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +47,28 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (expected arrays of a GAN)") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        raise InputError(f"{path}: expected arrays of a GAN, found a damaged or foreign file; start over with --fresh") from None
+        raise InputError(
+            f"{path}: expected arrays of a GAN, found a damaged or foreign file; start over with --fresh"
+        ) from None
 
 
 class Loop:
-    """The steps of a training: `for step in loop`. Every `save_every` steps and when it is asked to stop it saves `state`; `checkpoint` is the
-    caller's to delete, once the result is on disk.
+    """The steps of a training: `for step in loop`. Every `save_every` steps and when it is asked to stop it
+    saves `state`; `checkpoint` is the caller's to delete, once the result is on disk.
 
     Asked to stop: Ctrl-C, a termination signal, or the end of the process that started this one.
     """
 
-    def __init__(self, workspace: Workspace, total: int, state: State, *, label: str, save_every: int = 1000, log_every: int = 20):
+    def __init__(
+        self,
+        workspace: Workspace,
+        total: int,
+        state: State,
+        *,
+        label: str,
+        save_every: int = 1000,
+        log_every: int = 20,
+    ):
         self.workspace, self.total, self.state, self.label = workspace, total, state, label
         self.save_every, self.log_every = save_every, log_every
         self.checkpoint = workspace.folder / "checkpoint.npz"
@@ -67,13 +80,19 @@ class Loop:
             state.restore(arrays, str(self.checkpoint))
             self.start = int(arrays["step"])
             log.info("%s: goes on from step %d of %d", label, self.start, total)
-        kept = [line for line in read_curves(workspace.curves) if line["step"] <= self.start] if workspace.curves.is_file() else []
+        kept = (
+            [line for line in read_curves(workspace.curves) if line["step"] <= self.start]
+            if workspace.curves.is_file()
+            else []
+        )
         write_atomic(workspace.curves, "".join(json.dumps(line) + "\n" for line in kept))
 
     def __iter__(self) -> Iterator[int]:
         previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         parent, begun = os.getppid(), time.perf_counter()
-        bar = tqdm(total=self.total, initial=self.start, desc=self.label, disable=None, leave=False, mininterval=0.5)
+        bar = tqdm(
+            total=self.total, initial=self.start, desc=self.label, disable=None, leave=False, mininterval=0.5
+        )
         try:
             for step in range(self.start, self.total):
                 yield step
@@ -86,7 +105,12 @@ class Loop:
                 if save:
                     self._save(step + 1)
                 if self._stop:
-                    log.warning("%s: stopped at step %d of %d; --resume goes on from there", self.label, step + 1, self.total)
+                    log.warning(
+                        "%s: stopped at step %d of %d; --resume goes on from there",
+                        self.label,
+                        step + 1,
+                        self.total,
+                    )
                     raise KeyboardInterrupt
         finally:
             bar.close()
@@ -94,17 +118,22 @@ class Loop:
                 signal.signal(number, handler)
 
     def _note(self, number, frame) -> None:
-        if number == signal.SIGINT and self._interrupted:   # asked twice: stop at once; SIGTERM may come beside the parent's SIGINT
+        # asked twice: stop at once; SIGTERM may come beside the parent's SIGINT
+        if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = self._interrupted or number == signal.SIGINT
         self._stop = True
 
     def log(self, step: int, terms: Mapping[str, float]) -> None:
-        """Notes this step's numbers; `curves.jsonl` gets their means over `log_every` steps. A NaN or an infinity ends the run."""
+        """Notes this step's numbers; `curves.jsonl` gets their means over `log_every` steps. A NaN or an
+        infinity ends the run.
+        """
         self._pending.append((step, {name: float(value) for name, value in terms.items()}))
         for name, value in self._pending[-1][1].items():
             if not math.isfinite(value):
-                raise RunError(f"{self.label}: {name} is {value} at step {step} of {self.total}; what was saved before is kept")
+                raise RunError(
+                    f"{self.label}: {name} is {value} at step {step} of {self.total}; what was saved before is kept"
+                )
 
     def _flush(self, begun: float) -> None:
         values: dict[str, list[float]] = {}

@@ -1,7 +1,8 @@
 """Generator, discriminator and SiaNet (`metric_net`) as Keras models of images `(B, H, W, 3)` in -1..1.
 
-Layers carry the released scopes (`c1_conv`, `r1_instance_norm2`, ...), so that TF1 variables map by name. Keras' initial values are slim's:
-Glorot uniform kernels, zero biases. Released counterpart: `SPGAN/models/models_spgan.py`, `instance_norm` of `Utils/ops.py`.
+Layers carry the released scopes (`c1_conv`, `r1_instance_norm2`, ...), so that TF1 variables map by name.
+Keras' initial values are slim's: Glorot uniform kernels, zero biases. Released counterpart:
+`SPGAN/models/models_spgan.py`, `instance_norm` of `Utils/ops.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from spgan.config import GanConfig
 
 
 class InstanceNorm(layers.Layer):
-    """Each channel of each image to mean 0 and variance 1 (population variance, eps 1e-5), then `scale` ~ N(1, 0.02) and `offset` 0."""
+    """Each channel of each image to mean 0 and variance 1 (population variance, eps 1e-5), then `scale` ~
+    N(1, 0.02) and `offset` 0.
+    """
 
     def build(self, shape):
-        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer=keras.initializers.RandomNormal(1.0, 0.02))
+        self.scale = self.add_weight(
+            name="scale", shape=(shape[-1],), initializer=keras.initializers.RandomNormal(1.0, 0.02)
+        )
         self.offset = self.add_weight(name="offset", shape=(shape[-1],), initializer="zeros")
 
     def call(self, x):
@@ -50,13 +55,29 @@ class AddChange(layers.Layer):
 
 def _norm(x, name: str, activation: str | None = "relu"):
     x = InstanceNorm(name=name)(x)
-    return layers.ReLU()(x) if activation == "relu" else layers.LeakyReLU(negative_slope=0.2)(x) if activation == "leaky" else x
+    return (
+        layers.ReLU()(x)
+        if activation == "relu"
+        else layers.LeakyReLU(negative_slope=0.2)(x)
+        if activation == "leaky"
+        else x
+    )
 
 
-def generator(name: str, height: int = 256, width: int = 256, *, channels: int = 64, blocks: int = 9, residual: bool = False) -> keras.Model:
-    """7x7 stem, two strided convolutions, residual blocks, two transposed convolutions, 7x7 output, tanh: images to images of the same size.
+def generator(
+    name: str,
+    height: int = 256,
+    width: int = 256,
+    *,
+    channels: int = 64,
+    blocks: int = 9,
+    residual: bool = False,
+) -> keras.Model:
+    """7x7 stem, two strided convolutions, residual blocks, two transposed convolutions, 7x7 output, tanh:
+    images to images of the same size.
 
-    `residual` gives x + G(x) from a start close to x: short training then keeps the person (not in the released code).
+    `residual` gives x + G(x) from a start close to x: short training then keeps the person (not in the
+    released code).
     """
     image = keras.Input((height, width, 3))
     x = layers.Conv2D(channels, 7, name="c1_conv")(ReflectPad(3)(image))
@@ -70,7 +91,9 @@ def generator(name: str, height: int = 256, width: int = 256, *, channels: int =
         y = layers.Conv2D(channels * 4, 3, name=f"r{block}_conv2")(ReflectPad(1)(y))
         x = layers.Add()([x, _norm(y, f"r{block}_instance_norm2", None)])
     for stage in (1, 2):
-        x = layers.Conv2DTranspose(channels * 2 ** (2 - stage), 3, strides=2, padding="same", name=f"d{stage}_dconv")(x)
+        x = layers.Conv2DTranspose(
+            channels * 2 ** (2 - stage), 3, strides=2, padding="same", name=f"d{stage}_dconv"
+        )(x)
         x = _norm(x, f"d{stage}_instance_norm")
     small = {"kernel_initializer": keras.initializers.RandomNormal(0.0, 0.001)} if residual else {}
     x = layers.Conv2D(3, 7, activation="tanh", name="pred_conv", **small)(ReflectPad(3)(x))
@@ -80,18 +103,23 @@ def generator(name: str, height: int = 256, width: int = 256, *, channels: int =
 def discriminator(name: str, height: int = 256, width: int = 256, *, channels: int = 64) -> keras.Model:
     """PatchGAN without a sigmoid: images to scores `(B, H / 8, W / 8, 1)`, each of a patch of 70x70."""
     image = keras.Input((height, width, 3))
-    x = layers.LeakyReLU(negative_slope=0.2)(layers.Conv2D(channels, 4, strides=2, padding="same", name="h0_conv")(image))
+    x = layers.LeakyReLU(negative_slope=0.2)(
+        layers.Conv2D(channels, 4, strides=2, padding="same", name="h0_conv")(image)
+    )
     for stage, stride in ((1, 2), (2, 2), (3, 1)):
         x = layers.Conv2D(channels * 2**stage, 4, strides=stride, padding="same", name=f"h{stage}_conv")(x)
         x = _norm(x, f"h{stage}_instance_norm", "leaky")
     return keras.Model(image, layers.Conv2D(1, 4, padding="same", name="h4_conv")(x), name=name)
 
 
-def metric_net(name: str = "metric", size: int = 256, *, channels: int = 64, head: str = "released") -> keras.Model:
-    """SiaNet before its normalisation: images `(B, size, size, 3)` to `(B, channels)`, `(B, 2 * channels)` for the head `fc128`.
+def metric_net(
+    name: str = "metric", size: int = 256, *, channels: int = 64, head: str = "released"
+) -> keras.Model:
+    """SiaNet before its normalisation: images `(B, size, size, 3)` to `(B, channels)`, `(B, 2 * channels)`
+    for the head `fc128`.
 
-    The released head takes a second input, the factors of its dropout `(B, 2 * channels)`: 0 and 2, or 1 for none (see `dropout_factors`).
-    Below 256 pixels nothing is left after the last pooling.
+    The released head takes a second input, the factors of its dropout `(B, 2 * channels)`: 0 and 2, or 1 for
+    none (see `dropout_factors`). Below 256 pixels nothing is left after the last pooling.
     """
     image = keras.Input((size, size, 3))
     x = image
@@ -100,7 +128,9 @@ def metric_net(name: str = "metric", size: int = 256, *, channels: int = 64, hea
         x = layers.MaxPool2D(2)(layers.LeakyReLU(negative_slope=0.2)(x))
     x = layers.Flatten()(x)
     if head != "released":
-        return keras.Model(image, layers.Dense(channels * (2 if head == "fc128" else 1), name="fc1")(x), name=name)
+        return keras.Model(
+            image, layers.Dense(channels * (2 if head == "fc128" else 1), name="fc1")(x), name=name
+        )
     factors = keras.Input((channels * 2,))
     x = layers.LeakyReLU(negative_slope=0.2)(layers.Dense(channels * 2, name="fc1")(x))
     x = layers.Multiply()([x, factors])
@@ -108,15 +138,25 @@ def metric_net(name: str = "metric", size: int = 256, *, channels: int = 64, hea
 
 
 def embed(sianet: keras.Model, images: tf.Tensor, factors: tf.Tensor) -> tf.Tensor:
-    """Unit embeddings `(B, D)` of images `(B, H, W, 3)` in -1..1; images of another size are resized (bilinear), and gradients pass."""
-    size, images, factors = sianet.inputs[0].shape[1], tf.convert_to_tensor(images), tf.convert_to_tensor(factors)
+    """Unit embeddings `(B, D)` of images `(B, H, W, 3)` in -1..1; images of another size are resized
+    (bilinear), and gradients pass.
+    """
+    size, images, factors = (
+        sianet.inputs[0].shape[1],
+        tf.convert_to_tensor(images),
+        tf.convert_to_tensor(factors),
+    )
     if images.shape[1] != size or images.shape[2] != size:
         images = tf.image.resize(images, (size, size))
     return tf.math.l2_normalize(sianet([images, factors] if len(sianet.inputs) == 2 else images), axis=1)
 
 
-def dropout_factors(kind: str, towers: int, batch: int, width: int, generator: np.random.Generator) -> np.ndarray:
-    """Factors `(towers, batch, width)` of SiaNet's dropout (keep 0.5, inverted): of each tower and image, shared by the towers, or all 1."""
+def dropout_factors(
+    kind: str, towers: int, batch: int, width: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Factors `(towers, batch, width)` of SiaNet's dropout (keep 0.5, inverted): of each tower and image,
+    shared by the towers, or all 1.
+    """
     if kind == "off":
         return np.ones((towers, batch, width), np.float32)
     factors = 2.0 * generator.integers(0, 2, (towers if kind == "independent" else 1, batch, width))
@@ -140,22 +180,41 @@ class Networks:
 def build_networks(config: GanConfig, seed: int) -> Networks:
     """Fresh networks; the same seed gives the same weights."""
     keras.utils.set_random_seed(seed)
-    size, of_g = (config.height, config.width), {"channels": config.g_channels, "blocks": config.blocks, "residual": config.residual}
-    sianet = metric_net("sianet", config.sia_size, channels=config.sia_channels, head=config.sia_head) if config.lambda3 > 0 else None
-    d_source, d_target = (discriminator(name, *size, channels=config.d_channels) for name in ("d_source", "d_target"))
-    return Networks(generator("g_s2t", *size, **of_g), generator("g_t2s", *size, **of_g), d_source, d_target, sianet)
+    size, of_g = (
+        (config.height, config.width),
+        {"channels": config.g_channels, "blocks": config.blocks, "residual": config.residual},
+    )
+    sianet = (
+        metric_net("sianet", config.sia_size, channels=config.sia_channels, head=config.sia_head)
+        if config.lambda3 > 0
+        else None
+    )
+    d_source, d_target = (
+        discriminator(name, *size, channels=config.d_channels) for name in ("d_source", "d_target")
+    )
+    return Networks(
+        generator("g_s2t", *size, **of_g), generator("g_t2s", *size, **of_g), d_source, d_target, sianet
+    )
 
 
 def named_variables(network: keras.Model) -> dict[str, keras.Variable]:
     """`<layer>/<kernel, bias, scale, offset>` -> variable."""
-    return {f"{layer.name}/{variable.name}": variable for layer in network.layers for variable in layer.trainable_variables}
+    return {
+        f"{layer.name}/{variable.name}": variable
+        for layer in network.layers
+        for variable in layer.trainable_variables
+    }
 
 
 def load_variables(network: keras.Model, arrays: Mapping[str, np.ndarray], origin: str) -> None:
-    """Sets every variable of `network` from arrays of the same names; raises `InputError` if one is missing or has another shape."""
+    """Sets every variable of `network` from arrays of the same names; raises `InputError` if one is missing
+    or has another shape.
+    """
     for name, variable in named_variables(network).items():
         found = arrays.get(name)
         if found is None or found.shape != tuple(variable.shape):
-            raise InputError(f"{origin}: {network.name}'s {name} should be {tuple(variable.shape)}, found "
-                             f"{'nothing' if found is None else found.shape}: a checkpoint of another width or depth")
+            raise InputError(
+                f"{origin}: {network.name}'s {name} should be {tuple(variable.shape)}, found "
+                f"{'nothing' if found is None else found.shape}: a checkpoint of another width or depth"
+            )
         variable.assign(found)

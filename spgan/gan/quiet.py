@@ -1,4 +1,6 @@
-"""`from spgan.gan.quiet import keras, tf`: TensorFlow without its start-up notices, which heed no log level; import it first."""
+"""`from spgan.gan.quiet import keras, tf`: TensorFlow without its start-up notices, which heed no log level;
+import it first.
+"""
 
 import os
 

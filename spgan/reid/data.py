@@ -16,14 +16,16 @@ from common.datasets.loading import INTERPOLATION, normalise
 from common.errors import InputError
 from spgan.config import NetConfig, RecipeConfig
 
-CAFFE_STEPS, CAFFE_DROP = 50_000, 20_000   # the released solvers
+CAFFE_STEPS, CAFFE_DROP = 50_000, 20_000  # the released solvers
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Resize, random crop from 9/8 of the size (`crop="random"`), flip, colour jitter, erasing: RGB image to float32 `(3, height, width)`.
+    """Resize, random crop from 9/8 of the size (`crop="random"`), flip, colour jitter, erasing: RGB image to
+    float32 `(3, height, width)`.
 
-    `colour_jitter` (ours, for the control) scales brightness, contrast and saturation by U(1 - s, 1 + s) and turns the hue by U(-s/4, s/4).
+    `colour_jitter` (ours, for the control) scales brightness, contrast and saturation by U(1 - s, 1 + s) and
+    turns the hue by U(-s/4, s/4).
     """
 
     height: int
@@ -56,22 +58,36 @@ class TrainTransform:
 
     def window(self, width: int, height: int, rng: random.Random) -> tuple[tuple[int, int, int, int], bool]:
         """Crop (left, top, right, bottom) and flip of a resized image."""
-        left, top = (rng.randint(0, width - self.width), rng.randint(0, height - self.height)) if self.crop == "random" else (0, 0)
+        left, top = (
+            (rng.randint(0, width - self.width), rng.randint(0, height - self.height))
+            if self.crop == "random"
+            else (0, 0)
+        )
         return (left, top, left + self.width, top + self.height), rng.random() < 0.5
 
     def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
         """All random draws but those of the colours."""
-        return Drawn(*self.window(width, height, rng), erasing_box(self.height, self.width, self.erasing, rng))
+        return Drawn(
+            *self.window(width, height, rng), erasing_box(self.height, self.width, self.erasing, rng)
+        )
 
     def on_device(self) -> DeviceTransform:
-        """The same for packed images, which are resized before they are packed. `InputError` with colour jitter."""
+        """The same for packed images, which are resized before they are packed. `InputError` with colour
+        jitter.
+        """
         if self.colour_jitter > 0:
-            raise InputError(f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out")
-        return DeviceTransform(self.draw, Result(self.height, self.width), self.first_size, self.interpolation)
+            raise InputError(
+                f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out"
+            )
+        return DeviceTransform(
+            self.draw, Result(self.height, self.width), self.first_size, self.interpolation
+        )
 
 
 def erasing_box(height: int, width: int, probability: float, rng: random.Random) -> tuple[int, int, int, int]:
-    """Random erasing to the mean colour: 2 to 40 % of the area, aspect U(0.3, 1 / 0.3), at most 100 attempts; an empty box if nothing is erased."""
+    """Random erasing to the mean colour: 2 to 40 % of the area, aspect U(0.3, 1 / 0.3), at most 100 attempts;
+    an empty box if nothing is erased.
+    """
     if rng.random() >= probability:
         return NOTHING
     for _ in range(100):
@@ -84,13 +100,22 @@ def erasing_box(height: int, width: int, probability: float, rng: random.Random)
 
 
 def train_transform(net: NetConfig, recipe: RecipeConfig, interpolation: str) -> TrainTransform:
-    return TrainTransform(net.height, net.width, net.crop, interpolation, recipe.colour_jitter, recipe.erasing)
+    return TrainTransform(
+        net.height, net.width, net.crop, interpolation, recipe.colour_jitter, recipe.erasing
+    )
 
 
-def training_set(images: str, source: ReIDDataset, target: ReIDDataset, translated: Sequence[Sample]) -> tuple[list[Sample], dict[int, int]]:
+def training_set(
+    images: str, source: ReIDDataset, target: ReIDDataset, translated: Sequence[Sample]
+) -> tuple[list[Sample], dict[int, int]]:
     """The images of a row and the classes of their identities."""
     labelled = target if images == "target" else source
-    samples = {"source": source.train, "target": target.train, "translated": translated, "both": [*source.train, *translated]}[images]
+    samples = {
+        "source": source.train,
+        "target": target.train,
+        "translated": translated,
+        "both": [*source.train, *translated],
+    }[images]
     return list(samples), labelled.train_labels
 
 

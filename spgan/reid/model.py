@@ -1,6 +1,8 @@
-"""The base networks of Fig. 7: a ResNet with IDE's linear layer or IDE+'s bottleneck head, and the pooling of its last map (LMP, Table 3).
+"""The base networks of Fig. 7: a ResNet with IDE's linear layer or IDE+'s bottleneck head, and the pooling of
+its last map (LMP, Table 3).
 
-Released counterpart: the Caffe nets in `models/`, `model.py` of the first author's `Person_reID_baseline_pytorch`.
+Released counterpart: the Caffe nets in `models/`, `model.py` of the first author's
+`Person_reID_baseline_pytorch`.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ from common.checkpoints import load_checkpoint, load_strictly, saved_config
 from spgan.config import NetConfig
 
 BOTTLENECK = 512
-RES2 = ("conv1", "layer1")   # torchvision's names of the first convolution and of Caffe's res2
+RES2 = ("conv1", "layer1")  # torchvision's names of the first convolution and of Caffe's res2
 
 
 class IDENet(nn.Module):
-    """Backbone, mean over the map, head: `fc` is one linear layer, `bottleneck` linear 512, BN, leaky ReLU 0.1, dropout, linear."""
+    """Backbone, mean over the map, head: `fc` is one linear layer, `bottleneck` linear 512, BN, leaky ReLU
+    0.1, dropout, linear.
+    """
 
     def __init__(self, backbone: Backbone, num_ids: int, *, head: str = "fc", dropout: float = 0.5):
         super().__init__()
@@ -44,30 +48,43 @@ class IDENet(nn.Module):
 
 def build_network(net: NetConfig, num_ids: int, *, weights: str | None = None) -> IDENet:
     """The network that a configuration describes; `weights` in place of the configuration's."""
-    model = IDENet(build_backbone(net.backbone, net.weights if weights is None else weights), num_ids, head=net.head, dropout=net.dropout)
+    model = IDENet(
+        build_backbone(net.backbone, net.weights if weights is None else weights),
+        num_ids,
+        head=net.head,
+        dropout=net.dropout,
+    )
     model.image_size = (net.height, net.width)
     return model
 
 
 def load_network(path: Path) -> IDENet:
-    """The network in a `model.pt`, in evaluation mode. Raises `InputError` for one of another paper and for weights that do not fit."""
+    """The network in a `model.pt`, in evaluation mode. Raises `InputError` for one of another paper and for
+    weights that do not fit.
+    """
     saved = load_checkpoint(path, expected=("state_dict", "num_ids", "net"))
-    model = build_network(saved_config(NetConfig, saved["net"], path, "SPGAN"), saved["num_ids"], weights="none")
+    model = build_network(
+        saved_config(NetConfig, saved["net"], path, "SPGAN"), saved["num_ids"], weights="none"
+    )
     load_strictly(model, saved["state_dict"], path)
     return model.eval()
 
 
 def set_training_mode(model: IDENet, bn: str) -> None:
-    """`train`: all of the network. `eval`: the ResNet's batch norm keeps its running statistics, the head trains as usual."""
+    """`train`: all of the network. `eval`: the ResNet's batch norm keeps its running statistics, the head
+    trains as usual.
+    """
     if bn == "train":
         model.train()
     else:
-        model.eval()   # fix BN of the ResNet
+        model.eval()  # fix BN of the ResNet
         model.head.train()
 
 
 def freeze(model: IDENet, *, affine: bool = False, conv1_res2: bool = False) -> None:
-    """Takes gradients from gamma and beta of the backbone's batch norm, and from the convolutions of `conv1` and `layer1` (Caffe's conv1, res2)."""
+    """Takes gradients from gamma and beta of the backbone's batch norm, and from the convolutions of `conv1`
+    and `layer1` (Caffe's conv1, res2).
+    """
     for name, module in model.base.named_modules():
         if isinstance(module, BatchNorm) and affine:
             module.weight.requires_grad_(False)
@@ -79,15 +96,23 @@ def freeze(model: IDENet, *, affine: bool = False, conv1_res2: bool = False) -> 
 def parameter_groups(model: IDENet, lr: float, head_lr: float) -> list[dict]:
     """Optimiser groups `base` and `head`, without what is frozen; `initial_lr` is what a schedule scales."""
     groups = (("base", model.base, lr), ("head", model.head, head_lr))
-    return [{"name": name, "params": [p for p in module.parameters() if p.requires_grad], "lr": rate, "initial_lr": rate}
-            for name, module, rate in groups]
+    return [
+        {
+            "name": name,
+            "params": [p for p in module.parameters() if p.requires_grad],
+            "lr": rate,
+            "initial_lr": rate,
+        }
+        for name, module, rate in groups
+    ]
 
 
 def local_pool(feature_map: Tensor, parts: int, mode: str, *, part_norm: bool = False) -> Tensor:
-    """LMP: maximum (`max`) or mean (`avg`) over `parts` horizontal stripes of a map `(B, C, h, w)`: `(B, parts * C)`, part after part.
+    """LMP: maximum (`max`) or mean (`avg`) over `parts` horizontal stripes of a map `(B, C, h, w)`: `(B,
+    parts * C)`, part after part.
 
-    Stripes are those of adaptive pooling. On the 7 rows of a 224x224 image they are the released Caffe windows: for 2 parts rows 0-3 and 3-6
-    (window 4x7, stride 3). `part_norm` brings each part to length 1.
+    Stripes are those of adaptive pooling. On the 7 rows of a 224x224 image they are the released Caffe
+    windows: for 2 parts rows 0-3 and 3-6 (window 4x7, stride 3). `part_norm` brings each part to length 1.
     """
     pool = F.adaptive_max_pool2d if mode == "max" else F.adaptive_avg_pool2d
     stripes = pool(feature_map, (parts, 1)).squeeze(3).transpose(1, 2)

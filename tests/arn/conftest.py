@@ -12,12 +12,15 @@ from torch import Tensor, nn
 @pytest.fixture(scope="session")
 def formulas(formulas) -> SimpleNamespace:
     """The formulas of all papers with `scatter` as a tensor, and `fill`."""
+
     def scatter(name: str, *shape: int) -> Tensor:
         return torch.from_numpy(formulas.scatter(name, *shape))
 
     @torch.no_grad()
     def fill(model: nn.Module, rename=lambda name: name) -> None:
-        """Every weight and buffer from its released name: kernels of variance 2 / fan-in, gains and variances about 1, the rest small."""
+        """Every weight and buffer from its released name: kernels of variance 2 / fan-in, gains and variances
+        about 1, the rest small.
+        """
         for name, tensor in model.state_dict().items():
             if name.endswith("num_batches_tracked"):
                 tensor.zero_()

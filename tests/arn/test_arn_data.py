@@ -1,4 +1,6 @@
-"""What ARN feeds its network: flips, normalisation, identity sampling, the source's split, the composition of a step."""
+"""What ARN feeds its network: flips, normalisation, identity sampling, the source's split, the composition of
+a step.
+"""
 
 import random
 from pathlib import Path
@@ -18,17 +20,25 @@ from common.errors import InputError
 
 
 def people(images_each: list[int], split: str = "train") -> list[Sample]:
-    return [Sample(Path(f"{split}/{pid}_{n}.jpg"), pid, n % 2) for pid, count in enumerate(images_each, start=1) for n in range(count)]
+    return [
+        Sample(Path(f"{split}/{pid}_{n}.jpg"), pid, n % 2)
+        for pid, count in enumerate(images_each, start=1)
+        for n in range(count)
+    ]
 
 
 def dataset(**splits) -> ReIDDataset:
     return ReIDDataset("made-up", Path("."), splits.get("train", []), [], splits.get("gallery", []), 2)
 
 
-@pytest.mark.parametrize("normalise, low, high", [("half", -1.0, 1.0), ("imagenet", -0.485 / 0.229, (1 - 0.485) / 0.229)])
+@pytest.mark.parametrize(
+    "normalise, low, high", [("half", -1.0, 1.0), ("imagenet", -0.485 / 0.229, (1 - 0.485) / 0.229)]
+)
 def test_range_and_flip(normalise, low, high):
     """A picture that is black on the left and white on the right."""
-    image = Image.fromarray(np.repeat(np.array([[0] * 4 + [255] * 4], np.uint8), 16, axis=0)[:, :, None].repeat(3, axis=2))
+    image = Image.fromarray(
+        np.repeat(np.array([[0] * 4 + [255] * 4], np.uint8), 16, axis=0)[:, :, None].repeat(3, axis=2)
+    )
     seen = set()
     for seed in range(20):
         x = TrainTransform(16, 8, normalise)(image, random.Random(seed))
@@ -36,12 +46,19 @@ def test_range_and_flip(normalise, low, high):
         seen.add((round(float(x[0, 0, 0]), 4), round(float(x[0, 0, 7]), 4)))
     assert seen == {(round(low, 4), round(high, 4)), (round(high, 4), round(low, 4))}
     never = TrainTransform(16, 8, normalise, flip=0.0)(image, random.Random(0))
-    plain = eval_transform(override(PRESETS["released"], {"net.normalise": normalise, "net.height": 16, "net.width": 8}).net)(image)
-    assert torch.equal(plain, never)   # no mirror at test time, which the released code has
+    plain = eval_transform(
+        override(PRESETS["released"], {"net.normalise": normalise, "net.height": 16, "net.width": 8}).net
+    )(image)
+    assert torch.equal(plain, never)  # no mirror at test time, which the released code has
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=4, max_size=12), st.integers(1, 4), st.integers(1, 4), st.integers(0, 200))
+@given(
+    st.lists(st.integers(1, 9), min_size=4, max_size=12),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.integers(0, 200),
+)
 def test_pk_batches(images_each, ids, each, step):
     labels = np.repeat(np.arange(len(images_each)), images_each)
     plan = identity_plan(labels, ids=ids, batch=ids * each, seed=3, stream="x")
@@ -50,7 +67,7 @@ def test_pk_batches(images_each, ids, each, step):
     assert (drawn == drawn[:, :1]).all() and len(set(drawn[:, 0])) == ids
     for identity, row in zip(drawn[:, 0], chosen.reshape(ids, each)):
         assert len(set(row)) == each or images_each[identity] < each
-    assert np.array_equal(chosen, plan(step))   # a function of the step alone
+    assert np.array_equal(chosen, plan(step))  # a function of the step alone
 
 
 def test_a_pass_shows_every_identity_once():
@@ -80,7 +97,10 @@ def test_a_step_has_as_many_target_as_source_images():
     for sampler, positives in (("pk", True), ("uniform", None)):
         batches = schedule_without_images(override(config, {"recipe.sampler": sampler}), source, target)
         labels = batches.source.labels(0, torch.device("cpu"))
-        assert len(batches.source.plan(0)) == len(batches.target.plan(0)) == len(labels) == 8 and batches.target.classes is None
+        assert (
+            len(batches.source.plan(0)) == len(batches.target.plan(0)) == len(labels) == 8
+            and batches.target.classes is None
+        )
         assert batches.steps_per_epoch == 30 // 8
         assert positives is None or labels.tolist() == [n for n in labels[::2].tolist() for _ in range(2)]
 

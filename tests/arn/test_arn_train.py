@@ -1,4 +1,6 @@
-"""ARN end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad input."""
+"""ARN end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad
+input.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ from common.evaluation.features import load_features
 from common.records import ROOT, read_record
 from common.runs import Workspace
 
-TINY = ("--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 2 --recipe.batch 8 --recipe.ids 2 --latent.width 8 --threads 1").split()
+TINY = (
+    "--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 2 --recipe.batch 8 --recipe.ids 2 --latent.width 8 --threads 1"
+).split()
 ROWS = [f"arn/{row}" for row in ("ablation/baseline", "ablation/rec", "ablation/full")]
 RELEASED = "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 --recipe.epochs 1".split()
 
@@ -35,11 +39,26 @@ SMALL_RELEASED = {"net.backbone": "thin", "net.weights": "none", "net.height": 6
 
 
 def row_of(preset: ARNConfig, row: str) -> ARNConfig:
-    return cli.override(preset, next(experiment.overrides for experiment in ARN.experiments if experiment.key == f"arn/{row}"))
+    return cli.override(
+        preset, next(experiment.overrides for experiment in ARN.experiments if experiment.key == f"arn/{row}")
+    )
 
 
 def command(data_root: Path, out: Path, *flags: str, rows=("arn/ablation/full",)) -> list[str]:
-    return ["--source", "dukemtmc", "--target", "market1501", "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+    return [
+        "--source",
+        "dukemtmc",
+        "--target",
+        "market1501",
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(out),
+        "--experiment",
+        *rows,
+        *TINY,
+        *flags,
+    ]
 
 
 def run_arn(*args, **options) -> int:
@@ -52,7 +71,9 @@ def record(out: Path, row: str = "ablation/full"):
 
 
 def weights(out: Path, row: str = "ablation/full") -> dict:
-    return torch.load(out / "stages" / f"joint-{record(out, row).stages['joint']['hash']}" / "model.pt", weights_only=True)["state_dict"]
+    return torch.load(
+        out / "stages" / f"joint-{record(out, row).stages['joint']['hash']}" / "model.pt", weights_only=True
+    )["state_dict"]
 
 
 @pytest.fixture(scope="session")
@@ -67,11 +88,22 @@ def test_rows_share_the_stage_of_ei_and_leave_records_and_pictures(finished):
     records = {row: record(finished, row[4:]) for row in ROWS}
     full, rec, baseline = (records[f"arn/ablation/{row}"] for row in ("full", "rec", "baseline"))
     assert all(set(r.stages) == {"pretrain", "joint", "scores"} for r in records.values())
-    assert len({r.stages["pretrain"]["hash"] for r in records.values()}) == 1 and rec.stages["pretrain"]["reused"]
-    assert set(full.scores) == {"last", "last+adabn", "raw", "X", "sum"} and set(rec.scores) == {"last", "last+adabn", "raw", "X"}
-    assert baseline.scores["last"] == baseline.scores["X"] == full.scores["X"]   # E_I is frozen in the demo: direct transfer
+    assert (
+        len({r.stages["pretrain"]["hash"] for r in records.values()}) == 1
+        and rec.stages["pretrain"]["reused"]
+    )
+    assert set(full.scores) == {"last", "last+adabn", "raw", "X", "sum"} and set(rec.scores) == {
+        "last",
+        "last+adabn",
+        "raw",
+        "X",
+    }
+    # E_I is frozen in the demo: direct transfer
+    assert baseline.scores["last"] == baseline.scores["X"] == full.scores["X"]
     assert full.scores["last"] != full.scores["X"]
-    assert {"rec_relative_error", "mean_map_relative_error", "mean_abs_cosine", "source_accuracy"} == set(full.measures)
+    assert {"rec_relative_error", "mean_map_relative_error", "mean_abs_cosine", "source_accuracy"} == set(
+        full.measures
+    )
     assert "mean_abs_cosine" not in rec.measures
     assert {Path(p).name for p in full.pictures} == {"curves.png", "codes.png", "ranked_lists.png"}
     assert all((finished / p).stat().st_size > 1000 for p in full.pictures)
@@ -79,41 +111,90 @@ def test_rows_share_the_stage_of_ei_and_leave_records_and_pictures(finished):
 
 def test_measures_by_hand():
     """Three maps, (0, 1), (1, 2) and (1, 1) say, of which D_C gets half the squared norm wrong."""
-    query = {"energy": [[1.0], [5.0]], "error": [[0.5], [2.5]], "cosine": [[-1.0], [0.5]], "total": [[1.0, 3.0]]}
+    query = {
+        "energy": [[1.0], [5.0]],
+        "error": [[0.5], [2.5]],
+        "cosine": [[-1.0], [0.5]],
+        "total": [[1.0, 3.0]],
+    }
     gallery = {"energy": [[2.0]], "error": [[1.0]], "cosine": [[0.0]], "total": [[1.0, 1.0]]}
     rows = [{name: np.array(values) for name, values in part.items()} for part in (query, gallery)]
-    assert evaluate.code_measures(rows) == pytest.approx({"rec_relative_error": 0.5, "mean_map_relative_error": 1 - (4 + 16) / 3 / 8,
-                                                          "mean_abs_cosine": 0.5})
+    assert evaluate.code_measures(rows) == pytest.approx(
+        {"rec_relative_error": 0.5, "mean_map_relative_error": 1 - (4 + 16) / 3 / 8, "mean_abs_cosine": 0.5}
+    )
 
 
 def test_curves_hold_every_term(finished):
-    terms = {path.split("/")[1].split("-")[0]: set().union(*(json.loads(line) for line in (finished / path).read_text().splitlines()))
-             for path in record(finished).curves}
+    terms = {
+        path.split("/")[1].split("-")[0]: set().union(
+            *(json.loads(line) for line in (finished / path).read_text().splitlines())
+        )
+        for path in record(finished).curves
+    }
     assert {"cross_entropy", "ei_accuracy"} <= terms["pretrain"]
-    assert {"cls", "ctr", "rec", "diff", "total", "cosine_source", "cosine_target", "source_accuracy"} <= terms["joint"]
+    assert {
+        "cls",
+        "ctr",
+        "rec",
+        "diff",
+        "total",
+        "cosine_source",
+        "cosine_target",
+        "source_accuracy",
+    } <= terms["joint"]
 
 
 def test_a_row_without_labels_leaves_the_classifier_untrained_and_ei_fixed(finished):
     base = torch.load(next(finished.glob("stages/pretrain-*/base.pt")), weights_only=True)["state_dict"]
     after = weights(finished, "ablation/rec")
-    assert all(torch.equal(value, after[f"encoder_base.{name}"]) for name, value in base.items())   # weights and statistics
-    assert not torch.equal(after["encoder_c.conv6.weight"], weights(finished, "ablation/baseline")["encoder_c.conv6.weight"])
+    # weights and statistics
+    assert all(torch.equal(value, after[f"encoder_base.{name}"]) for name, value in base.items())
+    assert not torch.equal(
+        after["encoder_c.conv6.weight"], weights(finished, "ablation/baseline")["encoder_c.conv6.weight"]
+    )
 
 
 def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
     model = finished / "stages" / f"joint-{record(finished).stages['joint']['hash']}" / "model.pt"
-    for flags, score in ([], "last"), (["--adabn"], "last+adabn"), (["--raw"], "raw"), (["--feature", "X"], "X"), (["--feature", "sum"], "sum"):
-        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+    for flags, score in (
+        ([], "last"),
+        (["--adabn"], "last+adabn"),
+        (["--raw"], "raw"),
+        (["--feature", "X"], "X"),
+        (["--feature", "sum"], "sum"),
+    ):
+        assert (
+            evaluate.main(
+                ["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]
+            )
+            == 0
+        )
         assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished).scores[score], abs=1e-6)
-    alone = finished / "stages" / f"joint-{record(finished, 'ablation/rec').stages['joint']['hash']}" / "model.pt"
-    assert evaluate.main(["--checkpoint", str(alone), "--target", "market1501", "--data-root", str(data_root), "--feature", "sum"]) == 2
+    alone = (
+        finished / "stages" / f"joint-{record(finished, 'ablation/rec').stages['joint']['hash']}" / "model.pt"
+    )
+    assert (
+        evaluate.main(
+            [
+                "--checkpoint",
+                str(alone),
+                "--target",
+                "market1501",
+                "--data-root",
+                str(data_root),
+                "--feature",
+                "sum",
+            ]
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize("stage", ["E_I", "ARN"])
 def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage):
     from common import training
 
-    flags = ["--pretrain.epochs", "2"] if stage == "E_I" else []   # both stages save after an epoch
+    flags = ["--pretrain.epochs", "2"] if stage == "E_I" else []  # both stages save after an epoch
     if stage == "E_I":
         assert run_arn(data_root, tmp_path / "whole", *flags, "--recipe.epochs", "1") == 0
         flags += ["--recipe.epochs", "1"]
@@ -130,7 +211,7 @@ def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, mo
     with pytest.raises(SystemError):
         run_arn(data_root, tmp_path, *flags)
     monkeypatch.setattr(training.Loop, "log", original)
-    assert run_arn(data_root, tmp_path, *flags) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_arn(data_root, tmp_path, *flags) == 2  # neither --resume nor --fresh: nothing is overwritten
     assert run_arn(data_root, tmp_path, *flags, "--resume") == 0
     assert record(tmp_path).scores == record(whole).scores
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
@@ -142,12 +223,31 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
 
 
 def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path):
-    """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each process draws its own mask."""
-    flags = ("--recipe.epochs 1 --latent.dropout 0 --cls.dropout 0 --pretrain.dropout 0 --lr.ei 0.001 --w.mmd 0.1 --w.diff 1 --recipe.batch 24 "
-             "--pretrain.batch 48").split() + ["--recipe.no-ei-bn-eval"]
+    """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each
+    process draws its own mask.
+    """
+    flags = (
+        "--recipe.epochs 1 --latent.dropout 0 --cls.dropout 0 --pretrain.dropout 0 --lr.ei 0.001 --w.mmd 0.1 --w.diff 1 --recipe.batch 24 "
+        "--pretrain.batch 48"
+    ).split() + ["--recipe.no-ei-bn-eval"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583", "train.py"]
-    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "arn", env=environment, check=True, capture_output=True)
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29583",
+        "train.py",
+    ]
+    subprocess.run(
+        [*two, *command(data_root, tmp_path / "two", *flags)],
+        cwd=ROOT / "arn",
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
     assert run_arn(data_root, tmp_path / "one", *flags, "--net.bn-splits", "2") == 0
     one, both = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
@@ -164,16 +264,27 @@ def test_the_released_preset_and_a_start_from_a_checkpoint(data_root, tmp_path):
     checkpoint = next(tmp_path.glob("stages/joint-*/model.pt"))
     assert run_arn(data_root, tmp_path / "from", *RELEASED, "--recipe.init", str(checkpoint)) == 0
     assert set(record(tmp_path / "from").stages) == {"joint", "scores"}
-    assert run_arn(data_root, tmp_path / "from", *RELEASED, "--recipe.epochs", "0", "--recipe.init", str(checkpoint)) == 0
+    assert (
+        run_arn(
+            data_root, tmp_path / "from", *RELEASED, "--recipe.epochs", "0", "--recipe.init", str(checkpoint)
+        )
+        == 0
+    )
     before, after = torch.load(checkpoint, weights_only=True)["state_dict"], weights(tmp_path / "from")
-    assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {"classifier"}
+    assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == {
+        "classifier"
+    }
 
 
 def test_stages_depend_on_their_own_fields_only(finished, data_root, tmp_path):
     shutil.copytree(finished / "stages", tmp_path / "stages")
     assert run_arn(data_root, tmp_path, "--test.feature", "X", rows=("arn/ablation/rec",)) == 0
     ranked = record(tmp_path, "ablation/rec")
-    assert ranked.stages["joint"]["reused"] and not ranked.stages["scores"]["reused"] and ranked.scores["last"] == record(finished).scores["X"]
+    assert (
+        ranked.stages["joint"]["reused"]
+        and not ranked.stages["scores"]["reused"]
+        and ranked.scores["last"] == record(finished).scores["X"]
+    )
     assert run_arn(data_root, tmp_path, "--ctr.margin", "1.5", "--recipe.epochs", "1") == 0
     other = record(tmp_path)
     assert other.stages["pretrain"]["reused"] and not other.stages["joint"]["reused"]
@@ -181,12 +292,20 @@ def test_stages_depend_on_their_own_fields_only(finished, data_root, tmp_path):
 
 # ---------------------------------------------------------------- settings
 
+
 def test_the_four_readings_of_the_first_epochs():
     blog = PRESETS["blog"]
     rates = {"ei": 1e-7, "latent": 1e-3, "cls": 2e-3}
-    for warmup, resting in (("source_ce", ()), ("none", ()), ("literal_ei", ("latent", "cls")), ("freeze_ei", ("ei",))):
+    for warmup, resting in (
+        ("source_ce", ()),
+        ("none", ()),
+        ("literal_ei", ("latent", "cls")),
+        ("freeze_ei", ("ei",)),
+    ):
         config = cli.override(blog, {"recipe.warmup": warmup, "recipe.warmup_epochs": 3})
-        assert learning_rates(config, 2) == {name: 0.0 if name in resting else rate for name, rate in rates.items()}
+        assert learning_rates(config, 2) == {
+            name: 0.0 if name in resting else rate for name, rate in rates.items()
+        }
         assert learning_rates(config, 3) == rates
     dropped = cli.override(blog, {"recipe.drop_epoch": 10})
     assert learning_rates(dropped, 9) == rates and learning_rates(dropped, 20)["cls"] == pytest.approx(2e-5)
@@ -207,11 +326,14 @@ def test_blogs_weights_on_released_forms_are_warned_of(data_root, tmp_path, capl
     assert any("--w.diff" in message and "drowns" in message for message in caplog.messages)
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"rec.reduction": "sum"}, "--w.rec 2 belongs to a mean"),
-    ({"ctr.reduction": "mean"}, "--w.ctr 0.01 belongs to a sum"),
-    ({"recipe.warmup": "literal_ei"}, "its 1 epochs move no weight, because --lr.ei is 0"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"rec.reduction": "sum"}, "--w.rec 2 belongs to a mean"),
+        ({"ctr.reduction": "mean"}, "--w.ctr 0.01 belongs to a sum"),
+        ({"recipe.warmup": "literal_ei"}, "its 1 epochs move no weight, because --lr.ei is 0"),
+    ],
+)
 def test_what_hardly_runs_as_meant_is_warned_of(caplog, changes, words):
     warn(cli.override(PRESETS["demo"], changes))
     assert words in caplog.text
@@ -228,18 +350,26 @@ def test_every_process_and_split_needs_two_images():
     config = cli.override(PRESETS["demo"], {"recipe.batch": 8})
     check_batches(config, 4)
     for processes in (3, 8):
-        with pytest.raises(InputError, match=f"--recipe.batch 8: expected an equal share for each process, here {processes}"):
+        with pytest.raises(
+            InputError, match=f"--recipe.batch 8: expected an equal share for each process, here {processes}"
+        ):
             check_batches(config, processes)
     loaded = cli.override(config, {"recipe.init": "model.pt", "pretrain.batch": 2})
-    check_batches(loaded, 2)   # no stage of E_I, so that its batch does not count
+    check_batches(loaded, 2)  # no stage of E_I, so that its batch does not count
     with pytest.raises(InputError, match="--pretrain.batch 2"):
         check_batches(replace(loaded, recipe=config.recipe), 2)
 
 
 def test_direct_transfer_ranks_by_the_whole_backbone():
-    """X is the backbone's map in `blog`; in `released` it ends at layer3, and e_c of an untouched E_C is the pooled map of layer4."""
+    """X is the backbone's map in `blog`; in `released` it ends at layer3, and e_c of an untouched E_C is the
+    pooled map of layer4.
+    """
     assert {name: row_of(preset, "ablation/baseline").ranked for name, preset in PRESETS.items()} == {
-        "demo": "X", "blog": "X", "scratch": "X", "released": "e_c"}
+        "demo": "X",
+        "blog": "X",
+        "scratch": "X",
+        "released": "e_c",
+    }
     assert cli.override(PRESETS["released"], {"test.feature": "X"}).ranked == "X"
     config = row_of(cli.override(PRESETS["released"], SMALL_RELEASED), "ablation/baseline")
     backbone = build_backbone("thin").eval()
@@ -251,7 +381,13 @@ def test_direct_transfer_ranks_by_the_whole_backbone():
 def test_scores_rank_direct_transfer_of_the_released_network_by_e_c(data_root, tmp_path):
     config = row_of(cli.override(PRESETS["released"], SMALL_RELEASED), "ablation/baseline")
     target = load_dataset("market1501", data_root)
-    evaluate.score(config, build_network(config, 5).eval(), target, torch.device("cpu"), Workspace(tmp_path, resume=False))
+    evaluate.score(
+        config,
+        build_network(config, 5).eval(),
+        target,
+        torch.device("cpu"),
+        Workspace(tmp_path, resume=False),
+    )
     ranked, width = load_features(tmp_path / "query.npz").features, build_backbone("thin").num_features
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert ranked.shape[1] == width and scores["last"] != scores["X"]
@@ -270,44 +406,77 @@ def test_every_experiment_is_a_configuration_of_every_preset():
             cli.override(preset, experiment.overrides)
 
 
-# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing overwritten
+# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing
+# overwritten
 
-@pytest.mark.parametrize("flags, words", [
-    (["--source", "market"], "unknown dataset 'market'"),
-    (["--data-root", "no-such-folder"], "no-such-folder"),
-    (["--net.width", "0"], "--net.width 0: expected 1 or more"),
-    (["--latent.kernel", "7"], "conv6 cannot be placed: X is 8x4 (each side / 8, rounded up), conv6 is 7x7"),
-    (["--net.arch", "released", "--net.height", "60"], "multiples of 8 pixels"),
-    (["--recipe.batch", "9"], "expected a multiple of --recipe.ids 2"),
-    (["--recipe.ids", "10", "--recipe.batch", "10"], "--recipe.ids 10: the source has 6 identities"),
-    (["--recipe.batch", "100000"], "do not fill one batch"),
-    (["--net.backbone", "resnet49"], "expected one of"),
-    (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
-    (["--recipe.init", "no-such-checkpoint.pth.tar"], "no such file"),
-    (["--w.diff", "-1"], "--w.diff -1.0: expected 0 or more"),
-    (["--latent.dropout", "1"], "--latent.dropout"),
-    (["--recipe.source-split", "all", "--source", "market1501"], "market1501 and market1501 are of one dataset"),
-    (["--recipe.source-split", "all", "--source", "market1501@c123", "--target", "market1501@c456"], "use --recipe.source-split train"),
-    (["--net.bn-splits", "8"], "--recipe.batch 8: expected an equal share for each process, here 1, and at least 2 images in each"),
-    (["--net.bn-splits", "2", "--recipe.batch", "3", "--recipe.ids", "3"], "--recipe.batch 3: expected"),
-    (["--pretrain.batch", "1"], "--pretrain.batch 1: expected"),
-    (["--net.bn", "joint", "--net.bn-splits", "3"], "--recipe.batch 8: expected, for --net.bn joint, a multiple of 3"),
-    (["--w.cls", "0", "--w.ctr", "0", "--w.rec", "0", "--latent.no-private"], "found none: raise one"),   # only L_diff, which needs private codes
-    (["--recipe.momentum", "1.5"], "--recipe.momentum 1.5: expected 0 or more and less than 1"),
-    (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0: expected 0 or more"),
-    (["--recipe.flip", "1.5"], "--recipe.flip 1.5: expected a probability, 0 to 1"),
-    (["--pretrain.lr", "0"], "--pretrain.lr 0.0: expected more than 0"),
-])
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--source", "market"], "unknown dataset 'market'"),
+        (["--data-root", "no-such-folder"], "no-such-folder"),
+        (["--net.width", "0"], "--net.width 0: expected 1 or more"),
+        (
+            ["--latent.kernel", "7"],
+            "conv6 cannot be placed: X is 8x4 (each side / 8, rounded up), conv6 is 7x7",
+        ),
+        (["--net.arch", "released", "--net.height", "60"], "multiples of 8 pixels"),
+        (["--recipe.batch", "9"], "expected a multiple of --recipe.ids 2"),
+        (["--recipe.ids", "10", "--recipe.batch", "10"], "--recipe.ids 10: the source has 6 identities"),
+        (["--recipe.batch", "100000"], "do not fill one batch"),
+        (["--net.backbone", "resnet49"], "expected one of"),
+        (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
+        (["--recipe.init", "no-such-checkpoint.pth.tar"], "no such file"),
+        (["--w.diff", "-1"], "--w.diff -1.0: expected 0 or more"),
+        (["--latent.dropout", "1"], "--latent.dropout"),
+        (
+            ["--recipe.source-split", "all", "--source", "market1501"],
+            "market1501 and market1501 are of one dataset",
+        ),
+        (
+            ["--recipe.source-split", "all", "--source", "market1501@c123", "--target", "market1501@c456"],
+            "use --recipe.source-split train",
+        ),
+        (
+            ["--net.bn-splits", "8"],
+            "--recipe.batch 8: expected an equal share for each process, here 1, and at least 2 images in each",
+        ),
+        (["--net.bn-splits", "2", "--recipe.batch", "3", "--recipe.ids", "3"], "--recipe.batch 3: expected"),
+        (["--pretrain.batch", "1"], "--pretrain.batch 1: expected"),
+        (
+            ["--net.bn", "joint", "--net.bn-splits", "3"],
+            "--recipe.batch 8: expected, for --net.bn joint, a multiple of 3",
+        ),
+        # only L_diff, which needs private codes
+        (["--w.cls", "0", "--w.ctr", "0", "--w.rec", "0", "--latent.no-private"], "found none: raise one"),
+        (["--recipe.momentum", "1.5"], "--recipe.momentum 1.5: expected 0 or more and less than 1"),
+        (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0: expected 0 or more"),
+        (["--recipe.flip", "1.5"], "--recipe.flip 1.5: expected a probability, 0 to 1"),
+        (["--pretrain.lr", "0"], "--pretrain.lr 0.0: expected more than 0"),
+    ],
+)
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_arn(data_root, tmp_path, *flags) == 2
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert words in line and not list(tmp_path.rglob("record.json"))
-    assert not (tmp_path / "stages").exists()   # said before anything was trained
+    assert not (tmp_path / "stages").exists()  # said before anything was trained
 
 
 def test_unreadable_checkpoints(tmp_path, data_root, capsys):
     (tmp_path / "model.pt").write_bytes(b"nothing")
-    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
+    assert (
+        evaluate.main(
+            [
+                "--checkpoint",
+                str(tmp_path / "model.pt"),
+                "--target",
+                "market1501",
+                "--data-root",
+                str(data_root),
+            ]
+        )
+        == 2
+    )
     assert "model.pt" in capsys.readouterr().err
 
 

@@ -1,13 +1,16 @@
-"""Images a second of HHL's training step: the released loop's arithmetic beside ours with the flags of the command line. Run by hand:
+"""Images a second of HHL's training step: the released loop's arithmetic beside ours with the flags of the
+command line. Run by hand:
 
-    python tests/bench/bench_hhl_step.py [--device cuda] [--workers 8] [--pairs 3] [--variants plain pack bf16+pack bf16+pack+compile]
+    python tests/bench/bench_hhl_step.py [--device cuda] [--workers 8] [--pairs 3] [--variants plain pack
+    bf16+pack bf16+pack+compile]
 
-On CUDA the network and the batch are the paper's (ResNet-50, 256x128, 128 + 64 + 16 x 7 images); on a CPU the demo's thin ResNet and a
-quarter of the batch. Each pair trains first the released way and then ours, in one process; medians of the pairs are printed. First steps
-(workers, kernels, compilation) are left out of the time. The pictures are smooth noise: they cost what photographs of their size cost.
+On CUDA the network and the batch are the paper's (ResNet-50, 256x128, 128 + 64 + 16 x 7 images); on a CPU the
+demo's thin ResNet and a quarter of the batch. Each pair trains first the released way and then ours, in one
+process; medians of the pairs are printed. First steps (workers, kernels, compilation) are left out of the
+time. The pictures are smooth noise: they cost what photographs of their size cost.
 
-The released way, restated: three loaders whose workers decode and augment with Pillow, a pass through the network for each, in float32 and
-rows of pixels before channels, the loss read back after every step.
+The released way, restated: three loaders whose workers decode and augment with Pillow, a pass through the
+network for each, in float32 and rows of pixels before channels, the loss read back after every step.
 """
 
 from __future__ import annotations
@@ -70,8 +73,11 @@ class Clock:
 
 # ---------------------------------------------------------------- data
 
+
 def draw_domain(folder: Path, repeats: int) -> tuple[ReIDDataset, list[Sample]]:
-    """A training set of `FILES * repeats` samples (files are shown again) and its views: real images of 128x64, styles of 256x128."""
+    """A training set of `FILES * repeats` samples (files are shown again) and its views: real images of
+    128x64, styles of 256x128.
+    """
     rng = np.random.default_rng(0)
     train, styled = [], [[] for _ in range(CAMERAS)]
     for number in range(FILES):
@@ -90,17 +96,26 @@ def draw_domain(folder: Path, repeats: int) -> tuple[ReIDDataset, list[Sample]]:
 
 # ---------------------------------------------------------------- the released way
 
-class OpenedImages(Dataset):
-    """An item is the views of one image, each opened, cropped, resized, mirrored and normalised by Pillow and torch; and its label."""
 
-    def __init__(self, views: Sequence[Sequence[Path]], labels: Sequence[int] | None, height: int, width: int):
+class OpenedImages(Dataset):
+    """An item is the views of one image, each opened, cropped, resized, mirrored and normalised by Pillow and
+    torch; and its label.
+    """
+
+    def __init__(
+        self, views: Sequence[Sequence[Path]], labels: Sequence[int] | None, height: int, width: int
+    ):
         self.views, self.labels, self.size = views, labels, (height, width)
 
     def __len__(self) -> int:
         return len(self.views)
 
     def __getitem__(self, index: int) -> tuple[list[Tensor], int]:
-        label = random.randrange(PSEUDO_LABELS.start, PSEUDO_LABELS.stop) if self.labels is None else self.labels[index]
+        label = (
+            random.randrange(PSEUDO_LABELS.start, PSEUDO_LABELS.stop)
+            if self.labels is None
+            else self.labels[index]
+        )
         return [self.augmented(path) for path in self.views[index]], label
 
     def augmented(self, path: Path) -> Tensor:
@@ -115,10 +130,24 @@ class OpenedImages(Dataset):
 def by_identity(pids: Sequence[int], ids: int, images_per_id: int, batches: int) -> list[list[int]]:
     """Batches of `images_per_id` images of each of `ids` people."""
     of_pid = {pid: [i for i, other in enumerate(pids) if other == pid] for pid in set(pids)}
-    return [[i for pid in random.sample(sorted(of_pid), ids) for i in random.choices(of_pid[pid], k=images_per_id)] for _ in range(batches)]
+    return [
+        [
+            i
+            for pid in random.sample(sorted(of_pid), ids)
+            for i in random.choices(of_pid[pid], k=images_per_id)
+        ]
+        for _ in range(batches)
+    ]
 
 
-def released_batches(config: HHLConfig, source: ReIDDataset, views: Sequence[Sample], steps: int, workers: int, device: torch.device):
+def released_batches(
+    config: HHLConfig,
+    source: ReIDDataset,
+    views: Sequence[Sample],
+    steps: int,
+    workers: int,
+    device: torch.device,
+):
     """Steps of {part: images}, {part: labels} on the device."""
     recipe, size = config.recipe, (config.net.height, config.net.width)
     pids, count = [s.pid - 1 for s in source.train], len(views) // (CAMERAS + 1)
@@ -127,20 +156,32 @@ def released_batches(config: HHLConfig, source: ReIDDataset, views: Sequence[Sam
     how = {"num_workers": workers, "pin_memory": device.type == "cuda"}
     loaders = {
         "classify": DataLoader(labelled, recipe.scaled(recipe.batch), shuffle=True, drop_last=True, **how),
-        "source": DataLoader(labelled, batch_sampler=by_identity(pids, recipe.ids, recipe.scaled(recipe.images_per_id), steps), **how),
-        "target": DataLoader(targets, recipe.scaled(recipe.target_batch), shuffle=True, drop_last=True, **how),
+        "source": DataLoader(
+            labelled,
+            batch_sampler=by_identity(pids, recipe.ids, recipe.scaled(recipe.images_per_id), steps),
+            **how,
+        ),
+        "target": DataLoader(
+            targets, recipe.scaled(recipe.target_batch), shuffle=True, drop_last=True, **how
+        ),
     }
     for parts in zip(*loaders.values()):
         images = {name: torch.cat(part[0]).to(device) for name, part in zip(loaders, parts)}
         yield images, {name: part[1].repeat(len(part[0])).to(device) for name, part in zip(loaders, parts)}
 
 
-def released(config: HHLConfig, source: ReIDDataset, views: Sequence[Sample], clock: Clock, workers: int) -> None:
+def released(
+    config: HHLConfig, source: ReIDDataset, views: Sequence[Sample], clock: Clock, workers: int
+) -> None:
     model = build_network(config.net, PEOPLE, triplet=True).to(clock.device).train()
     optimizer = build_optimizer(config, model, triplet=True)
     batches = released_batches(config, source, views, clock.total, workers, clock.device)
     for _, (images, labels) in clock.over(batches):
-        outputs = [model(images["classify"]), model(images["source"], "triplet"), model(images["target"], "triplet")]
+        outputs = [
+            model(images["classify"]),
+            model(images["source"], "triplet"),
+            model(images["target"], "triplet"),
+        ]
         together = torch.cat([labels["source"], labels["target"]])
         triplet = batch_hard_triplet(torch.cat(outputs[1:]), together, margin=config.method.margin)[0]
         loss = F.cross_entropy(outputs[0], labels["classify"]) + config.method.beta * triplet
@@ -152,22 +193,54 @@ def released(config: HHLConfig, source: ReIDDataset, views: Sequence[Sample], cl
 
 # ---------------------------------------------------------------- ours
 
-def ours(config: HHLConfig, source: ReIDDataset, views: Sequence[Sample], clock: Clock, workers: int, variant: str, cache: Path) -> None:
-    options = Options(precision="bf16" if "bf16" in variant else "fp32", compile="compile" in variant, pack="pack" in variant)
+
+def ours(
+    config: HHLConfig,
+    source: ReIDDataset,
+    views: Sequence[Sample],
+    clock: Clock,
+    workers: int,
+    variant: str,
+    cache: Path,
+) -> None:
+    options = Options(
+        precision="bf16" if "bf16" in variant else "fp32",
+        compile="compile" in variant,
+        pack="pack" in variant,
+    )
     batches = schedule(config, source, views, CAMERAS + 1, 0, cache if options.pack else None)
     model = build_network(config.net, PEOPLE, triplet=True).to(clock.device)
     optimizer = build_optimizer(config, model, triplet=True)
     accelerate(model, clock.device, options).train()
-    run_steps(config, model, optimizer, clock, batches, clock.device, batches.load(0, clock.device, workers, lambda epoch: None))
+    run_steps(
+        config,
+        model,
+        optimizer,
+        clock,
+        batches,
+        clock.device,
+        batches.load(0, clock.device, workers, lambda epoch: None),
+    )
 
 
-def compare(config: HHLConfig, device: torch.device, *, variants: Sequence[str] = VARIANTS, pairs: int = 3, warm_up: int = 5, steps: int = 20,
-            workers: int = 0) -> dict[str, tuple[float, float, float]]:
-    """variant -> medians over alternating pairs: images a second as released, ours, and the ratio of the pair."""
+def compare(
+    config: HHLConfig,
+    device: torch.device,
+    *,
+    variants: Sequence[str] = VARIANTS,
+    pairs: int = 3,
+    warm_up: int = 5,
+    steps: int = 20,
+    workers: int = 0,
+) -> dict[str, tuple[float, float, float]]:
+    """variant -> medians over alternating pairs: images a second as released, ours, and the ratio of the
+    pair.
+    """
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         batch = config.recipe.scaled(config.recipe.batch)
-        source, views = draw_domain(Path(folder), repeats=-(-batch * (warm_up + steps) // FILES))   # no loader begins anew
+        # no loader begins anew
+        source, views = draw_domain(Path(folder), repeats=-(-batch * (warm_up + steps) // FILES))
 
         def speed(way: Callable, *arguments) -> float:
             clock = Clock(warm_up, steps, device)
@@ -175,7 +248,9 @@ def compare(config: HHLConfig, device: torch.device, *, variants: Sequence[str] 
             return clock.images / clock.seconds
 
         for variant in variants:
-            rounds = np.array([(speed(released), speed(ours, variant, Path(folder) / "cache")) for _ in range(pairs)])
+            rounds = np.array(
+                [(speed(released), speed(ours, variant, Path(folder) / "cache")) for _ in range(pairs)]
+            )
             figures[variant] = (*np.median(rounds, axis=0), float(np.median(rounds[:, 1] / rounds[:, 0])))
     return figures
 
@@ -184,12 +259,17 @@ def settings(device: torch.device) -> HHLConfig:
     """The paper's sizes on CUDA, the demo's on a CPU; no weights are read."""
     if device.type == "cuda":
         return HHLConfig(net=NetConfig(weights="none"))
-    return HHLConfig(net=NetConfig(backbone="thin", weights="none", height=64, width=32), recipe=RecipeConfig(batch_scale=0.25))
+    return HHLConfig(
+        net=NetConfig(backbone="thin", weights="none", height=64, width=32),
+        recipe=RecipeConfig(batch_scale=0.25),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="HHL's training step, as released and ours")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--pairs", type=int, default=3)
@@ -197,8 +277,15 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=5)
     options = parser.parse_args()
     device = torch.device(options.device)
-    figures = compare(settings(device), device, variants=options.variants, pairs=options.pairs, warm_up=options.warm_up, steps=options.steps,
-                      workers=options.workers)
+    figures = compare(
+        settings(device),
+        device,
+        variants=options.variants,
+        pairs=options.pairs,
+        warm_up=options.warm_up,
+        steps=options.steps,
+        workers=options.workers,
+    )
     print(f"{'images a second':20} {'released':>9} {'ours':>9} {'ratio':>6}")
     for variant, (theirs, own, ratio) in figures.items():
         print(f"{variant:20} {theirs:9.1f} {own:9.1f} {ratio:6.2f}")

@@ -1,4 +1,5 @@
-"""Time and memory of k-reciprocal re-ranking at the sizes of Market-1501 and MSMT17, 256-d. Run by hand on a quiet machine:
+"""Time and memory of k-reciprocal re-ranking at the sizes of Market-1501 and MSMT17, 256-d. Run by hand on a
+quiet machine:
 
     python tests/bench/bench_rerank.py [market|msmt17] [--backend numpy|torch]
 
@@ -17,10 +18,12 @@ import torch
 from common.evaluation.distances import row_blocks
 from common.evaluation.rerank import RerankedDistances
 
-SIZES = {"market": (3368, 15913, 750), "msmt17": (11659, 82161, 3060)}   # queries, gallery, people
+SIZES = {"market": (3368, 15913, 750), "msmt17": (11659, 82161, 3060)}  # queries, gallery, people
 
 
-def features(num_queries: int, num_gallery: int, people: int, width: int = 256, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def features(
+    num_queries: int, num_gallery: int, people: int, width: int = 256, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Images around their person's centre, L2-normalised, float32."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((people, width), dtype=np.float32)
@@ -42,7 +45,11 @@ def rerank_all(queries, gallery) -> float:
 
 
 def _kilobytes(field: str) -> int:
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":"))
+    return next(
+        int(line.split()[1])
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(field + ":")
+    )
 
 
 def main() -> None:
@@ -54,14 +61,16 @@ def main() -> None:
     sets = features(*SIZES[options.size])
     if options.backend == "torch":
         sets = tuple(map(torch.from_numpy, sets))
-    Path("/proc/self/clear_refs").write_text("5")   # sets the peak to the present size
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present size
     before = _kilobytes("VmRSS")
     processor = time.process_time()
     times = [rerank_all(*sets) for _ in range(options.repeats)]
     processor = (time.process_time() - processor) / options.repeats
     extra = (_kilobytes("VmHWM") - before) / 1024
-    print(f"{options.size} {options.backend}: median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, "
-          f"{processor:.2f} CPU s each, {extra:.0f} MB beyond the features")
+    print(
+        f"{options.size} {options.backend}: median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, "
+        f"{processor:.2f} CPU s each, {extra:.0f} MB beyond the features"
+    )
 
 
 if __name__ == "__main__":

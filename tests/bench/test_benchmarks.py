@@ -30,14 +30,43 @@ def test_bench_rerank():
 
 def test_bench_hhl_step():
     bench = load("bench_hhl_step")
-    config = HHLConfig(net=NetConfig(backbone="thin", weights="none", height=16, width=8, embed_dim=8, triplet_dim=8),
-                       recipe=RecipeConfig(batch=8, ids=2, images_per_id=2, target_batch=2))
-    figures = bench.compare(config, torch.device("cpu"), variants=["plain", "bf16+pack"], pairs=1, warm_up=1, steps=2)
-    assert all(value > 0 for values in figures.values() for value in values) and set(figures) == {"plain", "bf16+pack"}
+    config = HHLConfig(
+        net=NetConfig(backbone="thin", weights="none", height=16, width=8, embed_dim=8, triplet_dim=8),
+        recipe=RecipeConfig(batch=8, ids=2, images_per_id=2, target_batch=2),
+    )
+    figures = bench.compare(
+        config, torch.device("cpu"), variants=["plain", "bf16+pack"], pairs=1, warm_up=1, steps=2
+    )
+    assert all(value > 0 for values in figures.values() for value in values) and set(figures) == {
+        "plain",
+        "bf16+pack",
+    }
 
 
 def test_bench_precision(tmp_path, data_root):
-    tiny = ["--source", "dukemtmc", "--target", "market1501", "--data-root", str(data_root), "--threads", "1", "--net.height", "32",
-            "--net.width", "16", "--recipe.epochs", "1", "--recipe.drop-epoch", "1", "--recipe.pretrain-epochs", "0"]
+    tiny = [
+        "--source",
+        "dukemtmc",
+        "--target",
+        "market1501",
+        "--data-root",
+        str(data_root),
+        "--threads",
+        "1",
+        "--net.height",
+        "32",
+        "--net.width",
+        "16",
+        "--recipe.epochs",
+        "1",
+        "--recipe.drop-epoch",
+        "1",
+        "--recipe.pretrain-epochs",
+        "0",
+    ]
     found = load("bench_precision").compare("hhl", "hhl/table2/baseline_source", 1, tmp_path, tiny)
-    assert found["R-1"].n == 1 and 0 < found["mAP"].left < 100 and list(tmp_path.glob("bf16+seed=0/runs/**/record.json"))
+    assert (
+        found["R-1"].n == 1
+        and 0 < found["mAP"].left < 100
+        and list(tmp_path.glob("bf16+seed=0/runs/**/record.json"))
+    )

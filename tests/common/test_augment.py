@@ -19,7 +19,7 @@ from common.datasets.packed import pack
 from common.errors import InputError
 
 CPU = torch.device("cpu")
-SIZES = [(40, 20), (40, 20), (56, 25), (33, 31)]   # height, width
+SIZES = [(40, 20), (40, 20), (56, 25), (33, 31)]  # height, width
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def pixels(formulas, name: str, height: int, width: int) -> np.ndarray:
 
 # ---------------------------------------------------------------- crop, resize, flip
 
+
 def random_boxes(rng: random.Random, sizes: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
     boxes = []
     for height, width in sizes:
@@ -54,20 +55,21 @@ def with_pillow(image: np.ndarray, box, flip: bool, size: tuple[int, int]) -> np
     return np.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop).transpose(2, 0, 1)
 
 
-@pytest.mark.parametrize("size", [(16, 8), (32, 16), (61, 47)])   # smaller, about as large, larger
+@pytest.mark.parametrize("size", [(16, 8), (32, 16), (61, 47)])  # smaller, about as large, larger
 def test_boxes_of_images_of_all_sizes_equal_pillow(formulas, size):
     rng = random.Random(size[0])
     sizes = [(rng.randint(5, 50), rng.randint(5, 30)) for _ in range(40)]
     images = [pixels(formulas, f"{number}", *shape) for number, shape in enumerate(sizes)]
     boxes, flips = random_boxes(rng, sizes), [rng.random() < 0.5 for _ in sizes]
     boxes[0] = (0, 0, sizes[0][1], sizes[0][0])
-    canvas = np.full((len(sizes), 50, 30, 3), 77, np.uint8)   # what lies beside an image is not looked at
+    canvas = np.full((len(sizes), 50, 30, 3), 77, np.uint8)  # what lies beside an image is not looked at
     for place, image in zip(canvas, images):
-        place[:image.shape[0], :image.shape[1]] = image
+        place[: image.shape[0], : image.shape[1]] = image
     ours = crop_resize_flip(torch.from_numpy(canvas), torch.tensor(boxes), torch.tensor(flips), size)
     theirs = np.stack([with_pillow(*one, size) for one in zip(images, boxes, flips)])
     difference = np.abs(ours.numpy() - theirs)
-    assert difference.max() <= 1 and (difference == 0).mean() > 0.99   # all equal with Pillow 13; the order of its passes is its own business
+    # all equal with Pillow 13; the order of its passes is its own business
+    assert difference.max() <= 1 and (difference == 0).mean() > 0.99
     assert ours.dtype == torch.float32 and ours.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -94,10 +96,14 @@ def test_erased_boxes():
 
 # ---------------------------------------------------------------- the file
 
+
 def test_packed_images_are_the_decoded_ones(photos, tmp_path, formulas):
     images = pack(photos, tmp_path / "cache")
     assert len(images) == 4 and images[0].dtype == np.uint8
-    assert all(np.array_equal(image, pixels(formulas, path.stem, *size)) for image, path, size in zip(images, photos, SIZES))
+    assert all(
+        np.array_equal(image, pixels(formulas, path.stem, *size))
+        for image, path, size in zip(images, photos, SIZES)
+    )
     with pytest.raises(ValueError, match="read-only"):
         images[0][0, 0] = 0
 
@@ -105,9 +111,11 @@ def test_packed_images_are_the_decoded_ones(photos, tmp_path, formulas):
 def test_packed_images_of_one_size(photos, tmp_path, formulas):
     images = pack(photos, tmp_path / "cache", size=(32, 16), interpolation="bicubic")
     expected = Image.fromarray(pixels(formulas, "2", *SIZES[2])).resize((16, 32), Image.Resampling.BICUBIC)
-    assert {image.shape for image in images} == {(32, 16, 3)} and np.array_equal(images[2], np.asarray(expected))
+    assert {image.shape for image in images} == {(32, 16, 3)} and np.array_equal(
+        images[2], np.asarray(expected)
+    )
     pack(photos, tmp_path / "cache")
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2   # another size, another file
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2  # another size, another file
 
 
 @pytest.fixture
@@ -122,14 +130,17 @@ def rewritten(path, change) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
-@pytest.mark.parametrize("damage, again", [
-    (lambda cache, photo: None, 0),
-    (lambda cache, photo: rewritten(next(cache.glob("*.npy")), lambda content: content[:-1]), 4),
-    (lambda cache, photo: rewritten(next(cache.glob("*.json")), lambda content: content[:-9]), 4),
-    (lambda cache, photo: next(cache.glob("*.npy")).unlink(), 4),
-    (lambda cache, photo: rewritten(photo, lambda content: content + b"\0"), 4),
-    (lambda cache, photo: os.utime(photo, (1, 1)), 0),
-])
+@pytest.mark.parametrize(
+    "damage, again",
+    [
+        (lambda cache, photo: None, 0),
+        (lambda cache, photo: rewritten(next(cache.glob("*.npy")), lambda content: content[:-1]), 4),
+        (lambda cache, photo: rewritten(next(cache.glob("*.json")), lambda content: content[:-9]), 4),
+        (lambda cache, photo: next(cache.glob("*.npy")).unlink(), 4),
+        (lambda cache, photo: rewritten(photo, lambda content: content + b"\0"), 4),
+        (lambda cache, photo: os.utime(photo, (1, 1)), 0),
+    ],
+)
 def test_a_file_that_does_not_match_is_made_anew(photos, tmp_path, decoded, damage, again):
     before = [image.copy() for image in pack(photos, tmp_path / "cache")]
     decoded.clear()
@@ -141,7 +152,7 @@ def test_a_file_that_does_not_match_is_made_anew(photos, tmp_path, decoded, dama
 def test_contents_are_checked_on_request(photos, tmp_path, decoded):
     pack(photos, tmp_path / "cache")
     decoded.clear()
-    rewritten(photos[3], lambda content: content[:-1] + b"\1")   # as long as before
+    rewritten(photos[3], lambda content: content[:-1] + b"\1")  # as long as before
     pack(photos, tmp_path / "cache")
     assert not decoded
     pack(photos, tmp_path / "cache", check_contents=True)
@@ -175,10 +186,13 @@ def test_two_at_once_decode_once(photos, tmp_path, decoded):
     for thread in threads:
         thread.join()
     assert len(decoded) == 4
-    assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text())["sizes"] == [list(size) for size in SIZES]
+    assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text())["sizes"] == [
+        list(size) for size in SIZES
+    ]
 
 
 # ---------------------------------------------------------------- batches
+
 
 class Corner:
     """A crop of 8 x 6 at a random corner, flipped at even odds."""
@@ -189,6 +203,7 @@ class Corner:
 
     def on_device(self):
         from common.augment import DeviceTransform
+
         return DeviceTransform(self.draw, Result(8, 6, (0.0,) * 3, (1 / 255,) * 3))
 
     def __call__(self, image: Image.Image, rng: random.Random) -> torch.Tensor:
@@ -199,8 +214,10 @@ class Corner:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_of_images_of_many_sizes(photos, tmp_path, workers):
     plan = epoch_plan(len(photos), 3, seed=0)
-    kinds = (loading.SampleImages(photos, Corner(), seed=4, stream="x", period=2),
-             PackedSamples(photos, Corner(), tmp_path / "cache", seed=4, stream="x", period=2))
+    kinds = (
+        loading.SampleImages(photos, Corner(), seed=4, stream="x", period=2),
+        PackedSamples(photos, Corner(), tmp_path / "cache", seed=4, stream="x", period=2),
+    )
     ours, theirs = (list(planned_loader(images, plan, 0, 3, workers=workers)) for images in kinds)
     for (images, chosen), (views, indices) in zip(ours, theirs, strict=True):
         assert isinstance(views, Views) and torch.equal(chosen, indices) and views.images.dtype == torch.uint8

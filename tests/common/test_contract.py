@@ -1,4 +1,6 @@
-"""The contract, tried with a toy paper: keys and aliases, presets and flags, stages and their reuse, records, exit codes."""
+"""The contract, tried with a toy paper: keys and aliases, presets and flags, stages and their reuse, records,
+exit codes.
+"""
 
 import dataclasses
 import errno
@@ -23,13 +25,13 @@ from common.tables import measures_table, results_table
 
 @dataclass(frozen=True)
 class Net:
-    width: int = 8   # channels
+    width: int = 8  # channels
 
 
 @dataclass(frozen=True)
 class ToyConfig:
     net: Net = field(default_factory=Net)
-    beta: float = 0.5   # weight of the second term
+    beta: float = 0.5  # weight of the second term
 
     def __post_init__(self):
         if self.net.width <= 0:
@@ -52,7 +54,10 @@ SCORE = {"R-1": 0.5, "R-5": 0.6, "R-10": 0.7, "R-20": 0.8, "mAP": 0.3, "mAP_step
 
 
 def toy_train(config: ToyConfig, run: Run, options: Options):
-    """Two stages: `data` depends on nothing of the config, `net` on all of it; how often each is built is written down."""
+    """Two stages: `data` depends on nothing of the config, `net` on all of it; how often each is built is
+    written down.
+    """
+
     def build_data(work):
         (run.out / "built").open("a").write("data\n")
         work.write_json("data.json", [1, 2, 3])
@@ -65,7 +70,12 @@ def toy_train(config: ToyConfig, run: Run, options: Options):
     net = run.stage("net", {"data": data.hash, "config": config}, build_net)
     run.picture("a.png").write_bytes(b"not really")
     manifest = {"name": "toy", "hash": "0"}
-    return run.record(net.json("scores.json"), data={"source": manifest, "target": manifest}, selection="last epoch", measures={"x": 1.5})
+    return run.record(
+        net.json("scores.json"),
+        data={"source": manifest, "target": manifest},
+        selection="last epoch",
+        measures={"x": 1.5},
+    )
 
 
 def run_toy(out: Path, *flags: str, train=toy_train) -> int:
@@ -79,18 +89,26 @@ def records(out: Path) -> dict[str, dict]:
 
 # ---------------------------------------------------------------- keys
 
+
 def test_aliases_lead_to_experiments_of_their_own():
     table = check_experiments("toy", list(TOY.experiments))
     assert table["toy/fig2/beta=0.5"].runs_as == "toy/table1/full"
 
 
-@pytest.mark.parametrize("experiments", [
-    [Experiment("toy/table1", "too short")],
-    [Experiment("other/table1/row", "another paper's")],
-    [Experiment("toy/t/a", "once"), Experiment("toy/t/a", "twice")],
-    [Experiment("toy/t/a", "alias of nothing", alias_of="toy/t/b")],
-    [Experiment("toy/t/a", "a"), Experiment("toy/t/b", "b", alias_of="toy/t/a"), Experiment("toy/t/c", "alias of an alias", alias_of="toy/t/b")],
-])
+@pytest.mark.parametrize(
+    "experiments",
+    [
+        [Experiment("toy/table1", "too short")],
+        [Experiment("other/table1/row", "another paper's")],
+        [Experiment("toy/t/a", "once"), Experiment("toy/t/a", "twice")],
+        [Experiment("toy/t/a", "alias of nothing", alias_of="toy/t/b")],
+        [
+            Experiment("toy/t/a", "a"),
+            Experiment("toy/t/b", "b", alias_of="toy/t/a"),
+            Experiment("toy/t/c", "alias of an alias", alias_of="toy/t/b"),
+        ],
+    ],
+)
 def test_wrong_keys_are_refused(experiments):
     with pytest.raises(ValueError):
         check_experiments("toy", experiments)
@@ -110,29 +128,50 @@ def test_listed_config_hashes_are_those_of_the_records(tmp_path, capsys):
         capsys.readouterr()
         run_toy(tmp_path, "--preset", preset, "--list-experiments")
         listed = {entry["key"]: entry["config_hash"] for entry in json.loads(capsys.readouterr().out)}
-        assert {key: record["config_hash"] for key, record in records(tmp_path / preset).items()} == {k: listed[k] for k in list(listed)[:2]}
+        assert {key: record["config_hash"] for key, record in records(tmp_path / preset).items()} == {
+            k: listed[k] for k in list(listed)[:2]
+        }
         assert listed["toy/fig2/beta=0.5"] == listed["toy/table1/full"] != listed["toy/table1/base"]
 
 
 # ---------------------------------------------------------------- preset, experiment, flags
 
+
 def test_preset_then_experiment_then_flags():
     _, jobs = parse(TOY, [])
-    assert [(e.key, c.beta, c.net.width) for e, c in jobs] == [("toy/table1/base", 0.0, 2), ("toy/table1/full", 0.5, 2)]
+    assert [(e.key, c.beta, c.net.width) for e, c in jobs] == [
+        ("toy/table1/base", 0.0, 2),
+        ("toy/table1/full", 0.5, 2),
+    ]
     _, jobs = parse(TOY, ["--preset", "paper"])
     assert [(e.key, c.net.width) for e, c in jobs] == [("toy/table1/full", 8)]
-    options, jobs = parse(TOY, ["--preset=paper", "--experiment", "toy/table1/base", "toy/fig2/beta=0.5", "--net.width", "5", "--seed", "3"])
+    options, jobs = parse(
+        TOY,
+        [
+            "--preset=paper",
+            "--experiment",
+            "toy/table1/base",
+            "toy/fig2/beta=0.5",
+            "--net.width",
+            "5",
+            "--seed",
+            "3",
+        ],
+    )
     assert [(c.beta, c.net.width) for _, c in jobs] == [(0.0, 5), (0.5, 5)]
     assert options.seed == 3
     _, jobs = parse(TOY, ["--experiment", "toy/table1/base", "--beta", "0.9"])
-    assert jobs[0][1].beta == 0.9   # what was typed wins over the experiment
+    assert jobs[0][1].beta == 0.9  # what was typed wins over the experiment
 
 
 def test_a_paper_may_name_another_default_pair():
     options, _ = parse(TOY, [])
     assert (options.source, options.target) == ("synthetic-duke", "synthetic-market")
     supervised = dataclasses.replace(TOY, source="synthetic-market")
-    assert parse(supervised, [])[0].source == "synthetic-market" and parse(supervised, ["--source", "dukemtmc"])[0].source == "dukemtmc"
+    assert (
+        parse(supervised, [])[0].source == "synthetic-market"
+        and parse(supervised, ["--source", "dukemtmc"])[0].source == "dukemtmc"
+    )
 
 
 def test_override_knows_its_fields():
@@ -142,16 +181,19 @@ def test_override_knows_its_fields():
             override(ToyConfig(), {name: 1})
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--preset", "blog"], "unknown preset 'blog': toy has demo, paper"),
-    (["--experiment", "toy/table1/none"], "unknown experiment"),
-    (["--beta", "much"], "--beta"),
-    (["--gamma", "1"], "--gamma"),
-    (["--net.width", "-4"], "expected a positive number"),
-    (["--seed", "-1"], "must not be negative"),
-    (["--resume", "--fresh"], "contradict"),
-    (["--device", "tpu"], "--device"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--preset", "blog"], "unknown preset 'blog': toy has demo, paper"),
+        (["--experiment", "toy/table1/none"], "unknown experiment"),
+        (["--beta", "much"], "--beta"),
+        (["--gamma", "1"], "--gamma"),
+        (["--net.width", "-4"], "expected a positive number"),
+        (["--seed", "-1"], "must not be negative"),
+        (["--resume", "--fresh"], "contradict"),
+        (["--device", "tpu"], "--device"),
+    ],
+)
 def test_bad_flags_give_one_line_and_code_2(tmp_path, capsys, flags, words):
     assert run_toy(tmp_path, *flags) == 2
     complaint = capsys.readouterr().err.strip().splitlines()
@@ -169,13 +211,14 @@ def test_help_names_every_field(capsys):
 
 # ---------------------------------------------------------------- stages and records
 
+
 def test_rows_share_stages_and_later_runs_reuse_them(tmp_path, capsys):
     assert run_toy(tmp_path) == 0
     assert (tmp_path / "built").read_text().split() == ["data", "net", "net"]
     assert run_toy(tmp_path) == 0
     assert (tmp_path / "built").read_text().split() == ["data", "net", "net"]
     assert all(stage["reused"] for stage in records(tmp_path)["toy/table1/full"]["stages"].values())
-    assert run_toy(tmp_path, "--fresh") == 0   # anew, but still once for both rows
+    assert run_toy(tmp_path, "--fresh") == 0  # anew, but still once for both rows
     assert (tmp_path / "built").read_text().split().count("net") == 4
     assert "baseline" in capsys.readouterr().out
 
@@ -198,29 +241,39 @@ def test_other_fields_and_seeds_give_other_stages(tmp_path):
     for flags in ([], ["--beta", "0.7"], ["--seed", "1"]):
         assert run_toy(tmp_path, "--experiment", "toy/table1/full", *flags) == 0
     assert (tmp_path / "built").read_text().split() == ["data", "net", "net", "data", "net"]
-    assert len(list((tmp_path / "runs").rglob("record.json"))) == 2   # beta=0.7 took the place of beta=0.5 with seed 0
+    # beta=0.7 took the place of beta=0.5 with seed 0
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 2
 
 
 def test_a_record_carries_what_the_contract_lists(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     (path,) = tmp_path.rglob("record.json")
     record = read_record(path.read_text())
-    assert record.config == {"net": {"width": 2}, "beta": 0.5} and record.preset == "demo" and record.seed == 0
-    assert record.stages["net"]["reused"] is False and record.libraries["numpy"] and record.hardware["cores"] >= 1
+    assert (
+        record.config == {"net": {"width": 2}, "beta": 0.5} and record.preset == "demo" and record.seed == 0
+    )
+    assert (
+        record.stages["net"]["reused"] is False
+        and record.libraries["numpy"]
+        and record.hardware["cores"] >= 1
+    )
     assert [(tmp_path / picture).is_file() for picture in record.pictures] == [True]
     assert "hostname" not in path.read_text() and str(tmp_path) not in path.read_text()
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"scores": {"last": {**SCORE, "R-1": 50.0}}}, "0..1"),
-    ({"scores": {"last": {**SCORE, "R-5": 0.4}}}, "CMC"),
-    ({"scores": {"last": {"R-1": 0.5}}}, "expected R-1"),
-    ({"scores": {}}, "no scores"),
-    ({"key": "hhl/table2/L_CD"}, "not a key of paper"),
-    ({"measures": {"x": float("inf")}}, "finite"),
-    ({"seed": "0"}, "wrong type"),
-    ({"schema": 99}, "schema"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"scores": {"last": {**SCORE, "R-1": 50.0}}}, "0..1"),
+        ({"scores": {"last": {**SCORE, "R-5": 0.4}}}, "CMC"),
+        ({"scores": {"last": {"R-1": 0.5}}}, "expected R-1"),
+        ({"scores": {}}, "no scores"),
+        ({"key": "hhl/table2/L_CD"}, "not a key of paper"),
+        ({"measures": {"x": float("inf")}}, "finite"),
+        ({"seed": "0"}, "wrong type"),
+        ({"schema": 99}, "schema"),
+    ],
+)
 def test_the_schema_check_names_what_is_wrong(tmp_path, change, words):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     (path,) = tmp_path.rglob("record.json")
@@ -259,6 +312,7 @@ def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsy
             (work.folder / "half").write_text("1")
             work.kept.touch()
             raise KeyboardInterrupt
+
         run.stage("net", {}, build)
 
     assert run_toy(tmp_path, "--experiment", "toy/table1/full", train=stopped) == 130
@@ -271,8 +325,11 @@ def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsy
         def build(work):
             assert (work.folder / "half").exists() is work.resume
             work.write_json("scores.json", {"last": SCORE})
+
         stage = run.stage("net", {}, build)
-        return run.record(stage.json("scores.json"), data={"source": {}, "target": {}}, selection="last epoch")
+        return run.record(
+            stage.json("scores.json"), data={"source": {}, "target": {}}, selection="last epoch"
+        )
 
     assert run_toy(tmp_path, "--experiment", "toy/table1/full", "--resume", train=finishing) == 0
 
@@ -295,11 +352,15 @@ Run("toy", Experiment("toy/t/a", ""), "demo", {{}}, "a", "b", 0, Path({str(tmp_p
 
 # ---------------------------------------------------------------- failures
 
-@pytest.mark.parametrize("error, code", [
-    (InputError("folder: expected, found, do"), 2),
-    (RunError("the triplet loss is nan at step 3"), 1),
-    (OSError(errno.ENOSPC, "No space left on device", "stage"), 2),
-])
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (InputError("folder: expected, found, do"), 2),
+        (RunError("the triplet loss is nan at step 3"), 1),
+        (OSError(errno.ENOSPC, "No space left on device", "stage"), 2),
+    ],
+)
 def test_failures_end_with_one_line(tmp_path, capsys, error, code):
     def failing(config, run, options):
         raise error
@@ -341,9 +402,17 @@ def test_pictures_over_1_mb_are_refused(tmp_path):
 def test_the_table_shows_published_beside_measured(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
-    hhl = dataclasses.replace(record, paper="hhl", key="hhl/table2/L_CD", source="synthetic-duke", target="synthetic-market",
-                              scores={"last": SCORE, "last+adabn": {**SCORE, "R-1": 0.55}})
-    text = results_table("hhl", [(Experiment("hhl/table2/L_CD", "HHL"), hhl), (Experiment("hhl/other/x", "unpublished"), hhl)])
+    hhl = dataclasses.replace(
+        record,
+        paper="hhl",
+        key="hhl/table2/L_CD",
+        source="synthetic-duke",
+        target="synthetic-market",
+        scores={"last": SCORE, "last+adabn": {**SCORE, "R-1": 0.55}},
+    )
+    text = results_table(
+        "hhl", [(Experiment("hhl/table2/L_CD", "HHL"), hhl), (Experiment("hhl/other/x", "unpublished"), hhl)]
+    )
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert rows["HHL"] == ["HHL", "62.2", "31.4", "50.0", "30.0", "55.0", "30.0"]
     assert rows["unpublished"] == ["unpublished", "-", "50.0", "30.0", "55.0", "30.0"]
@@ -352,22 +421,49 @@ def test_the_table_shows_published_beside_measured(tmp_path):
 def test_the_table_compares_only_where_data_and_preset_are_the_papers(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
-    row = Experiment("hhl/table2/L_CD", "HHL")   # published: 62.2, 31.4
+    row = Experiment("hhl/table2/L_CD", "HHL")  # published: 62.2, 31.4
     for r1, words in (0.610, "in band"), (0.655, "outside"):
-        real = dataclasses.replace(record, paper="hhl", key=row.key, preset="released", source="dukemtmc", target="market1501",
-                                   scores={"last": {**SCORE, "R-1": r1, "mAP": 0.314}})
+        real = dataclasses.replace(
+            record,
+            paper="hhl",
+            key=row.key,
+            preset="released",
+            source="dukemtmc",
+            target="market1501",
+            scores={"last": {**SCORE, "R-1": r1, "mAP": 0.314}},
+        )
         assert f"{100 * r1 - 62.2:+.1f}  +0.0 {words}" in results_table("hhl", [(row, real)])
         assert "difference" not in results_table("hhl", [(row, dataclasses.replace(real, preset="demo"))])
-        assert "difference" not in results_table("hhl", [(row, dataclasses.replace(real, source="synthetic-duke"))])
+        assert "difference" not in results_table(
+            "hhl", [(row, dataclasses.replace(real, source="synthetic-duke"))]
+        )
 
 
 def test_measures_stand_beside_what_the_paper_prints_in_their_unit(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
-    moved = dataclasses.replace(record, source="synthetic-duke", target="synthetic-market", paper="ptgan", key="ptgan/transfer/PTGAN",
-                                measures={"rms_inside": 0.0851, "rms_outside": 0.131})
-    rows = [(Experiment("ptgan/figure/PTGAN", "PTGAN", alias_of="ptgan/transfer/PTGAN"), moved), (Experiment("ptgan/transfer/PTGAN", "PTGAN"), moved)]
+    moved = dataclasses.replace(
+        record,
+        source="synthetic-duke",
+        target="synthetic-market",
+        paper="ptgan",
+        key="ptgan/transfer/PTGAN",
+        measures={"rms_inside": 0.0851, "rms_outside": 0.131},
+    )
+    rows = [
+        (Experiment("ptgan/figure/PTGAN", "PTGAN", alias_of="ptgan/transfer/PTGAN"), moved),
+        (Experiment("ptgan/transfer/PTGAN", "PTGAN"), moved),
+    ]
     head, line, last = measures_table("ptgan", rows).split("\n")
-    assert head.split() == ["published", "rms_inside", "published", "rms_outside", "measured", "rms_inside", "measured", "rms_outside"]
+    assert head.split() == [
+        "published",
+        "rms_inside",
+        "published",
+        "rms_outside",
+        "measured",
+        "rms_inside",
+        "measured",
+        "rms_outside",
+    ]
     assert line.split() == ["PTGAN", "0.23", "0.32", "0.085", "0.131"] and not last
     assert measures_table("ptgan", rows[1:]) == ""

@@ -1,7 +1,9 @@
-"""Every paper end to end on CUDA, without a GPU: its tensors say they lie on cuda:0, are computed on the CPU, and refuse to meet one that does not.
+"""Every paper end to end on CUDA, without a GPU: its tensors say they lie on cuda:0, are computed on the CPU,
+and refuse to meet one that does not.
 
-So what a GPU would refuse (labels left on the CPU, a mean over numbers and device tensors) fails here too, and scores must come out as on the
-CPU, bit by bit. What the kernels of a GPU round otherwise, its memory and its speed are not seen.
+So what a GPU would refuse (labels left on the CPU, a mean over numbers and device tensors) fails here too,
+and scores must come out as on the CPU, bit by bit. What the kernels of a GPU round otherwise, its memory and
+its speed are not seen.
 """
 
 import importlib
@@ -20,14 +22,18 @@ from common.training import Loop
 from hhl.batches import Part
 
 pytestmark = [
-    pytest.mark.skipif(not hasattr(torch._C, "_only_lift_cpu_tensors"), reason="this torch makes no tensors on a device that is not there"),
+    pytest.mark.skipif(
+        not hasattr(torch._C, "_only_lift_cpu_tensors"),
+        reason="this torch makes no tensors on a device that is not there",
+    ),
     pytest.mark.filterwarnings("ignore:.*pin_memory"),
 ]
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 aten = torch.ops.aten
 MOVES = {aten.copy_.default, aten._to_copy.default}
-INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}   # take indices from anywhere
+# take indices from anywhere
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 
 
 class OnCuda(Tensor):
@@ -35,8 +41,16 @@ class OnCuda(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor):
-        self = Tensor._make_wrapper_subclass(cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
-                                             layout=held.layout, device="meta")   # meta: backward then runs without a GPU's thread
+        self = Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            # meta: backward then runs without a GPU's thread
+            layout=held.layout,
+            device="meta",
+        )
         self.held = held
         return self
 
@@ -66,7 +80,7 @@ class PretendedCuda(TorchDispatchMode):
 
     def __enter__(self):
         self.before = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)   # torch.tensor(..., device="cuda") asks no driver
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") asks no driver
         return super().__enter__()
 
     def __exit__(self, *error):
@@ -79,7 +93,9 @@ def compute(func, args: tuple, kwargs: dict):
     leaves, spec = tree_flatten((args, kwargs))
     there = [x for x in leaves if isinstance(x, OnCuda)]
     if there and func not in MOVES:
-        refuse_two_devices(func, args[0], [x for x in leaves if isinstance(x, Tensor) and not isinstance(x, OnCuda)])
+        refuse_two_devices(
+            func, args[0], [x for x in leaves if isinstance(x, Tensor) and not isinstance(x, OnCuda)]
+        )
     args, kwargs = tree_unflatten([x.held if isinstance(x, OnCuda) else x for x in leaves], spec)
     device = kwargs.get("device")
     if device is not None:
@@ -88,16 +104,20 @@ def compute(func, args: tuple, kwargs: dict):
     to_cuda = bool(there) if device is None else torch.device(device).type in ("cuda", "meta")
     if func is aten.copy_.default:
         to_cuda = args[0] is not leaves[0]
-    known = {id(x.held): x for x in there}   # what was changed in place stays the tensor that it was
+    known = {id(x.held): x for x in there}  # what was changed in place stays the tensor that it was
 
     def placed(y):
-        return y if not to_cuda or not isinstance(y, Tensor) else known[id(y)] if id(y) in known else OnCuda(y)
+        return (
+            y if not to_cuda or not isinstance(y, Tensor) else known[id(y)] if id(y) in known else OnCuda(y)
+        )
 
     return tree_map(placed, result)
 
 
 def refuse_two_devices(func, first, on_cpu: list[Tensor]) -> None:
-    """As CUDA does: a CPU tensor is welcome only as a single number in an elementwise operation, or as the index of a CUDA tensor."""
+    """As CUDA does: a CPU tensor is welcome only as a single number in an elementwise operation, or as the
+    index of a CUDA tensor.
+    """
     if func in INDEXING and isinstance(first, OnCuda):
         on_cpu = [x for x in on_cpu if x.dtype not in (torch.int64, torch.bool)]
     if any(x.dim() > 0 or torch.Tag.pointwise not in func.tags for x in on_cpu):
@@ -114,24 +134,35 @@ def cuda(monkeypatch) -> PretendedCuda:
 
 # ---------------------------------------------------------------- the device itself
 
+
 def test_the_pretended_device_computes_and_says_where_it_is(cuda):
     with cuda:
         x = torch.arange(6.0).reshape(2, 3).to(CUDA).requires_grad_()
         layer = torch.nn.Linear(3, 4).to(CUDA)
-        loss = layer(x).square().mean() + torch.tensor(1.0)   # a single number may come from the CPU
+        loss = layer(x).square().mean() + torch.tensor(1.0)  # a single number may come from the CPU
         loss.backward()
-        assert x.device == layer.weight.device == layer.weight.grad.device == loss.device == torch.ones(2, device=CUDA).device == CUDA
+        assert (
+            x.device
+            == layer.weight.device
+            == layer.weight.grad.device
+            == loss.device
+            == torch.ones(2, device=CUDA).device
+            == CUDA
+        )
         assert type(x.cpu().detach()) is Tensor and x.tolist() == [[0, 1, 2], [3, 4, 5]]
-        assert x[torch.tensor([1])].device == CUDA   # indices may come from the CPU
+        assert x[torch.tensor([1])].device == CUDA  # indices may come from the CPU
 
 
-@pytest.mark.parametrize("meet", [
-    lambda x: x + torch.ones(2),
-    lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
-    lambda x: torch.ones(2)[x.long()],
-    lambda x: torch.nn.functional.cross_entropy(x[None], torch.tensor([1])),
-    lambda x: x.numpy(),
-])
+@pytest.mark.parametrize(
+    "meet",
+    [
+        lambda x: x + torch.ones(2),
+        lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
+        lambda x: torch.ones(2)[x.long()],
+        lambda x: torch.nn.functional.cross_entropy(x[None], torch.tensor([1])),
+        lambda x: x.numpy(),
+    ],
+)
 def test_the_pretended_device_refuses_what_a_gpu_refuses(cuda, meet):
     with cuda, pytest.raises((RuntimeError, TypeError)):
         meet(torch.zeros(2, device=CUDA))
@@ -142,23 +173,26 @@ def test_plain_numbers_are_logged_beside_tensors_of_the_device(cuda, tmp_path):
     with cuda:
         for step in loop:
             loop.log(step, loss=torch.tensor(2.0, device=CUDA), repeated_people=float(step))
-    assert [(line["loss"], line["repeated_people"]) for line in read_curves(loop.workspace.curves)] == [(2.0, 0.5)]
+    assert [(line["loss"], line["repeated_people"]) for line in read_curves(loop.workspace.curves)] == [
+        (2.0, 0.5)
+    ]
 
 
 # ---------------------------------------------------------------- the papers
 
 ROWS = {
     "hhl/table2/L_CD": "--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 --recipe.batch 16 --recipe.ids 3 "
-                       "--recipe.images-per-id 2 --recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 "
-                       "--stargan.blocks 1 --stargan.d-channels 4 --net.embed-dim 16 --net.triplet-dim 8 --pack",
+    "--recipe.images-per-id 2 --recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 "
+    "--stargan.blocks 1 --stargan.d-channels 4 --net.embed-dim 16 --net.triplet-dim 8 --pack",
     "arn/ablation/full": "--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 1 --recipe.batch 8 --recipe.ids 2 --latent.width 8",
     "spgan/table2/direct": "--recipe.pretrain-epochs 1 --recipe.epochs 1 --recipe.drop-epoch 1",
     "ptgan/transfer/PTGAN": "--masks.kind disk --recipe.epochs 1 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 --gan.blocks 1 "
-                            "--gan.d-channels 4 --gan.epochs 2 --gan.decay-epoch 1 --gan.batch 24 --gan.pool-size 1",
+    "--gan.d-channels 4 --gan.epochs 2 --gan.decay-epoch 1 --gan.batch 24 --gan.pool-size 1",
     "dcgan_lsro/table2/lsro=24000": "--recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --dcgan.epochs 1 --dcgan.batch 16 "
-                                    "--dcgan.g-channels 2 --dcgan.d-channels 2 --pool.batch 16",
+    "--dcgan.g-channels 2 --dcgan.d-channels 2 --pool.batch 16",
 }
-NAMES = {"hhl": "HHL", "arn": "ARN", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "LSRO"}   # of the papers' tables of experiments
+# of the papers' tables of experiments
+NAMES = {"hhl": "HHL", "arn": "ARN", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "LSRO"}
 
 
 def run_row(key: str, device: torch.device, data_root: Path, out: Path, monkeypatch) -> Record:
@@ -166,7 +200,20 @@ def run_row(key: str, device: torch.device, data_root: Path, out: Path, monkeypa
     module = importlib.import_module(f"{paper}.train")
     monkeypatch.setattr(module, "pick_device", lambda name: device)
     source = "market1501" if paper == "dcgan_lsro" else "dukemtmc"
-    flags = ["--source", source, "--target", "market1501", "--data-root", str(data_root), "--out", str(out), "--threads", "1", "--experiment", key]
+    flags = [
+        "--source",
+        source,
+        "--target",
+        "market1501",
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+        "--experiment",
+        key,
+    ]
     table = getattr(importlib.import_module(f"{paper}.experiments"), NAMES[paper])
     assert cli.main(table, module.train, [*flags, *ROWS[key].split()]) == 0
     (path,) = out.rglob("record.json")

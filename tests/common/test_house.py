@@ -11,7 +11,11 @@ import pytest
 from common.records import PAPERS, ROOT
 
 ROOMS = (*PAPERS, "common", "reports")
-ALLOWED = {**{paper: {paper, "common"} for paper in PAPERS}, "common": {"common"}, "reports": {"reports", "common"}}
+ALLOWED = {
+    **{paper: {paper, "common"} for paper in PAPERS},
+    "common": {"common"},
+    "reports": {"reports", "common"},
+}
 
 
 def sources(room: str) -> list[Path]:
@@ -44,9 +48,17 @@ def test_tensorflow_stays_below_spgan_gan():
                 assert path.is_relative_to(ROOT / "spgan" / "gan"), path.relative_to(ROOT)
 
 
-@pytest.mark.parametrize("module", [
-    "common.datasets", "common.datasets.synthetic", "common.runs", "common.cli", "common.evaluation.ranking", "reports",
-])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "common.datasets",
+        "common.datasets.synthetic",
+        "common.runs",
+        "common.cli",
+        "common.evaluation.ranking",
+        "reports",
+    ],
+)
 def test_imports_without_a_framework(module):
     code = f"import sys, {module}; sys.exit(int('torch' in sys.modules or 'tensorflow' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -59,6 +71,10 @@ def test_no_machine_and_no_registry_in_tracked_files():
     pattern = re.compile(r"(?<![\w.])/(?:work|root|home)/\w|pypi\.org|files\.pythonhosted")
     for name in listed.stdout.split():
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".toml", ".json", ".jsonl", ".txt", ""} and path.is_file() and path != Path(__file__).resolve():
+        if (
+            path.suffix in {".py", ".md", ".toml", ".json", ".jsonl", ".txt", ""}
+            and path.is_file()
+            and path != Path(__file__).resolve()
+        ):
             found = pattern.search(path.read_text(errors="replace"))
             assert found is None, f"{name}: {found.group()}"

@@ -1,4 +1,6 @@
-"""Every paper's training transform on packed images beside its workers' path: the same draws, the same pixels; and what it refuses."""
+"""Every paper's training transform on packed images beside its workers' path: the same draws, the same
+pixels; and what it refuses.
+"""
 
 import numpy as np
 import pytest
@@ -32,14 +34,18 @@ def photos(tmp_path_factory, formulas) -> list:
     """Six files, losslessly stored, of three sizes."""
     paths = [tmp_path_factory.mktemp("photos") / f"{number}.png" for number in range(6)]
     for path, (height, width) in zip(paths, [(64, 32), (57, 31), (90, 30)] * 2):
-        Image.fromarray((127.5 + 127.5 * formulas.scatter(path.stem, height, width, 3)).astype(np.uint8)).save(path)
+        Image.fromarray(
+            (127.5 + 127.5 * formulas.scatter(path.stem, height, width, 3)).astype(np.uint8)
+        ).save(path)
     return paths
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_packed_equals_the_workers(name, photos, tmp_path):
     plan = epoch_plan(len(photos), 3, seed=1)
-    kinds = [training_images(photos, TRANSFORMS[name], cache, seed=2, stream="x") for cache in (None, tmp_path)]
+    kinds = [
+        training_images(photos, TRANSFORMS[name], cache, seed=2, stream="x") for cache in (None, tmp_path)
+    ]
     for (theirs, _), (ours, _) in zip(*(planned_loader(images, plan, 0, 8) for images in kinds), strict=True):
         ours = on_device(ours, torch.device("cpu"))
         levels = (ours - theirs).abs() * 255 * 0.225
@@ -47,12 +53,15 @@ def test_packed_equals_the_workers(name, photos, tmp_path):
         assert levels.max() < 1.2 and (levels < 0.01).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("transform, words", [
-    (hhl.data.TrainTransform(32, 16, colour_jitter=0.2), "--pack with --recipe.colour-jitter 0.2"),
-    (ptgan.data.ReidTransform(32, 16, 0.2), "--pack with --recipe.colour-jitter 0.2"),
-    (spgan.reid.data.TrainTransform(32, 16, colour_jitter=0.2), "--pack with --recipe.colour-jitter 0.2"),
-    (dcgan_lsro.data.TrainTransform(CROPPED, "scale"), "--pack with --recipe.crop scale"),
-])
+@pytest.mark.parametrize(
+    "transform, words",
+    [
+        (hhl.data.TrainTransform(32, 16, colour_jitter=0.2), "--pack with --recipe.colour-jitter 0.2"),
+        (ptgan.data.ReidTransform(32, 16, 0.2), "--pack with --recipe.colour-jitter 0.2"),
+        (spgan.reid.data.TrainTransform(32, 16, colour_jitter=0.2), "--pack with --recipe.colour-jitter 0.2"),
+        (dcgan_lsro.data.TrainTransform(CROPPED, "scale"), "--pack with --recipe.crop scale"),
+    ],
+)
 def test_what_only_workers_do_is_refused(transform, words, photos, tmp_path):
     with pytest.raises(InputError, match=words):
         training_images(photos, transform, tmp_path, seed=0, stream="x")

@@ -40,6 +40,7 @@ def images(count: int = 4) -> torch.Tensor:
 
 # ---------------------------------------------------------------- precision
 
+
 def test_plain_options_change_neither_bits_nor_classes():
     model = accelerate(Net(), CPU, PLAIN)
     assert type(model.base) is nn.Sequential
@@ -55,7 +56,7 @@ def test_bf16_is_close_returns_float32_and_keeps_names_and_weights():
     out.sum().backward()
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in half.parameters())
     assert not torch.is_autocast_enabled("cpu")
-    plain.load_state_dict(half.state_dict())   # a checkpoint of either goes into the other
+    plain.load_state_dict(half.state_dict())  # a checkpoint of either goes into the other
 
 
 def test_a_bf16_network_is_copied_with_its_own_weights():
@@ -63,17 +64,21 @@ def test_a_bf16_network_is_copied_with_its_own_weights():
     adapted = adabn(model, [(images(),)], CPU)
     with torch.no_grad():
         adapted.base[0].weight.zero_()
-        assert torch.equal(adapted(images())[0], adapted(images())[1]) and not torch.equal(model(images())[0], model(images())[1])
+        assert torch.equal(adapted(images())[0], adapted(images())[1]) and not torch.equal(
+            model(images())[0], model(images())[1]
+        )
 
 
 def test_compiled_networks_give_the_same_and_keep_names(monkeypatch):
     """Without code generation: the captured graph runs as it is."""
     original = nn.Module.compile
     compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: (compiled.append(module), original(module, backend="eager")))
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda module: (compiled.append(module), original(module, backend="eager"))
+    )
     options = Options(compile=True, precision="bf16")
     model, reference = (accelerate(Net(), CPU, o).eval() for o in (options, replace(options, compile=False)))
-    assert compiled == [model.base]   # the linear layer is not worth it
+    assert compiled == [model.base]  # the linear layer is not worth it
     assert torch.allclose(model(images()), reference(images()), atol=1e-5)
     assert list(model.state_dict()) == list(reference.state_dict())
     assert torch.equal(copy.deepcopy(model)(images()), reference(images()))
@@ -87,9 +92,19 @@ def test_compilation_without_a_compiler_is_refused(monkeypatch):
 
 # ---------------------------------------------------------------- keys and records
 
+
 def run(tmp_path, options: Options) -> Run:
-    return Run("toy", Experiment("toy/table1/full", "full"), "demo", {}, "a", "b", 0, tmp_path,
-               how=options.numerics | ({"compile": True} if options.compile else {}))
+    return Run(
+        "toy",
+        Experiment("toy/table1/full", "full"),
+        "demo",
+        {},
+        "a",
+        "b",
+        0,
+        tmp_path,
+        how=options.numerics | ({"compile": True} if options.compile else {}),
+    )
 
 
 def test_keys_of_plain_runs_are_what_they_were():
@@ -100,9 +115,14 @@ def test_keys_of_plain_runs_are_what_they_were():
     assert len({digest({"stage": "reid", **uses, **options.numerics}) for options in others}) == 4
 
 
-@pytest.mark.parametrize("options, said", [
-    (PLAIN, {}), (BF16, {"precision": "bf16"}), (Options(compile=True, pack=True), {"compile": True, "pack": True}),
-])
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (PLAIN, {}),
+        (BF16, {"precision": "bf16"}),
+        (Options(compile=True, pack=True), {"compile": True, "pack": True}),
+    ],
+)
 def test_the_record_says_how(tmp_path, options, said):
     job = run(tmp_path, options)
     caches = []
@@ -115,13 +135,16 @@ def test_the_record_says_how(tmp_path, options, said):
     job.stage("scores", {}, lambda work: None)
     score = {"R-1": 0.5, "R-5": 0.6, "R-10": 0.7, "R-20": 0.8, "mAP": 0.3, "mAP_step": 0.31}
     record = job.record({"last": score}, data={}, selection="last epoch")
-    assert {name: value for name, value in record.hardware.items() if name not in ("cpu", "cores", "device")} == said
+    assert {
+        name: value for name, value in record.hardware.items() if name not in ("cpu", "cores", "device")
+    } == said
     assert set(record.stages["reid"]) == {"hash", "reused", "seconds", "images_per_second", "waiting"}
     assert set(record.stages["scores"]) == {"hash", "reused", "seconds"}
     assert caches == [tmp_path / "cache" if options.pack else None]
 
 
 # ---------------------------------------------------------------- throughput
+
 
 def test_images_of_a_batch():
     batch = [images(4), torch.arange(4)]

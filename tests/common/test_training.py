@@ -24,12 +24,21 @@ class Killed(Exception):
     pass
 
 
-def train(workspace: Workspace, *, total: int = 12, kill_at: int | None = None, save_every: int = 4) -> dict[str, torch.Tensor]:
+def train(
+    workspace: Workspace, *, total: int = 12, kill_at: int | None = None, save_every: int = 4
+) -> dict[str, torch.Tensor]:
     """Dropout draws from torch's generator, momentum lives in the optimiser: both must survive a resume."""
     seed_everything(3)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    loop = Loop(workspace, total, {"model": model, "optimizer": optimizer}, label="toy", save_every=save_every, log_every=2)
+    loop = Loop(
+        workspace,
+        total,
+        {"model": model, "optimizer": optimizer},
+        label="toy",
+        save_every=save_every,
+        log_every=2,
+    )
     for step in loop:
         if step == kill_at:
             raise Killed
@@ -51,7 +60,10 @@ def test_kill_and_resume_equal_an_unbroken_run(tmp_path, kill_at):
         train(Workspace(tmp_path / "broken", resume=False), kill_at=kill_at)
     resumed = train(Workspace(tmp_path / "broken", resume=True))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    curves = [[(line["step"], line["loss"]) for line in read_curves(tmp_path / name / "curves.jsonl")] for name in ("whole", "broken")]
+    curves = [
+        [(line["step"], line["loss"]) for line in read_curves(tmp_path / name / "curves.jsonl")]
+        for name in ("whole", "broken")
+    ]
     assert curves[0] == curves[1] and [step for step, _ in curves[0]] == [2, 4, 6, 8, 10, 12]
 
 
@@ -66,9 +78,11 @@ def test_ctrl_c_finishes_the_step_and_leaves_a_checkpoint(tmp_path):
         seed_everything(3)
         model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-        for step in Loop(work, 12, {"model": model, "optimizer": optimizer}, label="toy", save_every=100, log_every=2):
+        for step in Loop(
+            work, 12, {"model": model, "optimizer": optimizer}, label="toy", save_every=100, log_every=2
+        ):
             if step == 5:
-                os.kill(os.getpid(), signal.SIGINT)   # in the middle of a step
+                os.kill(os.getpid(), signal.SIGINT)  # in the middle of a step
             x = torch.sin(torch.arange(24.0).reshape(4, 6) * (step + 1))
             optimizer.zero_grad()
             model(x).pow(2).mean().backward()
@@ -86,7 +100,11 @@ def test_the_nan_guard_names_term_and_step(tmp_path):
     loop = Loop(Workspace(tmp_path, resume=False), 10, {}, label="toy", log_every=4)
     with pytest.raises(RunError, match="triplet is nan at step 2 of 10"):
         for step in loop:
-            loop.log(step, cross_entropy=torch.tensor(1.0), triplet=torch.tensor(float("nan") if step == 2 else 0.1))
+            loop.log(
+                step,
+                cross_entropy=torch.tensor(1.0),
+                triplet=torch.tensor(float("nan") if step == 2 else 0.1),
+            )
 
 
 def test_terms_that_come_now_and_then_are_averaged_where_they_come(tmp_path):
@@ -114,7 +132,7 @@ def test_each_process_draws_masks_of_its_own(tmp_path, monkeypatch):
         (tmp_path / str(rank)).mkdir()
         loop = Loop(Workspace(tmp_path / str(rank), resume=False), 1, {}, label="toy")
         drawn[rank] = [start.item(), *(torch.rand(1).item() for _ in loop)]
-    assert drawn[0][0] == drawn[1][0] and drawn[0][1] != drawn[1][1]   # networks begin alike
+    assert drawn[0][0] == drawn[1][0] and drawn[0][1] != drawn[1][1]  # networks begin alike
 
 
 def test_processes_and_the_content_of_weights_are_part_of_a_stage(tmp_path, monkeypatch):
@@ -158,7 +176,7 @@ def test_checkpoints_are_whole_and_read_safely(tmp_path):
         (tmp_path / "bad.pt").write_bytes(content)
         with pytest.raises(InputError, match="bad.pt"):
             load_checkpoint(tmp_path / "bad.pt")
-    torch.save({"code": print}, tmp_path / "code.pt")   # pickled code is not run
+    torch.save({"code": print}, tmp_path / "code.pt")  # pickled code is not run
     with pytest.raises(InputError, match="code.pt"):
         load_checkpoint(tmp_path / "code.pt")
 
@@ -178,7 +196,7 @@ def test_devices():
 
 
 def test_tensorboard_is_an_option(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)   # as if it were not installed
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
     with pytest.raises(InputError, match="pip install"):
         next(iter(Loop(Workspace(tmp_path, resume=False, tensorboard=True), 2, {}, label="toy")))
     monkeypatch.undo()
@@ -190,27 +208,37 @@ def test_tensorboard_is_an_option(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- backbones
 
+
 def test_backbones_and_their_errors(tmp_path):
     thin = build_backbone("thin")
     assert sum(p.numel() for p in thin.parameters()) == 302_864
     assert thin(torch.zeros(2, 3, 64, 32)).shape == (2, 128, 8, 4)
     torch.save({**build_backbone("resnet18").state_dict(), "fc.weight": torch.zeros(1)}, tmp_path / "r18.pth")
     assert build_backbone("resnet18", str(tmp_path / "r18.pth")).num_features == 512
-    for name, weights, words in [("resnet19", "none", "unknown backbone"), ("thin", "imagenet", "no ImageNet weights"),
-                                 ("resnet18", str(tmp_path / "no.pth"), "no such file"), ("thin", str(tmp_path / "r18.pth"), "does not fit")]:
+    for name, weights, words in [
+        ("resnet19", "none", "unknown backbone"),
+        ("thin", "imagenet", "no ImageNet weights"),
+        ("resnet18", str(tmp_path / "no.pth"), "no such file"),
+        ("thin", str(tmp_path / "r18.pth"), "does not fit"),
+    ]:
         with pytest.raises(InputError, match=words):
             build_backbone(name, weights)
 
 
 def test_imagenet_weights_that_cannot_be_fetched_say_where_to_put_them(tmp_path, monkeypatch):
     from urllib.error import URLError
+
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(URLError("offline")))
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda *a, **k: (_ for _ in ()).throw(URLError("offline"))
+    )
     with pytest.raises(InputError, match="put https://.*resnet50-0676ba61.pth at .*checkpoints.*or none"):
         build_backbone("resnet50", "imagenet")
     cached = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
     cached.write_bytes(b"half of them")
-    with pytest.raises(InputError, match=f"{cached}: not the ImageNet weights of resnet50, its SHA-256 is another"):
+    with pytest.raises(
+        InputError, match=f"{cached}: not the ImageNet weights of resnet50, its SHA-256 is another"
+    ):
         build_backbone("resnet50", "imagenet")
 
 
@@ -220,7 +248,9 @@ def test_adabn_takes_the_targets_statistics_and_nothing_else():
     adapted = adabn(model, [(x[0],), (x[1],)], torch.device("cpu"))
     maps = model[0](x.flatten(0, 1)).detach()
     assert torch.allclose(adapted[1].running_mean, maps.mean((0, 2, 3)), atol=1e-5)
-    assert torch.equal(adapted[0].weight, model[0].weight) and torch.equal(model[1].running_mean, torch.zeros(4))
+    assert torch.equal(adapted[0].weight, model[0].weight) and torch.equal(
+        model[1].running_mean, torch.zeros(4)
+    )
     assert not adapted.training
 
 
@@ -236,7 +266,9 @@ def test_split_batch_norm_is_two_batches_and_keeps_the_first_ones_statistics():
 
 
 def test_gathered_losses_and_averaged_gradients_equal_one_process(tmp_path):
-    """Two processes with half of the batch each, a loss over all pairs of embeddings, against one process with the whole batch."""
+    """Two processes with half of the batch each, a loss over all pairs of embeddings, against one process
+    with the whole batch.
+    """
     script = tmp_path / "pairs.py"
     script.write_text("""
 import sys, torch
@@ -256,7 +288,21 @@ if rank == 0:
 """)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(tmp_path / "one.pt")], check=True, env=environment)
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29571", str(script),
-                    str(tmp_path / "two.pt")], check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--master-port",
+            "29571",
+            str(script),
+            str(tmp_path / "two.pt"),
+        ],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
     one, two = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "two"))
     assert torch.allclose(one, two, rtol=1e-5, atol=1e-6)

@@ -13,9 +13,12 @@ from torch import nn
 @pytest.fixture(scope="session")
 def formulas(formulas) -> SimpleNamespace:
     """The formulas of all papers, and `fill`."""
+
     @torch.no_grad()
     def fill(model: nn.Module) -> None:
-        """Every weight and buffer from its name: kernels of variance 2 / (entries of one row), gains and variances about 1, the rest small."""
+        """Every weight and buffer from its name: kernels of variance 2 / (entries of one row), gains and
+        variances about 1, the rest small.
+        """
         for name, tensor in model.state_dict().items():
             if name.endswith("num_batches_tracked"):
                 tensor.zero_()

@@ -1,4 +1,6 @@
-"""The mixture of real and generated images, the schedule, the crops; the network, its optimiser and its test views."""
+"""The mixture of real and generated images, the schedule, the crops; the network, its optimiser and its test
+views.
+"""
 
 import random
 from collections import Counter
@@ -40,7 +42,9 @@ CPU = torch.device("cpu")
 
 
 def dataset(ids: int = 4, images: int = 5) -> ReIDDataset:
-    train = [Sample(Path(f"{pid:04d}_{n}.jpg"), pid, n % 2) for pid in range(3, 3 + ids) for n in range(images)]
+    train = [
+        Sample(Path(f"{pid:04d}_{n}.jpg"), pid, n % 2) for pid in range(3, 3 + ids) for n in range(images)
+    ]
     return ReIDDataset("toy", Path("."), train, [], [], 2)
 
 
@@ -49,16 +53,21 @@ def generated(count: int) -> list[Sample]:
 
 
 def config(loss: str = "lsro", **method) -> LSROConfig:
-    return LSROConfig(net=THIN, recipe=RecipeConfig(epochs=5, drop_epoch=4, batch=8), method=MethodConfig(loss=loss, **method))
+    return LSROConfig(
+        net=THIN,
+        recipe=RecipeConfig(epochs=5, drop_epoch=4, batch=8),
+        method=MethodConfig(loss=loss, **method),
+    )
 
 
 # ---------------------------------------------------------------- the mixture
+
 
 def test_generated_images_change_neither_people_nor_labels():
     alone, mixed = (training_set(dataset(), generated(n), 0.0, 0) for n in (0, 30))
     assert alone.num_ids == mixed.num_ids == 4 and mixed.num_real == alone.num_real == 20
     assert np.array_equal(mixed.labels[:20], alone.labels) and set(mixed.labels[20:]) == {-1}
-    assert alone.labels.min() == 0   # label 0 is a person
+    assert alone.labels.min() == 0  # label 0 is a person
     labels, is_gan = mixed.batch(np.array([0, 25, 19]), CPU)
     assert labels.tolist() == [0, -1, 3] and is_gan.tolist() == [False, True, False]
 
@@ -92,18 +101,24 @@ def test_pseudo_labelled_images_are_not_fed_before_their_epoch():
     steps = schedule(config("pseudo", pseudo_start=2), 20, 30, seed=0)
     assert steps.total == 2 * 3 + 3 * 7
     seen = {step: set(steps(step)) for step in range(steps.total)}
-    assert all(max(seen[step]) < 20 for step in range(6)) and sorted(set().union(*(seen[step] for step in range(6, 13)))) == list(range(50))
+    assert all(max(seen[step]) < 20 for step in range(6)) and sorted(
+        set().union(*(seen[step] for step in range(6, 13)))
+    ) == list(range(50))
     assert [steps.epoch(step) for step in (0, 2, 3, 5, 6, 12, 13)] == [0, 0, 1, 1, 2, 2, 3]
     released = schedule(config("pseudo", pseudo_start=2, pseudo="released"), 20, 30, seed=0)
     assert released.total == 5 * 7
 
 
 def test_the_step_matched_baseline_has_lsros_steps_and_only_real_images():
-    lsro, matched = schedule(config(amount=1.5), 20, 30, seed=0), schedule(config("none", step_matched=True, amount=1.5), 20, 30, seed=0)
+    lsro, matched = (
+        schedule(config(amount=1.5), 20, 30, seed=0),
+        schedule(config("none", step_matched=True, amount=1.5), 20, 30, seed=0),
+    )
     assert matched.total == lsro.total == 35 and matched.epoch(34) == lsro.epoch(34) == 4
     assert [len(matched(step)) for step in range(7)] == [len(lsro(step)) for step in range(7)]
     times = Counter(np.concatenate([matched(step) for step in range(35)]).tolist())
-    assert set(times) == set(range(20)) and max(times.values()) - min(times.values()) <= 1   # 250 places, shuffled pass after shuffled pass
+    # 250 places, shuffled pass after shuffled pass
+    assert set(times) == set(range(20)) and max(times.values()) - min(times.values()) <= 1
 
 
 def test_a_holdout_leaves_the_step_matched_baseline_lsros_steps():
@@ -111,10 +126,17 @@ def test_a_holdout_leaves_the_step_matched_baseline_lsros_steps():
     lsro, matched = MethodConfig(amount=1.5), MethodConfig("none", amount=1.5, step_matched=True)
     drawn = unlabelled_count(lsro, len(whole.train))
     assert matched_count(matched, len(whole.train)) == matched_count(lsro, len(whole.train)) == drawn == 180
-    assert unlabelled_count(matched, len(whole.train)) == matched_count(MethodConfig("none", amount=0.0), len(whole.train)) == 0
+    assert (
+        unlabelled_count(matched, len(whole.train))
+        == matched_count(MethodConfig("none", amount=0.0), len(whole.train))
+        == 0
+    )
     real = training_set(whole, [], 0.1, 0).num_real
     assert real < 120
-    steps = [schedule(config(**vars(method)), real, matched_count(method, len(whole.train)), seed=0).total for method in (lsro, matched)]
+    steps = [
+        schedule(config(**vars(method)), real, matched_count(method, len(whole.train)), seed=0).total
+        for method in (lsro, matched)
+    ]
     assert steps[0] == steps[1] == 5 * -(-(real + 180) // 8)
 
 
@@ -136,7 +158,11 @@ def test_unlabelled_images_come_from_a_folder_in_sorted_order(tmp_path):
 
 def test_real_people_without_labels_lose_them():
     people = people_without_labels(dataset(), 7, seed=0)
-    assert len(people) == 7 and {(s.pid, s.camid) for s in people} == {(-1, -1)} and len({s.path for s in people}) == 7
+    assert (
+        len(people) == 7
+        and {(s.pid, s.camid) for s in people} == {(-1, -1)}
+        and len({s.path for s in people}) == 7
+    )
     assert people != people_without_labels(dataset(), 7, seed=1)
     with pytest.raises(InputError, match="found 20"):
         people_without_labels(dataset(), 21, seed=0)
@@ -144,15 +170,19 @@ def test_real_people_without_labels_lose_them():
 
 def test_people_without_labels_must_not_be_the_runs_own():
     own = dataset()
-    with pytest.raises(InputError, match="--pool.people toy: expected people whom toy does not have, found 20 images of both"):
+    with pytest.raises(
+        InputError, match="--pool.people toy: expected people whom toy does not have, found 20 images of both"
+    ):
         check_strangers(own, own)
-    with pytest.raises(InputError, match="found 20 images of both"):   # nor those of its test
+    with pytest.raises(InputError, match="found 20 images of both"):  # nor those of its test
         check_strangers(own, ReIDDataset("toy", Path("."), [], own.train[:1], own.train, 2))
     check_strangers(own, ReIDDataset("other", Path("."), generated(3), generated(1), generated(1), 2))
 
 
 def test_the_released_holdout_draws_with_replacement_and_spares_small_classes_and_the_last():
-    samples = [Sample(Path(f"{i}.jpg"), 1 + i // 100, 0) for i in range(1000)] + [Sample(Path(f"x{i}.jpg"), 50, 0) for i in range(9)]
+    samples = [Sample(Path(f"{i}.jpg"), 1 + i // 100, 0) for i in range(1000)] + [
+        Sample(Path(f"x{i}.jpg"), 50, 0) for i in range(9)
+    ]
     samples += [Sample(Path(f"y{i}.jpg"), 60, 0) for i in range(100)]
     out = held_out(samples, 0.1, seed=0)
     assert not out[1000:].any() and 80 < out.sum() < 100
@@ -161,14 +191,20 @@ def test_the_released_holdout_draws_with_replacement_and_spares_small_classes_an
 
 # ---------------------------------------------------------------- crops
 
+
 def gradient_image(width: int, height: int) -> Image.Image:
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    return Image.fromarray(np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.zeros_like(x)], -1).astype(np.uint8))
+    return Image.fromarray(
+        np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.zeros_like(x)], -1).astype(np.uint8)
+    )
 
 
 def corners(images: list[torch.Tensor]) -> np.ndarray:
     """Range of red (x) and green (y) of each image as fractions of the picture's side."""
-    red, green = (torch.stack([i[channel] for i in images]).flatten(1) * std + mean for channel, std, mean in ((0, 0.229, 0.485), (1, 0.224, 0.456)))
+    red, green = (
+        torch.stack([i[channel] for i in images]).flatten(1) * std + mean
+        for channel, std, mean in ((0, 0.229, 0.485), (1, 0.224, 0.456))
+    )
     return np.stack([red.amin(1), red.amax(1), green.amin(1), green.amax(1)], axis=1)
 
 
@@ -182,7 +218,8 @@ def test_windows_of_both_crops(crop, low, high):
         extent = box[:, stop] - box[:, start]
         assert low - 0.02 < extent.min() and extent.max() < high + 0.02
         assert crop == "paper" or extent.max() - extent.min() > 0.1
-        assert box[:, start].max() > 0.08 and box[:, start].min() < 0.01   # windows reach the border and leave it
+        # windows reach the border and leave it
+        assert box[:, start].max() > 0.08 and box[:, start].min() < 0.01
     mirrored = [i[0, 0, 0] > i[0, 0, -1] for i in images]
     assert 15 < sum(bool(m) for m in mirrored) < 45
 
@@ -194,11 +231,15 @@ def test_the_paper_crop_squeezes_any_image_first():
 
 # ---------------------------------------------------------------- the network and its optimiser
 
+
 def test_the_classifier_starts_small_and_features_have_norm_one():
     torch.manual_seed(0)
     model = ReIDNet(thin_resnet(), 150)
     assert model.classifier.weight.std().item() == pytest.approx(0.1 / 128**0.5, rel=0.05)
-    assert model.classifier.weight.abs().max() <= 0.1 * (3 / 128) ** 0.5 and model.classifier.bias.abs().max() == 0
+    assert (
+        model.classifier.weight.abs().max() <= 0.1 * (3 / 128) ** 0.5
+        and model.classifier.bias.abs().max() == 0
+    )
     x = torch.rand(2, 3, 64, 32)
     assert model(x).shape == (2, 150) and torch.allclose(model.pool5(x).norm(dim=1), torch.ones(2))
 
@@ -206,11 +247,16 @@ def test_the_classifier_starts_small_and_features_have_norm_one():
 def test_learning_rates_of_the_three_groupings():
     model = build_network(THIN, 10)
     count = len(list(model.parameters()))
-    for kind, expected in (("simple", {}), ("classifier", {"classifier_weight": 0.001}),
-                           ("released", {"conv1": 1e-5, "bn_weight": 1e-4, "classifier_weight": 0.001, "classifier_bias": 0.02})):
+    for kind, expected in (
+        ("simple", {}),
+        ("classifier", {"classifier_weight": 0.001}),
+        ("released", {"conv1": 1e-5, "bn_weight": 1e-4, "classifier_weight": 0.001, "classifier_bias": 0.02}),
+    ):
         groups = parameter_groups(model, RecipeConfig(lr_groups=kind), 1e-4)
         assert sum(len(group["params"]) for group in groups) == count
-        assert {g["name"]: g["lr"] for g in groups} == pytest.approx({name: expected.get(name, 0.002) for name in RELEASED_FACTORS})
+        assert {g["name"]: g["lr"] for g in groups} == pytest.approx(
+            {name: expected.get(name, 0.002) for name in RELEASED_FACTORS}
+        )
         assert {g["name"] for g in groups if g["weight_decay"] == 0} == {"bn_weight", "bn_bias"}
     assert [g["params"][0].shape for g in groups if g["name"] == "conv1"] == [model.base.conv1.weight.shape]
 
@@ -218,7 +264,11 @@ def test_learning_rates_of_the_three_groupings():
 def test_only_the_released_pseudo_net_has_its_own_decay():
     released = PRESETS["released"].recipe
     assert weight_decay(released, MethodConfig(loss="pseudo")) == (5e-4, True)
-    assert weight_decay(released, MethodConfig()) == weight_decay(RecipeConfig(), MethodConfig(loss="pseudo")) == (1e-4, False)
+    assert (
+        weight_decay(released, MethodConfig())
+        == weight_decay(RecipeConfig(), MethodConfig(loss="pseudo"))
+        == (1e-4, False)
+    )
 
 
 def test_learning_rate_drops_once_at_epoch_40():
@@ -235,7 +285,12 @@ def test_the_optimiser_takes_matconvnets_steps(formulas):
     """`cnn_train_dag.m`: d = g + wd w; v = mu v - d; w += lr (mu v - d), the rate dropping on the way."""
     start, gradients = formulas.scatter("w", 6), [formulas.scatter(f"g {t}", 6) for t in range(50)]
     parameter = torch.nn.Parameter(torch.from_numpy(start.copy()))
-    optimizer = torch.optim.SGD([{"params": [parameter], "initial_lr": 0.002, "weight_decay": 1e-4}], lr=0.002, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(
+        [{"params": [parameter], "initial_lr": 0.002, "weight_decay": 1e-4}],
+        lr=0.002,
+        momentum=0.9,
+        nesterov=True,
+    )
     w, v = start.copy(), np.zeros(6)
     for t, gradient in enumerate(gradients):
         factor = rate_factor(RecipeConfig(), t)
@@ -257,7 +312,7 @@ def test_every_preset_builds_with_its_batch_norm():
 
 
 def test_a_head_of_another_size_is_named():
-    state = build_network(THIN, 11).state_dict()   # all in one: 10 people and one class more
+    state = build_network(THIN, 11).state_dict()  # all in one: 10 people and one class more
     with pytest.raises(InputError, match="a classifier of 11 classes, expected 10"):
         load_weights(build_network(THIN, 10), state, "model.pt")
     with pytest.raises(InputError, match="no classes"):
@@ -266,10 +321,12 @@ def test_a_head_of_another_size_is_named():
 
 # ---------------------------------------------------------------- test views
 
+
 @pytest.mark.parametrize("height, places", [(224, 1), (256, 4)])
 def test_dense_features_sum_unit_places(height, places, formulas):
     class Map(torch.nn.Module):
         """A stand-in for ResNet-50: a map with 32 pixels a cell."""
+
         num_features = 3
 
         def forward(self, x):
@@ -279,7 +336,11 @@ def test_dense_features_sum_unit_places(height, places, formulas):
     x = torch.from_numpy(formulas.scatter("x", 2, 3, height, height))
     feature = model.dense_pool5(x, (7, 7))
     cells = x[:, :, ::32, ::32]
-    expected = sum(F.normalize(cells[:, :, i:i + 7, j:j + 7].mean((2, 3))) for i in range(cells.shape[2] - 6) for j in range(cells.shape[3] - 6))
+    expected = sum(
+        F.normalize(cells[:, :, i : i + 7, j : j + 7].mean((2, 3)))
+        for i in range(cells.shape[2] - 6)
+        for j in range(cells.shape[3] - 6)
+    )
     assert torch.allclose(feature, expected) and (cells.shape[2] - 6) ** 2 == places
 
 
@@ -292,7 +353,9 @@ def test_dense256_adds_the_mirror_image_and_is_a_unit_vector(tmp_path):
     with torch.inference_mode():
         x = EvalTransform(73, 37)(Image.open(tmp_path / "a.png"))[None]
         both = model.dense_pool5(x, (8, 4)) + model.dense_pool5(x.flip(3), (8, 4))
-    assert torch.allclose(feature, F.normalize(both)[0], atol=1e-6) and feature.norm().item() == pytest.approx(1)
+    assert torch.allclose(
+        feature, F.normalize(both)[0], atol=1e-6
+    ) and feature.norm().item() == pytest.approx(1)
 
 
 def test_the_rank_list_can_be_cut_at_2000():
@@ -309,17 +372,23 @@ def test_no_generated_image_can_be_scored():
     for query, gallery in ((generated(1), real), (real, [*real, *generated(2)])):
         with pytest.raises(InputError, match="expected real images only"):
             refuse_generated(ReIDDataset("toy", Path("."), real, query, gallery, 2))
-    refuse_generated(ReIDDataset("toy", Path("."), [*real, *generated(3)], real, real, 2))   # training may have them
+    # training may have them
+    refuse_generated(ReIDDataset("toy", Path("."), [*real, *generated(3)], real, real, 2))
 
 
 # ---------------------------------------------------------------- experiments
+
 
 def test_every_experiment_fits_every_preset_and_aliases_are_the_same_run():
     table = check_experiments("dcgan_lsro", list(LSRO.experiments))
     for preset in PRESETS.values():
         for experiment in table.values():
             override(preset, experiment.overrides)
-    assert table["dcgan_lsro/amount/1.86"].runs_as == table["dcgan_lsro/table1/lsro"].runs_as == "dcgan_lsro/table2/lsro=24000"
+    assert (
+        table["dcgan_lsro/amount/1.86"].runs_as
+        == table["dcgan_lsro/table1/lsro"].runs_as
+        == "dcgan_lsro/table2/lsro=24000"
+    )
     assert table["dcgan_lsro/table2/pseudo=0"].runs_as == "dcgan_lsro/table2/lsro=0"
 
 
@@ -329,6 +398,10 @@ def test_the_row_of_the_forks_dcgan_says_how_long_it_trains():
 
 
 def test_published_rows_of_ours_are_experiments():
-    ours = {key for (key, *_), row in published("dcgan_lsro").items() if row.kind == "ours" and row.key.split("/")[1].startswith("table")}
+    ours = {
+        key
+        for (key, *_), row in published("dcgan_lsro").items()
+        if row.kind == "ours" and row.key.split("/")[1].startswith("table")
+    }
     known = {e.key for e in LSRO.experiments}
     assert {key for key in ours if not key.split("/")[1] == "table6"} <= known

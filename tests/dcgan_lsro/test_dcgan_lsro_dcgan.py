@@ -1,4 +1,6 @@
-"""The DCGAN against arrays computed with the authors' two TensorFlow codes, and what a step and a pool must be."""
+"""The DCGAN against arrays computed with the authors' two TensorFlow codes, and what a step and a pool must
+be.
+"""
 
 import random
 
@@ -11,7 +13,14 @@ from common.errors import InputError
 from common.runs import Workspace
 from dcgan_lsro.config import DCGANConfig, PoolConfig
 from dcgan_lsro.dcgan.losses import discriminator_losses, generator_loss
-from dcgan_lsro.dcgan.model import Discriminator, Generator, SameConv2d, SameDeconv2d, build_discriminator, build_generator
+from dcgan_lsro.dcgan.model import (
+    Discriminator,
+    Generator,
+    SameConv2d,
+    SameDeconv2d,
+    build_discriminator,
+    build_generator,
+)
 from dcgan_lsro.dcgan.sample import FOLDER, diversity, file_name, sample, to_uint8
 from dcgan_lsro.dcgan.train import GanTransform, batches, draw_z, train_step
 
@@ -29,7 +38,10 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 
 # ---------------------------------------------------------------- the networks
 
-@pytest.mark.parametrize("network, generator, discriminator", [("paper", 19_072_749, 17_435_009), ("fork", 7_617_539, 4_341_121)])
+
+@pytest.mark.parametrize(
+    "network, generator, discriminator", [("paper", 19_072_749, 17_435_009), ("fork", 7_617_539, 4_341_121)]
+)
 def test_parameter_counts(network, generator, discriminator):
     with torch.device("meta"):
         config = DCGANConfig(network=network)
@@ -40,20 +52,30 @@ def test_parameter_counts(network, generator, discriminator):
 @pytest.mark.parametrize("network, layers, extra", [("paper", 5, True), ("fork", 4, False)])
 def test_outputs_equal_the_released_networks(formulas, golden, network, layers, extra):
     expected = golden("dcgan_lsro_dcgan")
-    generator, discriminator = Generator(128, 128, layers=layers, extra=extra), Discriminator(128, 128, layers=layers)
+    generator, discriminator = (
+        Generator(128, 128, layers=layers, extra=extra),
+        Discriminator(128, 128, layers=layers),
+    )
     formulas.fill(generator)
     formulas.fill(discriminator)
     z, real = tensor(formulas.scatter("z 0", 4, 100)), tensor(formulas.scatter("real 0", 4, 3, 128, 128))
     with torch.no_grad():
-        if network == "fork":   # its sampler uses running statistics, which the forward pass below moves
-            assert np.abs(generator.eval()(z).flatten()[::997].numpy() - expected["fork_sampler"]).max() < 1e-4
+        if network == "fork":  # its sampler uses running statistics, which the forward pass below moves
+            assert (
+                np.abs(generator.eval()(z).flatten()[::997].numpy() - expected["fork_sampler"]).max() < 1e-4
+            )
         images = generator.train()(z)
-        found = {"images": images.flatten()[::997], "real": discriminator(real), "fake": discriminator(images)}
+        found = {
+            "images": images.flatten()[::997],
+            "real": discriminator(real),
+            "fake": discriminator(images),
+        }
     assert images.shape == (4, 3, 128, 128) and images.abs().max() <= 1
     for name, values in found.items():
         assert np.abs(values.numpy() - expected[f"{network}_{name}"]).max() < 1e-4, name
     if network == "paper":
-        assert np.array_equal(expected["paper_sampler"], expected["paper_images"])   # the sampler that forgot train=False
+        # the sampler that forgot train=False
+        assert np.array_equal(expected["paper_sampler"], expected["paper_images"])
 
 
 def test_three_iterations_equal_the_released_ones(formulas, golden):
@@ -64,11 +86,20 @@ def test_three_iterations_equal_the_released_ones(formulas, golden):
         formulas.fill(net)
         optimizers.append(torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), eps=1e-30))
     for t in range(3):
-        real, z = (torch.from_numpy(formulas.scatter(*shape)) for shape in ((f"real {t}", 4, 3, 32, 32), (f"z {t}", 4, 100)))
+        real, z = (
+            torch.from_numpy(formulas.scatter(*shape))
+            for shape in ((f"real {t}", 4, 3, 32, 32), (f"z {t}", 4, 100))
+        )
         terms = train_step(generator, discriminator, *optimizers, real, z)
-        assert [value.item() for value in terms.values()] == pytest.approx(expected["train_losses"][t], abs=1e-6)
+        assert [value.item() for value in terms.values()] == pytest.approx(
+            expected["train_losses"][t], abs=1e-6
+        )
     for name, net in (("generator", generator), ("discriminator", discriminator)):
-        cancelled = {f"{layer}.bias" for layer, module in net.named_modules() if isinstance(module, (SameConv2d, SameDeconv2d))}
+        cancelled = {
+            f"{layer}.bias"
+            for layer, module in net.named_modules()
+            if isinstance(module, (SameConv2d, SameDeconv2d))
+        }
         cancelled = cancelled - {"convolutions.0.bias"} | ({"project.bias"} if name == "generator" else set())
         after = {key: p for key, p in net.named_parameters() if key not in cancelled}
         assert np.abs(formulas.fingerprint(after) - expected[f"{name}_after"]).max() < 1e-6
@@ -83,7 +114,12 @@ def test_same_padding_is_not_torchs_padding_of_two():
         layer.weight.data.copy_(torch.arange(25.0).view(1, 1, 5, 5))
     # out[o] = sum_k w[k] x[2 o + k - 1] and, transposed, out[2 i + k - 1] += w[k] x[i]
     assert conv(x)[0, 0, 1].tolist() == [5 * 2 + 4, 5 * 2 + 2, 5 * 2 + 0, 0.0]
-    assert deconv(x)[0, 0, 5, 5:10].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0] and deconv(x).shape == (1, 1, 16, 16)
+    assert deconv(x)[0, 0, 5, 5:10].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0] and deconv(x).shape == (
+        1,
+        1,
+        16,
+        16,
+    )
 
 
 def test_the_orders_of_relu_and_batch_norm_differ():
@@ -102,6 +138,7 @@ def test_a_size_that_does_not_divide_is_refused(network):
 
 # ---------------------------------------------------------------- a step
 
+
 def step_parts():
     torch.manual_seed(0)
     nets = Generator(**SMALL), Discriminator(**SMALL)
@@ -114,9 +151,19 @@ def test_a_step_is_one_of_d_and_g_steps_of_g_with_the_same_noise(g_steps, formul
     seen = []
     generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     z = draw_z(4, 100, 0, "test", 0)
-    train_step(generator, discriminator, g_optimizer, d_optimizer, tensor(formulas.scatter("x", 4, 3, 64, 32)), z, g_steps)
+    train_step(
+        generator,
+        discriminator,
+        g_optimizer,
+        d_optimizer,
+        tensor(formulas.scatter("x", 4, 3, 64, 32)),
+        z,
+        g_steps,
+    )
     assert len(seen) == 1 + g_steps and all(x is z for x in seen)
-    counts = [{int(state["step"]) for state in optimizer.state.values()} for optimizer in (g_optimizer, d_optimizer)]
+    counts = [
+        {int(state["step"]) for state in optimizer.state.values()} for optimizer in (g_optimizer, d_optimizer)
+    ]
     assert counts == [{g_steps}, {1}]
     assert all(p.requires_grad for p in discriminator.parameters())
 
@@ -129,27 +176,39 @@ def test_each_optimizer_moves_its_own_network_alone(formulas, monkeypatch):
         def moving():
             before = [[p.clone() for p in net.parameters()] for net in nets]
             step()
-            moves.append((number, [any(not torch.equal(a, b) for a, b in zip(old, net.parameters())) for old, net in zip(before, nets)]))
+            moves.append(
+                (
+                    number,
+                    [
+                        any(not torch.equal(a, b) for a, b in zip(old, net.parameters()))
+                        for old, net in zip(before, nets)
+                    ],
+                )
+            )
+
         return moving
 
     for number, optimizer in enumerate(optimizers):
         monkeypatch.setattr(optimizer, "step", watched(number, optimizer.step))
     train_step(*nets, *optimizers, tensor(formulas.scatter("x", 4, 3, 64, 32)), draw_z(4, 100, 0, "test", 0))
-    assert moves == [(1, [False, True]), (0, [True, False]), (0, [True, False])]   # D, then G twice
+    assert moves == [(1, [False, True]), (0, [True, False]), (0, [True, False])]  # D, then G twice
 
 
 def test_losses_are_sigmoid_cross_entropies():
     real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0])
     ones, zeros = torch.ones(2), torch.zeros(2)
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    assert torch.stack(discriminator_losses(real, fake)).tolist() == pytest.approx([bce(real, ones).item(), bce(fake, zeros).item()])
+    assert torch.stack(discriminator_losses(real, fake)).tolist() == pytest.approx(
+        [bce(real, ones).item(), bce(fake, zeros).item()]
+    )
     assert generator_loss(fake).item() == pytest.approx(bce(fake, ones).item())
 
 
 def test_without_shuffle_the_same_batches_come_in_every_epoch():
     indices, plan = batches(DCGANConfig(batch=4, shuffle=False), 10, seed=0)
     assert plan.steps_per_epoch == 2
-    assert [indices(step).tolist() for step in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]   # 8 and 9 are never seen
+    # 8 and 9 are never seen
+    assert [indices(step).tolist() for step in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
     indices, _ = batches(DCGANConfig(batch=4), 10, seed=0)
     assert indices(0).tolist() != indices(2).tolist()
 
@@ -157,7 +216,7 @@ def test_without_shuffle_the_same_batches_come_in_every_epoch():
 def test_the_gan_sees_the_whole_image_mirrored_half_the_time():
     image = Image.fromarray(np.arange(64 * 32 * 3, dtype=np.uint32).reshape(64, 32, 3).astype(np.uint8))
     plain = GanTransform(64, 32, flip=False)(image, random.Random(0))
-    assert plain[:, 0, 0].tolist() == pytest.approx([-1.0, 1 / 127.5 - 1, 2 / 127.5 - 1])   # x / 127.5 - 1
+    assert plain[:, 0, 0].tolist() == pytest.approx([-1.0, 1 / 127.5 - 1, 2 / 127.5 - 1])  # x / 127.5 - 1
     flips = [not torch.equal(GanTransform(64, 32)(image, random.Random(seed)), plain) for seed in range(40)]
     assert 10 < sum(flips) < 30
     assert GanTransform(128, 128)(image, random.Random(0)).shape == (3, 128, 128)
@@ -165,10 +224,13 @@ def test_the_gan_sees_the_whole_image_mirrored_half_the_time():
 
 # ---------------------------------------------------------------- the pool
 
+
 def test_noise_is_uniform_and_a_function_of_the_step():
     z = draw_z(1000, 100, 0, "pool", 3)
     assert -1 <= z.min() < -0.999 and 0.999 < z.max() <= 1 and abs(z.mean()) < 0.01
-    assert torch.equal(z[:5], draw_z(1000, 100, 0, "pool", 3)[:5]) and not torch.equal(z[0], draw_z(1000, 100, 0, "pool", 4)[0])
+    assert torch.equal(z[:5], draw_z(1000, 100, 0, "pool", 3)[:5]) and not torch.equal(
+        z[0], draw_z(1000, 100, 0, "pool", 4)[0]
+    )
 
 
 def test_a_generated_image_depends_on_its_batch_mates_only_with_batch_statistics():
@@ -204,10 +266,10 @@ def test_pools_are_nested_resumable_and_have_a_manifest(tmp_path):
     assert '"checkpoint": "abc"' in (whole.parent / "manifest.json").read_text()
     with Image.open(whole / names[0]) as image:
         assert image.size == (8, 16)
-    smaller = draw(tmp_path, "smaller", 5)   # the first five of the same pool, although a batch is cut
+    smaller = draw(tmp_path, "smaller", 5)  # the first five of the same pool, although a batch is cut
     assert all((smaller / name).read_bytes() == (whole / name).read_bytes() for name in names[:5])
     bytes_before = (whole / names[6]).read_bytes()
-    (whole / names[6]).unlink()   # as after a kill: its batch is drawn again
+    (whole / names[6]).unlink()  # as after a kill: its batch is drawn again
     (whole / names[0]).write_bytes(b"kept")
     draw(tmp_path, "whole", 10)
     assert (whole / names[6]).read_bytes() == bytes_before and (whole / names[0]).read_bytes() == b"kept"

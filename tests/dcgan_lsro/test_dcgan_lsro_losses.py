@@ -1,4 +1,6 @@
-"""LSRO and its rivals against an independent float64 port of the released `vl_nnloss.m` (branch labelsmooth) and against closed forms."""
+"""LSRO and its rivals against an independent float64 port of the released `vl_nnloss.m` (branch labelsmooth)
+and against closed forms.
+"""
 
 import math
 
@@ -16,8 +18,12 @@ MIXED = np.array([True, False, False, True, False, False, True, False])
 BATCHES = {"all real": np.zeros(8, bool), "all generated": np.ones(8, bool), "mixed": MIXED}
 
 
-def port(x: np.ndarray, labels: np.ndarray, is_gan: np.ndarray, rate: float, gan: float) -> tuple[float, np.ndarray]:
-    """Loss and gradient of the batch mean, written from the equations: p = softmax(x), y the class, u = 1 / K."""
+def port(
+    x: np.ndarray, labels: np.ndarray, is_gan: np.ndarray, rate: float, gan: float
+) -> tuple[float, np.ndarray]:
+    """Loss and gradient of the batch mean, written from the equations: p = softmax(x), y the class, u = 1 /
+    K.
+    """
     n, k = x.shape
     top = x.max(axis=1, keepdims=True)
     log_sum = np.log(np.exp(x - top).sum(axis=1))
@@ -33,7 +39,7 @@ def port(x: np.ndarray, labels: np.ndarray, is_gan: np.ndarray, rate: float, gan
 
 def example(formulas, scale: float = 1.0, classes: int = K) -> tuple[torch.Tensor, torch.Tensor]:
     logits = torch.from_numpy(scale * 3 * formulas.scatter("logits", 8, classes)).requires_grad_(True)
-    labels = torch.tensor([-1, 0, 5, -1, 0, 16, -1, 3])   # label 0 is a person, beside generated images
+    labels = torch.tensor([-1, 0, 5, -1, 0, 16, -1, 3])  # label 0 is a person, beside generated images
     return logits, labels
 
 
@@ -58,11 +64,18 @@ def test_the_special_cases_are_torchs(formulas):
     nobody = torch.zeros(8, dtype=torch.bool)
     real = labels.clamp(min=0)
     assert torch.allclose(lsro_loss(logits, real, nobody), F.cross_entropy(logits, real), atol=1e-12)
-    assert torch.allclose(lsro_loss(logits, real, nobody, eps=0.1), F.cross_entropy(logits, real, label_smoothing=0.1), atol=1e-12)
+    assert torch.allclose(
+        lsro_loss(logits, real, nobody, eps=0.1),
+        F.cross_entropy(logits, real, label_smoothing=0.1),
+        atol=1e-12,
+    )
     uniform = torch.full((8, K), 1 / K, dtype=torch.float64)
     assert torch.allclose(lsro_loss(logits, labels, ~nobody), F.cross_entropy(logits, uniform), atol=1e-12)
-    parts = F.cross_entropy(logits[~is_gan], labels[~is_gan], reduction="sum") + F.cross_entropy(logits[is_gan], uniform[is_gan], reduction="sum")
-    assert torch.allclose(lsro_loss(logits, labels, is_gan), parts / 8, atol=1e-12)   # one mean over real and generated
+    parts = F.cross_entropy(logits[~is_gan], labels[~is_gan], reduction="sum") + F.cross_entropy(
+        logits[is_gan], uniform[is_gan], reduction="sum"
+    )
+    # one mean over real and generated
+    assert torch.allclose(lsro_loss(logits, labels, is_gan), parts / 8, atol=1e-12)
 
 
 def test_uniform_logits_give_log_k_and_no_gradient():
@@ -81,7 +94,9 @@ def test_the_gradient_of_a_generated_image_sums_to_zero(formulas):
 def test_large_logits_stay_finite():
     logits = torch.zeros(1, 751, dtype=torch.float64)
     logits[0, 0] = 200
-    assert lsro_loss(logits, torch.tensor([-1]), torch.tensor([True])).item() == pytest.approx(200 * 750 / 751, abs=1e-9)
+    assert lsro_loss(logits, torch.tensor([-1]), torch.tensor([True])).item() == pytest.approx(
+        200 * 750 / 751, abs=1e-9
+    )
 
 
 def test_halves_of_a_batch_add_up(formulas):
@@ -90,7 +105,7 @@ def test_halves_of_a_batch_add_up(formulas):
     lsro_loss(logits, labels, is_gan).backward()
     whole = logits.grad.clone()
     logits.grad = None
-    for half in (slice(0, 3), slice(3, 8)):   # of unequal size: sums, divided by the whole batch
+    for half in (slice(0, 3), slice(3, 8)):  # of unequal size: sums, divided by the whole batch
         (lsro_losses(logits[half], labels[half], is_gan[half]).sum() / 8).backward()
     assert torch.allclose(logits.grad, whole, atol=1e-15)
 
@@ -99,7 +114,9 @@ def test_all_in_one_is_cross_entropy_with_one_class_more(formulas):
     logits, labels = example(formulas, classes=K + 1)
     is_gan = torch.from_numpy(MIXED)
     classes = torch.tensor([K, 0, 5, K, 0, 16, K, 3])
-    assert torch.equal(all_in_one_losses(logits, labels, is_gan), F.cross_entropy(logits, classes, reduction="none"))
+    assert torch.equal(
+        all_in_one_losses(logits, labels, is_gan), F.cross_entropy(logits, classes, reduction="none")
+    )
 
 
 def test_pseudo_labels_are_the_argmax_of_the_same_logits(formulas):
@@ -109,7 +126,7 @@ def test_pseudo_labels_are_the_argmax_of_the_same_logits(formulas):
     best = -F.log_softmax(logits, 1).amax(1)
     assert torch.allclose(losses[is_gan], 0.1 * best[is_gan], atol=1e-12)
     assert torch.equal(losses[~is_gan], F.cross_entropy(logits[~is_gan], labels[~is_gan], reduction="none"))
-    other = torch.roll(logits, 1, dims=1)   # other logits, other labels: nothing is remembered
+    other = torch.roll(logits, 1, dims=1)  # other logits, other labels: nothing is remembered
     assert torch.allclose(pseudo_losses(other, labels, is_gan, 0.1)[is_gan], losses[is_gan], atol=1e-12)
 
 
@@ -118,7 +135,9 @@ def test_the_released_pseudo_labels_only_fill_batches(formulas):
     is_gan = torch.from_numpy(MIXED)
     losses = image_losses(MethodConfig(loss="pseudo", pseudo="released"), logits, labels, is_gan)
     assert losses[is_gan].abs().max() == 0
-    assert losses.mean().item() == pytest.approx(F.cross_entropy(logits[~is_gan], labels[~is_gan], reduction="sum").item() / 8)
+    assert losses.mean().item() == pytest.approx(
+        F.cross_entropy(logits[~is_gan], labels[~is_gan], reduction="sum").item() / 8
+    )
 
 
 @pytest.mark.parametrize("loss", ["none", "lsro", "all_in_one", "pseudo"])
@@ -137,9 +156,14 @@ def test_parts_are_logged_apart(formulas):
     total = (5 * parts["real_ce"] + 3 * (parts["gan_kl"] + math.log(K))) / 8
     assert total.item() == pytest.approx(lsro_loss(logits, labels, is_gan).item(), abs=1e-12)
     p = F.softmax(logits[is_gan], 1)
-    assert parts["gan_kl"].item() == pytest.approx((torch.full_like(p, 1 / K) * (math.log(1 / K) - p.log())).sum(1).mean().item())
+    assert parts["gan_kl"].item() == pytest.approx(
+        (torch.full_like(p, 1 / K) * (math.log(1 / K) - p.log())).sum(1).mean().item()
+    )
     assert parts["gan_confidence"].item() == pytest.approx(p.amax(1).mean().item())
-    assert set(loss_parts(logits, labels.clamp(min=0), torch.zeros(8, dtype=torch.bool))) == {"real_ce", "accuracy"}
+    assert set(loss_parts(logits, labels.clamp(min=0), torch.zeros(8, dtype=torch.bool))) == {
+        "real_ce",
+        "accuracy",
+    }
     assert set(loss_parts(logits, labels, torch.ones(8, dtype=torch.bool))) == {"gan_kl", "gan_confidence"}
 
 

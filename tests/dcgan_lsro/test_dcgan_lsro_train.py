@@ -1,4 +1,6 @@
-"""DCGAN + LSRO end to end on tiny data: every row once, a kill and a resume, two processes against one, and bad input."""
+"""DCGAN + LSRO end to end on tiny data: every row once, a kill and a resume, two processes against one, and
+bad input.
+"""
 
 import dataclasses
 import json
@@ -29,10 +31,19 @@ from dcgan_lsro.experiments import LSRO
 from dcgan_lsro.model import build_network
 from dcgan_lsro.train import train
 
-TINY = ("--recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --method.pseudo-start 1 --dcgan.epochs 1 --dcgan.batch 16 --dcgan.g-channels 2 "
-        "--dcgan.d-channels 2 --pool.batch 16 --threads 1").split()
+TINY = (
+    "--recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --method.pseudo-start 1 --dcgan.epochs 1 --dcgan.batch 16 --dcgan.g-channels 2 "
+    "--dcgan.d-channels 2 --pool.batch 16 --threads 1"
+).split()
 BASELINE, LSRO_24K = "dcgan_lsro/table2/lsro=0", "dcgan_lsro/table2/lsro=24000"
-ROWS = [BASELINE, LSRO_24K, *(f"dcgan_lsro/{row}" for row in ("table2/all_in_one=24000", "table2/pseudo=24000", "control/step_matched"))]
+ROWS = [
+    BASELINE,
+    LSRO_24K,
+    *(
+        f"dcgan_lsro/{row}"
+        for row in ("table2/all_in_one=24000", "table2/pseudo=24000", "control/step_matched")
+    ),
+]
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +55,28 @@ def data_root(draw_data_root) -> Path:
     return root
 
 
-def command(data_root: Path, out: Path, *flags: str, rows=(LSRO_24K,), source: str = "market1501", target: str = "market1501") -> list[str]:
-    return ["--source", source, "--target", target, "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+def command(
+    data_root: Path,
+    out: Path,
+    *flags: str,
+    rows=(LSRO_24K,),
+    source: str = "market1501",
+    target: str = "market1501",
+) -> list[str]:
+    return [
+        "--source",
+        source,
+        "--target",
+        target,
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(out),
+        "--experiment",
+        *rows,
+        *TINY,
+        *flags,
+    ]
 
 
 def run_lsro(*args, **options) -> int:
@@ -85,19 +116,36 @@ def test_five_rows_share_one_dcgan_and_one_pool(finished):
     assert len({s["reid"]["hash"] for s in stages.values()}) == 5
     (folder,) = finished.rglob(FOLDER)
     real = record(finished).data["source"]["train"]
-    assert len(list(folder.glob("gan_*.png"))) == round(real * 36_000 / 12_936)   # the largest amount of Table 2
+    # the largest amount of Table 2
+    assert len(list(folder.glob("gan_*.png"))) == round(real * 36_000 / 12_936)
     manifest = json.loads((folder.parent / "manifest.json").read_text())
-    assert manifest["checkpoint"] == generated[0]["dcgan"]["hash"] and manifest["images"] == len(list(folder.iterdir()))
+    assert manifest["checkpoint"] == generated[0]["dcgan"]["hash"] and manifest["images"] == len(
+        list(folder.iterdir())
+    )
 
 
 def test_records_hold_every_view_the_parts_of_the_loss_and_pictures(finished):
     lsro, baseline = record(finished), record(finished, BASELINE)
-    assert set(lsro.scores) == set(baseline.scores) == {"last", "last+dense256", "last+mq_mean", "last+mq_max"}
-    assert set(lsro.measures) == {"gan_spread", "real_spread", "last_real_ce", "last_accuracy", "last_gan_kl", "last_gan_confidence"}
+    assert (
+        set(lsro.scores) == set(baseline.scores) == {"last", "last+dense256", "last+mq_mean", "last+mq_max"}
+    )
+    assert set(lsro.measures) == {
+        "gan_spread",
+        "real_spread",
+        "last_real_ce",
+        "last_accuracy",
+        "last_gan_kl",
+        "last_gan_confidence",
+    }
     assert set(baseline.measures) == {"last_real_ce", "last_accuracy"}
     assert {Path(p).name for p in lsro.pictures} == {"curves.png", "ranked_lists.png", "unlabelled.png"}
     assert all((finished / p).stat().st_size > 1000 for p in lsro.pictures)
-    terms = {term for path in lsro.curves for line in (finished / path).read_text().splitlines() for term in json.loads(line)}
+    terms = {
+        term
+        for path in lsro.curves
+        for line in (finished / path).read_text().splitlines()
+        for term in json.loads(line)
+    }
     assert {"real_ce", "gan_kl", "gan_confidence", "accuracy", "d_real", "d_fake", "g_loss"} <= terms
 
 
@@ -108,33 +156,58 @@ def test_steps_of_the_rows(finished):
 
     real = record(finished).data["source"]["train"]
     both = real + round(real * 24_000 / 12_936)
-    assert steps(BASELINE) == 2 * -(-real // 16) and steps(LSRO_24K) == steps(ROWS[2]) == steps(ROWS[4]) == 2 * -(-both // 16)
-    assert steps(ROWS[3]) == -(-real // 16) + -(-both // 16)   # pseudo-labels come in after one of two epochs
+    assert steps(BASELINE) == 2 * -(-real // 16) and steps(LSRO_24K) == steps(ROWS[2]) == steps(
+        ROWS[4]
+    ) == 2 * -(-both // 16)
+    assert steps(ROWS[3]) == -(-real // 16) + -(-both // 16)  # pseudo-labels come in after one of two epochs
 
 
 def test_heads_have_k_or_k_plus_one_classes(finished):
     ids = record(finished).data["source"]["train_ids"]
-    assert [weights(finished, key)["classifier.weight"].shape[0] for key in ROWS] == [ids, ids, ids + 1, ids, ids]
+    assert [weights(finished, key)["classifier.weight"].shape[0] for key in ROWS] == [
+        ids,
+        ids,
+        ids + 1,
+        ids,
+        ids,
+    ]
 
 
-@pytest.mark.parametrize("flags, score", [
-    ([], "last"), (["--view", "dense256"], "last+dense256"), (["--multi-query", "max"], "last+mq_max"), (["--multi-query", "mean"], "last+mq_mean"),
-])
+@pytest.mark.parametrize(
+    "flags, score",
+    [
+        ([], "last"),
+        (["--view", "dense256"], "last+dense256"),
+        (["--multi-query", "max"], "last+mq_max"),
+        (["--multi-query", "mean"], "last+mq_mean"),
+    ],
+)
 def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys, flags, score):
     for key in ROWS[1:3]:
         (model,) = finished.glob(f"stages/reid-{record(finished, key).stages['reid']['hash']}/model.pt")
-        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
-        assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished, key).scores[score], abs=1e-6)
+        assert (
+            evaluate.main(
+                ["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]
+            )
+            == 0
+        )
+        assert json.loads(capsys.readouterr().out) == pytest.approx(
+            record(finished, key).scores[score], abs=1e-6
+        )
 
 
 def test_a_folder_of_images_takes_the_place_of_the_dcgan(finished, data_root, tmp_path):
     (folder,) = finished.rglob(FOLDER)
     assert run_lsro(data_root, tmp_path, "--pool.folder", str(folder)) == 0
-    assert set(record(tmp_path).stages) == {"reid", "scores"} and record(tmp_path).scores == record(finished).scores
+    assert (
+        set(record(tmp_path).stages) == {"reid", "scores"}
+        and record(tmp_path).scores == record(finished).scores
+    )
     renamed = tmp_path / "any names"
     shutil.copytree(folder, renamed)
     first = min(renamed.iterdir())
-    Image.fromarray(np.full((9, 9), 99, np.uint8)).save(first, "PNG")   # a grey image of another size is an image
+    # a grey image of another size is an image
+    Image.fromarray(np.full((9, 9), 99, np.uint8)).save(first, "PNG")
     assert run_lsro(data_root, tmp_path, "--pool.folder", str(renamed)) == 0
     assert record(tmp_path).stages["reid"]["hash"] != record(finished).stages["reid"]["hash"]
 
@@ -142,7 +215,10 @@ def test_a_folder_of_images_takes_the_place_of_the_dcgan(finished, data_root, tm
 def test_real_people_of_another_dataset_without_labels(data_root, tmp_path):
     row = "dcgan_lsro/table4/real"
     assert run_lsro(data_root, tmp_path, "--pool.people", "dukemtmc", rows=[row]) == 0
-    assert set(record(tmp_path, row).stages) == {"reid", "scores"} and "last_gan_kl" in record(tmp_path, row).measures
+    assert (
+        set(record(tmp_path, row).stages) == {"reid", "scores"}
+        and "last_gan_kl" in record(tmp_path, row).measures
+    )
 
 
 class Noted:
@@ -168,21 +244,35 @@ def stage_uses(data_root: Path, folder: Path, dataset: str, monkeypatch, **overr
     """What each stage of LSRO depends on; the pool is not drawn, so its images are not looked for."""
     monkeypatch.setattr(training, "first_images", lambda *_: [])
     run = Noted(folder, dataset)
-    train(cli.override(PRESETS["demo"], overrides), run, cli.Options(source=dataset, target=dataset, data_root=data_root, device="cpu"))
+    train(
+        cli.override(PRESETS["demo"], overrides),
+        run,
+        cli.Options(source=dataset, target=dataset, data_root=data_root, device="cpu"),
+    )
     return run.uses
 
 
-def test_a_row_on_another_dataset_shares_the_dcgan_and_the_pool_of_the_images_that_it_saw(data_root, tmp_path, monkeypatch):
-    few = {"method.amount": 0.5}   # in each of two runs fewer than the pool holds
+def test_a_row_on_another_dataset_shares_the_dcgan_and_the_pool_of_the_images_that_it_saw(
+    data_root, tmp_path, monkeypatch
+):
+    few = {"method.amount": 0.5}  # in each of two runs fewer than the pool holds
     own = stage_uses(data_root, tmp_path, "market1501", monkeypatch, **few)
-    foreign = stage_uses(data_root, tmp_path, "dukemtmc", monkeypatch, **few, **{"dcgan.dataset": "market1501"})
-    assert canonical(own["dcgan"]) == canonical(foreign["dcgan"]) and canonical(own["samples"]) == canonical(foreign["samples"])
+    foreign = stage_uses(
+        data_root, tmp_path, "dukemtmc", monkeypatch, **few, **{"dcgan.dataset": "market1501"}
+    )
+    assert canonical(own["dcgan"]) == canonical(foreign["dcgan"]) and canonical(own["samples"]) == canonical(
+        foreign["samples"]
+    )
     market, duke = (load_dataset(name, data_root) for name in ("market1501", "dukemtmc"))
     amount = PRESETS["demo"].pool.amount
-    assert foreign["samples"]["images"] == round(amount * len(market.train)) != round(amount * len(duke.train))
+    assert (
+        foreign["samples"]["images"] == round(amount * len(market.train)) != round(amount * len(duke.train))
+    )
     assert foreign["dcgan"]["dataset"] == market.manifest and foreign["reid"]["dataset"] == duke.manifest
-    more = stage_uses(data_root, tmp_path, "dukemtmc", monkeypatch, **{"method.amount": 9.0, "dcgan.dataset": "market1501"})
-    assert more["samples"]["images"] == 9 * len(duke.train)   # never fewer than the row takes
+    more = stage_uses(
+        data_root, tmp_path, "dukemtmc", monkeypatch, **{"method.amount": 9.0, "dcgan.dataset": "market1501"}
+    )
+    assert more["samples"]["images"] == 9 * len(duke.train)  # never fewer than the row takes
 
 
 def test_scores_hang_on_the_boxes_of_multi_query(data_root, tmp_path, monkeypatch):
@@ -199,8 +289,11 @@ def test_scores_hang_on_the_boxes_of_multi_query(data_root, tmp_path, monkeypatc
     assert key() != before
     assert evaluate.box_files(target, EvalConfig(multi_query=False)) == {}
     assert evaluate.box_files(load_dataset("market1501@c456", root), EvalConfig()) == {}
-    named_as_drawn = dataclasses.replace(target, name="synthetic-market", root=tmp_path)   # the manifest has these boxes: query and gallery
-    assert evaluate.multi_query_boxes(named_as_drawn) and evaluate.box_files(named_as_drawn, EvalConfig()) == {}
+    # the manifest has these boxes: query and gallery
+    named_as_drawn = dataclasses.replace(target, name="synthetic-market", root=tmp_path)
+    assert (
+        evaluate.multi_query_boxes(named_as_drawn) and evaluate.box_files(named_as_drawn, EvalConfig()) == {}
+    )
 
 
 def test_deterministic_reaches_the_dcgan(data_root, tmp_path, monkeypatch, capsys):
@@ -213,7 +306,9 @@ def test_deterministic_reaches_the_dcgan(data_root, tmp_path, monkeypatch, capsy
         assert complaint(capsys).endswith(f"deterministic: {said}")
 
 
-def test_a_batch_that_the_processes_cannot_share_is_refused_before_the_gan(data_root, tmp_path, monkeypatch, capsys):
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_the_gan(
+    data_root, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(training, "rank_and_world", lambda: (0, 3))
     monkeypatch.setattr(training, "start_processes", lambda device: None)
     assert run_lsro(data_root, tmp_path) == 2
@@ -223,8 +318,13 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_before_the_gan(data_
 
 @pytest.fixture
 def cuhk03(tmp_path) -> Path:
-    """Four people in two classic splits: 1 and 2 are tested in split 0, 3 and 4 in split 1; and an untrained network beside them."""
-    folder, names = tmp_path / "cuhk03", {pid: [f"1_{pid:03d}_{view}_01.png" for view in (1, 2)] for pid in (1, 2, 3, 4)}
+    """Four people in two classic splits: 1 and 2 are tested in split 0, 3 and 4 in split 1; and an untrained
+    network beside them.
+    """
+    folder, names = (
+        tmp_path / "cuhk03",
+        {pid: [f"1_{pid:03d}_{view}_01.png" for view in (1, 2)] for pid in (1, 2, 3, 4)},
+    )
     (folder / "images_detected").mkdir(parents=True)
     for index, name in enumerate(name for of_one in names.values() for name in of_one):
         Image.new("RGB", (32, 64), (30 * index, 99, 200 - 20 * index)).save(folder / "images_detected" / name)
@@ -232,37 +332,79 @@ def cuhk03(tmp_path) -> Path:
     def rows(*people: int) -> list[list]:
         return [[name, pid, 0] for pid in people for name in names[pid]]
 
-    splits = [{"train": rows(*rest), "query": rows(*test), "gallery": rows(*test)} for test, rest in (((1, 2), (3, 4)), ((3, 4), (1, 2)))]
+    splits = [
+        {"train": rows(*rest), "query": rows(*test), "gallery": rows(*test)}
+        for test, rest in (((1, 2), (3, 4)), ((3, 4), (1, 2)))
+    ]
     (folder / "splits_classic_detected.json").write_text(json.dumps(splits))
     (folder / "splits_new_detected.json").write_text(json.dumps(splits[:1]))
     net = PRESETS["demo"].net
-    save_checkpoint(tmp_path / "model.pt", {"state_dict": build_network(net, 2).state_dict(), "num_classes": 2, "net": canonical(net)})
+    save_checkpoint(
+        tmp_path / "model.pt",
+        {"state_dict": build_network(net, 2).state_dict(), "num_classes": 2, "net": canonical(net)},
+    )
     return tmp_path
 
 
-@pytest.mark.parametrize("flags, tested, protocol", [
-    ([], {1_001, 1_002}, "classic"),
-    (["--cuhk03-split", "1"], {1_003, 1_004}, "classic"),
-    (["--cuhk03-protocol", "767/700"], {1_001, 1_002}, "767/700"),
-])
+@pytest.mark.parametrize(
+    "flags, tested, protocol",
+    [
+        ([], {1_001, 1_002}, "classic"),
+        (["--cuhk03-split", "1"], {1_003, 1_004}, "classic"),
+        (["--cuhk03-protocol", "767/700"], {1_001, 1_002}, "767/700"),
+    ],
+)
 def test_a_checkpoint_is_scored_on_its_own_split_of_cuhk03(cuhk03, monkeypatch, flags, tested, protocol):
     def noted(target, query, gallery, config, **_) -> dict:
-        seen.append(({s.pid for s in target.query}, config.cuhk03_protocol, ranked(target, query, gallery, config)))
+        seen.append(
+            ({s.pid for s in target.query}, config.cuhk03_protocol, ranked(target, query, gallery, config))
+        )
         return {}
 
     seen, ranked = [], evaluate.rank
     monkeypatch.setattr(evaluate, "rank", noted)
-    assert evaluate.main(["--checkpoint", str(cuhk03 / "model.pt"), "--target", "cuhk03", "--data-root", str(cuhk03), *flags]) == 0
+    assert (
+        evaluate.main(
+            [
+                "--checkpoint",
+                str(cuhk03 / "model.pt"),
+                "--target",
+                "cuhk03",
+                "--data-root",
+                str(cuhk03),
+                *flags,
+            ]
+        )
+        == 0
+    )
     ((people, used, scores),) = seen
     assert (people, used) == (tested, protocol) and 0 <= scores["mAP"] <= 1
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--cuhk03-split", "20"], "expected 0 to 19"), (["--rerank"], "take neither --rerank nor --cut"), (["--cut", "5"], "take neither"),
-    (["--cut", "0"], "--eval.cut 0: expected 1 or more"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--cuhk03-split", "20"], "expected 0 to 19"),
+        (["--rerank"], "take neither --rerank nor --cut"),
+        (["--cut", "5"], "take neither"),
+        (["--cut", "0"], "--eval.cut 0: expected 1 or more"),
+    ],
+)
 def test_what_the_protocol_of_cuhk03_does_not_have_is_refused(cuhk03, capsys, flags, words):
-    assert evaluate.main(["--checkpoint", str(cuhk03 / "model.pt"), "--target", "cuhk03", "--data-root", str(cuhk03), *flags]) == 2
+    assert (
+        evaluate.main(
+            [
+                "--checkpoint",
+                str(cuhk03 / "model.pt"),
+                "--target",
+                "cuhk03",
+                "--data-root",
+                str(cuhk03),
+                *flags,
+            ]
+        )
+        == 2
+    )
     assert words in complaint(capsys)
 
 
@@ -271,7 +413,7 @@ def test_kill_and_resume_equal_an_unbroken_run(data_root, tmp_path, monkeypatch,
     from common.training import Loop
 
     def dying(self, at, **terms):
-        if self.label == stage and at == self.total - 2:   # after the first of two epochs, which was saved
+        if self.label == stage and at == self.total - 2:  # after the first of two epochs, which was saved
             raise SystemError("killed")
         original(self, at, **terms)
 
@@ -280,7 +422,8 @@ def test_kill_and_resume_equal_an_unbroken_run(data_root, tmp_path, monkeypatch,
     with pytest.raises(SystemError):
         run_lsro(data_root, tmp_path / "broken", *flags)
     monkeypatch.setattr(Loop, "log", original)
-    assert run_lsro(data_root, tmp_path / "broken", *flags) == 2   # neither --resume nor --fresh: nothing is overwritten
+    # neither --resume nor --fresh: nothing is overwritten
+    assert run_lsro(data_root, tmp_path / "broken", *flags) == 2
     assert run_lsro(data_root, tmp_path / "broken", *flags, "--resume") == 0
     assert run_lsro(data_root, tmp_path / "whole", *flags) == 0
     broken, whole = (record(tmp_path / name) for name in ("broken", "whole"))
@@ -296,17 +439,50 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
 
 
 def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, monkeypatch):
-    """Each process normalises by its own half of the batch; dropout is off, because each process draws its own mask."""
-    folder = data_root / "Market-1501-v15.09.15" / "bounding_box_train"   # any images will do
-    flags = ["--pool.folder", str(folder), "--method.amount", "1", "--net.dropout", "0", "--recipe.base-lr", "0.01",
-             "--recipe.epochs", "1", "--recipe.batch", "48"]   # five steps, the last one smaller
+    """Each process normalises by its own half of the batch; dropout is off, because each process draws its
+    own mask.
+    """
+    folder = data_root / "Market-1501-v15.09.15" / "bounding_box_train"  # any images will do
+    flags = [
+        "--pool.folder",
+        str(folder),
+        "--method.amount",
+        "1",
+        "--net.dropout",
+        "0",
+        "--recipe.base-lr",
+        "0.01",
+        "--recipe.epochs",
+        "1",
+        "--recipe.batch",
+        "48",
+    ]  # five steps, the last one smaller
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29587", "train.py"]
-    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "dcgan_lsro", env=environment, check=True, capture_output=True)
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29587",
+        "train.py",
+    ]
+    subprocess.run(
+        [*two, *command(data_root, tmp_path / "two", *flags)],
+        cwd=ROOT / "dcgan_lsro",
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
 
     plan, network = training.schedule, training.build_network
     monkeypatch.setattr(training, "build_network", lambda *args: split_batch_norm(network(*args), 2))
-    monkeypatch.setattr(training, "schedule", lambda config, real, others, seed, world: plan(config, real, others, seed, world=2))
+    monkeypatch.setattr(
+        training,
+        "schedule",
+        lambda config, real, others, seed, world: plan(config, real, others, seed, world=2),
+    )
     assert run_lsro(data_root, tmp_path / "one", *flags) == 0
     one, both = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
@@ -314,7 +490,9 @@ def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, monk
     assert len(list((tmp_path / "two").rglob("record.json"))) == 1
 
 
-# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing overwritten
+# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing
+# overwritten
+
 
 def complaint(capsys) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -322,29 +500,38 @@ def complaint(capsys) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--target", "dukemtmc"], "this paper is supervised"),
-    (["--data-root", "no-such-folder"], "no-such-folder"),
-    (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
-    (["--net.resize-height", "60"], "expected at least the crop's"),
-    (["--net.dropout", "1"], "--net.dropout 1"),
-    (["--method.amount", "0"], "expected unlabelled images"),
-    (["--method.amount", "0.001"], "less than one unlabelled image"),
-    (["--dcgan.height", "60"], "multiples of 32"),
-    (["--dcgan.batch", "5000"], "do not fill one batch"),
-    (["--dcgan.g-steps", "0"], "--dcgan.g_steps 0: expected a positive number"),
-    (["--pool.folder", "no-such-images"], "expected a folder of unlabelled images"),
-    (["--pool.quality", "0"], "--pool.quality"),
-    (["--dcgan.beta1", "1"], "--dcgan.beta1 1.0: expected 0 to less than 1"),
-    (["--dcgan.beta2", "-0.1"], "--dcgan.beta2 -0.1: expected 0 to less than 1"),
-    (["--recipe.weight-decay", "-1e-4"], "--recipe.weight-decay -0.0001: expected 0 or more"),
-    (["--recipe.pseudo-weight-decay", "-1"], "--recipe.pseudo-weight-decay -1.0: expected 0 or more"),
-    (["--net.bn-momentum", "1.5"], "--net.bn-momentum 1.5: expected 0 to 1"),
-    (["--eval.cut", "0"], "--eval.cut 0: expected 1 or more"),
-    (["--method.step-matched"], "--method.step-matched with --method.loss lsro"),
-    (["--method.step-matched", "--method.loss", "none", "--method.amount", "0"], "--method.amount 0: expected loss none"),
-    (["--method.images", "people", "--pool.people", "market1501"], "--pool.people market1501: expected people whom market1501 does not have"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--target", "dukemtmc"], "this paper is supervised"),
+        (["--data-root", "no-such-folder"], "no-such-folder"),
+        (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
+        (["--net.resize-height", "60"], "expected at least the crop's"),
+        (["--net.dropout", "1"], "--net.dropout 1"),
+        (["--method.amount", "0"], "expected unlabelled images"),
+        (["--method.amount", "0.001"], "less than one unlabelled image"),
+        (["--dcgan.height", "60"], "multiples of 32"),
+        (["--dcgan.batch", "5000"], "do not fill one batch"),
+        (["--dcgan.g-steps", "0"], "--dcgan.g_steps 0: expected a positive number"),
+        (["--pool.folder", "no-such-images"], "expected a folder of unlabelled images"),
+        (["--pool.quality", "0"], "--pool.quality"),
+        (["--dcgan.beta1", "1"], "--dcgan.beta1 1.0: expected 0 to less than 1"),
+        (["--dcgan.beta2", "-0.1"], "--dcgan.beta2 -0.1: expected 0 to less than 1"),
+        (["--recipe.weight-decay", "-1e-4"], "--recipe.weight-decay -0.0001: expected 0 or more"),
+        (["--recipe.pseudo-weight-decay", "-1"], "--recipe.pseudo-weight-decay -1.0: expected 0 or more"),
+        (["--net.bn-momentum", "1.5"], "--net.bn-momentum 1.5: expected 0 to 1"),
+        (["--eval.cut", "0"], "--eval.cut 0: expected 1 or more"),
+        (["--method.step-matched"], "--method.step-matched with --method.loss lsro"),
+        (
+            ["--method.step-matched", "--method.loss", "none", "--method.amount", "0"],
+            "--method.amount 0: expected loss none",
+        ),
+        (
+            ["--method.images", "people", "--pool.people", "market1501"],
+            "--pool.people market1501: expected people whom market1501 does not have",
+        ),
+    ],
+)
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_lsro(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys)
@@ -360,7 +547,7 @@ def test_bad_folders_of_unlabelled_images(data_root, tmp_path, capsys):
     assert run_lsro(data_root, tmp_path / "out", "--pool.folder", str(empty), "--method.amount", "0.01") == 2
     assert "a.jpg" in complaint(capsys)
     assert not (tmp_path / "out" / "stages").exists()
-    for index in range(4):   # a broken one among whole ones is found when it is read
+    for index in range(4):  # a broken one among whole ones is found when it is read
         Image.new("RGB", (16, 32)).save(empty / f"{index}.jpg")
     (empty / "2.jpg").write_bytes((empty / "2.jpg").read_bytes()[:200])
     (empty / "a.jpg").unlink()
@@ -373,7 +560,21 @@ def test_multi_query_without_boxes_is_refused_and_left_out(finished, data_root, 
     shutil.copytree(data_root / "Market-1501-v15.09.15", root / "market1501")
     shutil.rmtree(root / "market1501" / "gt_bbox")
     (model,) = finished.glob(f"stages/reid-{record(finished).stages['reid']['hash']}/model.pt")
-    assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(root), "--multi-query", "mean"]) == 2
+    assert (
+        evaluate.main(
+            [
+                "--checkpoint",
+                str(model),
+                "--target",
+                "market1501",
+                "--data-root",
+                str(root),
+                "--multi-query",
+                "mean",
+            ]
+        )
+        == 2
+    )
     assert "gt_bbox" in complaint(capsys)
     assert run_lsro(root, tmp_path / "out", rows=[BASELINE]) == 0
     assert set(record(tmp_path / "out", BASELINE).scores) == {"last", "last+dense256"}

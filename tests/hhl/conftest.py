@@ -19,7 +19,10 @@ class HalfDrop(nn.Module):
 
 @pytest.fixture(scope="session")
 def formulas(formulas) -> SimpleNamespace:
-    """The formulas of all papers, fingerprints in float32, and: `scattered`, a float32 tensor; `fill`; `HalfDrop`."""
+    """The formulas of all papers, fingerprints in float32, and: `scattered`, a float32 tensor; `fill`;
+    `HalfDrop`.
+    """
+
     def scattered(name: str, *shape: int) -> Tensor:
         return torch.from_numpy(formulas.scatter(name, *shape).astype(np.float32))
 
@@ -28,7 +31,9 @@ def formulas(formulas) -> SimpleNamespace:
 
     @torch.no_grad()
     def fill(model: nn.Module) -> None:
-        """Every weight and buffer from its name: matrices and kernels of variance 2 / fan-in, gains and variances about 1."""
+        """Every weight and buffer from its name: matrices and kernels of variance 2 / fan-in, gains and
+        variances about 1.
+        """
         for name, tensor in model.state_dict().items():
             if name.endswith("num_batches_tracked"):
                 tensor.zero_()
@@ -42,4 +47,6 @@ def formulas(formulas) -> SimpleNamespace:
                 values *= 0.1
             tensor.copy_(values)
 
-    return SimpleNamespace(scatter=formulas.scatter, scattered=scattered, fill=fill, fingerprint=fingerprint, HalfDrop=HalfDrop)
+    return SimpleNamespace(
+        scatter=formulas.scatter, scattered=scattered, fill=fill, fingerprint=fingerprint, HalfDrop=HalfDrop
+    )

@@ -27,14 +27,19 @@ from hhl.data import (
     target_batch,
 )
 
-SIZES = [(64, 128), (100, 180), (128, 256), (48, 140), (60, 75), (64, 128), (90, 200), (33, 71)]   # width, height
+# width, height
+SIZES = [(64, 128), (100, 180), (128, 256), (48, 140), (60, 75), (64, 128), (90, 200), (33, 71)]
 
 
 @pytest.fixture
 def photos(formulas) -> list[Image.Image]:
     """64 images of noise, eight sizes in turn; the 60 x 75 ones are too wide for most boxes."""
+
     def photo(width: int, height: int) -> Image.Image:
-        return Image.fromarray(((formulas.scatter(f"photo {width}x{height}", height, width, 3) + 1) * 127.5).astype(np.uint8))
+        return Image.fromarray(
+            ((formulas.scatter(f"photo {width}x{height}", height, width, 3) + 1) * 127.5).astype(np.uint8)
+        )
+
     return [photo(*SIZES[i % 8]) for i in range(64)]
 
 
@@ -45,13 +50,15 @@ def erased_rectangle(image: torch.Tensor) -> list[int]:
 
 
 def test_augmentation_equals_the_released_one_under_one_seed(photos, golden):
-    """One generator runs through 64 images, so a draw too many or too few anywhere would shift all that follow."""
+    """One generator runs through 64 images, so a draw too many or too few anywhere would shift all that
+    follow.
+    """
     expected = golden("hhl_data")
     transform, rng = TrainTransform(64, 32, erasing=0.5), random.Random(11)
     images = [transform(photo, rng) for photo in photos]
     assert [erased_rectangle(image) for image in images] == expected["erased"].tolist()
     pixels = np.stack([image.flatten()[::997].numpy() for image in images])
-    np.testing.assert_allclose(pixels, expected["pixels"], atol=0.02)   # one grey level is 0.017
+    np.testing.assert_allclose(pixels, expected["pixels"], atol=0.02)  # one grey level is 0.017
 
     rng = random.Random(11)
     boxes = []
@@ -60,11 +67,13 @@ def test_augmentation_equals_the_released_one_under_one_seed(photos, golden):
         rng.random()
         erasing_box(64, 32, 0.5, rng)
     assert boxes == [tuple(box) for box in expected["boxes"].tolist()]
-    assert boxes[4] == (0, 0, 60, 75)   # the fallback occurs
+    assert boxes[4] == (0, 0, 60, 75)  # the fallback occurs
 
 
 def test_crop_statistics_of_one_to_two_images():
-    """Section 4.1: the mean accepted aspect is 2.34 and the mean area 0.755; one image in a thousand falls back."""
+    """Section 4.1: the mean accepted aspect is 2.34 and the mean area 0.755; one image in a thousand falls
+    back.
+    """
     rng = random.Random(0)
     boxes = np.array([crop_box(64, 128, rng) for _ in range(4000)])
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -86,30 +95,42 @@ def test_transform_is_picklable_and_leaves_the_image_alone(photos):
 def test_flip_and_jitter_do_what_they_say(photos):
     def transformed(**options) -> torch.Tensor:
         return TrainTransform(64, 32, **options)(photos[0], random.Random(5))
-    plain, flipped, jittered = transformed(flip=0.0), transformed(flip=1.0), transformed(flip=0.0, colour_jitter=0.4)
+
+    plain, flipped, jittered = (
+        transformed(flip=0.0),
+        transformed(flip=1.0),
+        transformed(flip=0.0, colour_jitter=0.4),
+    )
     assert torch.equal(plain.flip(2), flipped)
-    assert not torch.allclose(plain, jittered) and torch.corrcoef(torch.stack([plain.flatten(), jittered.flatten()]))[0, 1] > 0.5
+    assert (
+        not torch.allclose(plain, jittered)
+        and torch.corrcoef(torch.stack([plain.flatten(), jittered.flatten()]))[0, 1] > 0.5
+    )
 
 
 def test_identity_passes_follow_the_released_sampler(golden):
     expected = golden("hhl_data")
     for num_ids, length in expected["pass_lengths"].tolist():
-        assert identity_passes(np.repeat(np.arange(num_ids), 9), seed=0, stream="t").steps_per_pass == length   # 87 for Duke, 93 for Market
+        # 87 for Duke, 93 for Market
+        assert identity_passes(np.repeat(np.arange(num_ids), 9), seed=0, stream="t").steps_per_pass == length
 
-    pids = np.repeat(np.arange(16), np.arange(16) + 1)   # identity p has p + 1 images
+    pids = np.repeat(np.arange(16), np.arange(16) + 1)  # identity p has p + 1 images
     passes = identity_passes(pids, seed=0, stream="t")
     indices = np.concatenate([passes.batch(0, 0), passes.batch(0, 1)])
     rows = pids[indices].reshape(16, 8)
-    assert (rows == rows[:, :1]).all()                   # 8 of one identity side by side
+    assert (rows == rows[:, :1]).all()  # 8 of one identity side by side
     np.testing.assert_array_equal(np.sort(rows[:, 0]), expected["identities_in_pass"])
     for pid, released in enumerate(expected["distinct_images"]):
         distinct = len(set(indices.reshape(16, 8)[rows[:, 0] == pid][0]))
-        assert distinct == released == 8 if pid >= 7 else distinct <= pid + 1   # without replacement if there are 8, else with
+        # without replacement if there are 8, else with
+        assert distinct == released == 8 if pid >= 7 else distinct <= pid + 1
 
 
 def test_identity_passes_are_a_pure_function_of_the_place():
     pids = ["b", "a", "c", "a", "b", "c", "c"] * 3
-    first, second = (identity_passes(pids, ids_per_batch=2, images_per_id=4, seed=1, stream="t") for _ in range(2))
+    first, second = (
+        identity_passes(pids, ids_per_batch=2, images_per_id=4, seed=1, stream="t") for _ in range(2)
+    )
     assert first.steps_per_pass == 1
     batches = {place: first.batch(*place).tolist() for place in [(0, 0), (1, 0), (2, 0), (3, 0)]}
     assert {place: second.batch(*place).tolist() for place in reversed(batches)} == batches
@@ -118,7 +139,10 @@ def test_identity_passes_are_a_pure_function_of_the_place():
     assert other.batch(0, 0).tolist() != batches[0, 0]
 
 
-@pytest.mark.parametrize("options, words", [({"ids_per_batch": 5}, "4 identities, 5 wanted"), ({"images_per_id": 0}, "expected at least 1 x 1")])
+@pytest.mark.parametrize(
+    "options, words",
+    [({"ids_per_batch": 5}, "4 identities, 5 wanted"), ({"images_per_id": 0}, "expected at least 1 x 1")],
+)
 def test_identity_passes_that_cannot_be(options, words):
     with pytest.raises(InputError, match=words):
         identity_passes([0, 1, 2, 3], seed=0, stream="t", **options)
@@ -128,7 +152,10 @@ def test_shuffled_passes_cover_the_list_once_a_pass():
     passes = shuffled_passes(10, 3, seed=0, stream="target")
     assert passes.steps_per_pass == 3
     seen = [np.concatenate([passes.batch(number, position) for position in range(3)]) for number in range(2)]
-    assert all(len(set(indices)) == 9 and set(indices) < set(range(10)) for indices in seen) and (seen[0] != seen[1]).any()
+    assert (
+        all(len(set(indices)) == 9 and set(indices) < set(range(10)) for indices in seen)
+        and (seen[0] != seen[1]).any()
+    )
     with pytest.raises(InputError, match="2 images do not fill"):
         shuffled_passes(2, 3, seed=0, stream="target")
 
@@ -138,7 +165,9 @@ def test_restarts_equal_those_of_the_released_loop(direction, golden):
     arrays = golden("hhl_data")
     steps_per_epoch, shorter = arrays[f"epoch_{direction}"].tolist()
     expected = arrays[f"restarts_{direction}"]
-    np.testing.assert_array_equal([released_restarts(step, steps_per_epoch, shorter) for step in range(len(expected))], expected)
+    np.testing.assert_array_equal(
+        [released_restarts(step, steps_per_epoch, shorter) for step in range(len(expected))], expected
+    )
 
 
 def test_restart_lengths():
@@ -150,8 +179,10 @@ def test_pseudo_labels():
     drawn = np.concatenate([pseudo_labels(step, 16, seed=0, num_ids=702) for step in range(3000)])
     assert drawn.min() == 1000 and drawn.max() == 10999
     shared = np.mean([len(set(batch)) < 16 for batch in drawn.reshape(-1, 16)])
-    assert 0.006 < shared < 0.018                        # 1.19 % in expectation
-    assert (drawn[:16] == pseudo_labels(0, 16, seed=0, num_ids=702)).all() and (drawn[:16] != drawn[16:32]).any()
+    assert 0.006 < shared < 0.018  # 1.19 % in expectation
+    assert (drawn[:16] == pseudo_labels(0, 16, seed=0, num_ids=702)).all() and (
+        drawn[:16] != drawn[16:32]
+    ).any()
     assert pseudo_labels(5, 4, kind="unique", seed=0, num_ids=1367).tolist() == [1367, 1368, 1369, 1370]
     with pytest.raises(InputError, match="1001 identities: use unique"):
         pseudo_labels(0, 16, seed=0, num_ids=1001)
@@ -161,13 +192,17 @@ def test_pseudo_labels():
 
 @pytest.fixture
 def target(tmp_path) -> tuple[list[Sample], Path]:
-    """Five training images of three cameras and a folder with all their styles; view k of image i is grey, 10 (5k + i) + 5."""
+    """Five training images of three cameras and a folder with all their styles; view k of image i is grey, 10
+    (5k + i) + 5.
+    """
     train = [Sample(tmp_path / f"{i:04d}_c{i % 3 + 1}s1.jpg", i, i % 3) for i in range(5)]
     folder = tmp_path / "camstyle"
     folder.mkdir()
     for i, sample in enumerate(train):
         for k in range(4):
-            Image.new("RGB", (8, 16), (10 * (5 * k + i) + 5,) * 3).save(fake_path(folder, sample.path.stem, k) if k else sample.path)
+            Image.new("RGB", (8, 16), (10 * (5 * k + i) + 5,) * 3).save(
+                fake_path(folder, sample.path.stem, k) if k else sample.path
+            )
     (folder / "manifest.json").write_text("{}")
     return train, folder
 
@@ -178,8 +213,8 @@ def test_views_of_a_target_batch_come_in_the_released_order(target, golden):
     flat = target_batch([3, 0, 4], n=5, num_views=4)
     assert flat.tolist() == golden("hhl_data")["target_order"].tolist()
     read = SampleImages(views, lambda image, rng: torch.tensor(np.asarray(image)[0, 0, 0] // 10))
-    (levels, indices), = planned_loader(read, lambda step: flat, 0, 1)
-    assert levels.tolist() == indices.tolist() == flat.tolist()   # the images on disk are the ones meant
+    ((levels, indices),) = planned_loader(read, lambda step: flat, 0, 1)
+    assert levels.tolist() == indices.tolist() == flat.tolist()  # the images on disk are the ones meant
 
 
 def test_views_keep_the_person_and_take_the_camera_of_their_style(target):
@@ -187,7 +222,8 @@ def test_views_keep_the_person_and_take_the_camera_of_their_style(target):
     views = camera_style_views(train, folder, 3)
     assert len(views) == 20 and views[:5] == train
     assert [(v.pid, v.camid, v.origin, v.path.name) for v in views[5:7]] == [
-        (0, 0, "translated", "0000_c1s1_fake_1.jpg"), (1, 0, "translated", "0001_c2s1_fake_1.jpg"),
+        (0, 0, "translated", "0000_c1s1_fake_1.jpg"),
+        (1, 0, "translated", "0001_c2s1_fake_1.jpg"),
     ]
     others = camera_style_views(train, folder, 3, include_own=False)
     assert len(others) == 15 and all(view.camid != train[i % 5].camid for i, view in enumerate(others[5:]))
@@ -198,7 +234,10 @@ def test_style_folders_that_do_not_fit(target, tmp_path):
     train, folder = target
     with pytest.raises(InputError, match=r"expected 20 .* 5 are missing, the first is 0000_c1s1_fake_4.jpg"):
         camera_style_views(train, folder, 4)
-    with pytest.raises(InputError, match=r"expected 10 .* 5 are not of these images and cameras, the first is 0000_c1s1_fake_3.jpg"):
+    with pytest.raises(
+        InputError,
+        match=r"expected 10 .* 5 are not of these images and cameras, the first is 0000_c1s1_fake_3.jpg",
+    ):
         camera_style_views(train, folder, 2)
     with pytest.raises(InputError, match="3 are not of these"):
         camera_style_views(train[:4], folder, 3)

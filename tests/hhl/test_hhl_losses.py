@@ -23,16 +23,22 @@ LABELS = {
 
 @pytest.fixture
 def embed(formulas):
-    """Embeddings `(N, 16)` that cluster by label. All but `pk` lie on a grid of 1/8, where float32 is exact and ties are ties on any machine."""
+    """Embeddings `(N, 16)` that cluster by label. All but `pk` lie on a grid of 1/8, where float32 is exact
+    and ties are ties on any machine.
+    """
+
     def build(name: str) -> Tensor:
         labels = LABELS[name]
         row = np.unique(labels, return_inverse=True)[1].ravel()
-        values = 0.8 * formulas.scatter(f"{name} centre", row.max() + 1, 16)[row] + 0.6 * formulas.scatter(name, len(labels), 16)
+        values = 0.8 * formulas.scatter(f"{name} centre", row.max() + 1, 16)[row] + 0.6 * formulas.scatter(
+            name, len(labels), 16
+        )
         if name != "pk":
             values = np.round(8 * values) / 8
         if name == "duplicates":
-            values = values[np.arange(24) // 2 % 10]   # equal rows, within an identity and across two
+            values = values[np.arange(24) // 2 % 10]  # equal rows, within an identity and across two
         return torch.tensor(values, dtype=torch.float32, requires_grad=True)
+
     return build
 
 
@@ -45,7 +51,9 @@ def test_batch_hard_equals_the_released_loss_in_value_and_gradient(name, embed, 
     np.testing.assert_allclose(embeddings.grad.numpy(), expected[f"{name}_gradient"], atol=1e-6)
 
 
-def loop(distance: np.ndarray, labels: np.ndarray, *, margin, self_positive: bool, anchors: np.ndarray) -> tuple[float, float]:
+def loop(
+    distance: np.ndarray, labels: np.ndarray, *, margin, self_positive: bool, anchors: np.ndarray
+) -> tuple[float, float]:
     terms, right = [], []
     for a in np.flatnonzero(anchors):
         positive = (labels == labels[a]) & (self_positive | (np.arange(len(labels)) != a))
@@ -62,17 +70,30 @@ def test_batch_hard_variants_equal_a_loop(margin, self_positive, subset, embed):
     labels, embeddings = LABELS["singletons"], embed("singletons").detach()
     anchors = np.arange(len(labels)) < (64 if subset == "source" else 80)
     got = batch_hard_triplet(
-        embeddings, torch.from_numpy(labels), margin=margin, self_positive=self_positive,
+        embeddings,
+        torch.from_numpy(labels),
+        margin=margin,
+        self_positive=self_positive,
         anchors=torch.from_numpy(anchors) if subset == "source" else None,
     )
-    expected = loop(pairwise_distance(embeddings).double().numpy(), labels, margin=margin, self_positive=self_positive, anchors=anchors)
+    expected = loop(
+        pairwise_distance(embeddings).double().numpy(),
+        labels,
+        margin=margin,
+        self_positive=self_positive,
+        anchors=anchors,
+    )
     np.testing.assert_allclose([value.item() for value in got], expected, atol=1e-6)
 
 
 def test_a_lone_image_pushes_its_negative_and_is_not_pulled(embed):
-    """One image alone: with itself as the only positive its distance is about 0, so the gradient comes from the negative."""
+    """One image alone: with itself as the only positive its distance is about 0, so the gradient comes from
+    the negative.
+    """
     embeddings = torch.tensor([[0.0, 0.0], [0.1, 0.0], [5.0, 5.0]], requires_grad=True)
-    loss, _ = batch_hard_triplet(embeddings, torch.tensor([7, 8, 9]), anchors=torch.tensor([True, False, False]))
+    loss, _ = batch_hard_triplet(
+        embeddings, torch.tensor([7, 8, 9]), anchors=torch.tensor([True, False, False])
+    )
     loss.backward()
     assert loss.item() == pytest.approx(0.2, abs=1e-5)
     assert embeddings.grad.tolist() == [[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]
@@ -106,7 +127,9 @@ def test_batch_all_equals_a_loop(margin, embed):
                 terms.append(np.log1p(np.exp(gap)) if margin == "soft" else max(0.0, gap + margin))
     terms = np.array(terms)
     mean, mean_active, share = batch_all_triplet(embeddings, torch.from_numpy(labels), margin=margin)
-    np.testing.assert_allclose([mean, mean_active, share], [terms.mean(), terms[terms > 0].mean(), (terms > 0).mean()], atol=1e-6)
+    np.testing.assert_allclose(
+        [mean, mean_active, share], [terms.mean(), terms[terms > 0].mean(), (terms > 0).mean()], atol=1e-6
+    )
 
 
 def test_batch_all_at_its_edges():
@@ -119,4 +142,6 @@ def test_batch_all_at_its_edges():
 def test_distances_are_euclidean(embed):
     embeddings = embed("pk").detach()
     expected = torch.cdist(embeddings.double(), embeddings.double())
-    torch.testing.assert_close(pairwise_distance(embeddings.double()), expected.clamp(min=1e-6), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        pairwise_distance(embeddings.double()), expected.clamp(min=1e-6), atol=1e-6, rtol=1e-6
+    )

@@ -17,7 +17,9 @@ EMBEDDING = {"feat.weight", "feat.bias", "feat_bn.weight", "feat_bn.bias", "trip
 
 @pytest.fixture
 def net(formulas) -> HHLNet:
-    """ResNet-18 of 10 identities with an embedding of 64 and a triplet head of 16, filled by formula; dropout of every other entry."""
+    """ResNet-18 of 10 identities with an embedding of 64 and a triplet head of 16, filled by formula; dropout
+    of every other entry.
+    """
     model = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=16)
     formulas.fill(model)
     model.drop = formulas.HalfDrop()
@@ -25,7 +27,9 @@ def net(formulas) -> HHLNet:
 
 
 def test_names_and_shapes_are_the_released_ones(net, golden):
-    assert {f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items()} == set(golden("hhl_model")["shapes"].tolist())
+    assert {f"{name} {tuple(value.shape)}" for name, value in net.state_dict().items()} == set(
+        golden("hhl_model")["shapes"].tolist()
+    )
 
 
 def test_parameter_count_at_full_size():
@@ -58,7 +62,9 @@ def test_outputs_equal_the_released_ones(mode, net, formulas, golden):
 
 
 def test_dropout_is_on_the_classifiers_branch_alone(formulas):
-    """In training mode: FC-128 is the same under any seed, the logits are those of FC-1024 under the seed's mask."""
+    """In training mode: FC-128 is the same under any seed, the logits are those of FC-1024 under the seed's
+    mask.
+    """
     model, images = HHLNet(build_backbone("thin"), 5).train(), formulas.scattered("images", 4, 3, 64, 32)
 
     def output(name: str, seed: int) -> torch.Tensor:
@@ -76,7 +82,9 @@ def test_dropout_is_on_the_classifiers_branch_alone(formulas):
 def test_outputs_that_do_not_exist():
     model = HHLNet(build_backbone("thin"), 5, triplet_dim=0)
     for output in ("triplet", "fc128"):
-        with pytest.raises(ValueError, match=f"output '{output}': expected logits, pool5, pooled, or triplet"):
+        with pytest.raises(
+            ValueError, match=f"output '{output}': expected logits, pool5, pooled, or triplet"
+        ):
             model(torch.zeros(2, 3, 64, 32), output)
 
 
@@ -85,20 +93,24 @@ def test_optimiser_membership(embed_lr, net, golden):
     groups = parameter_groups(net, base_lr=0.01, classifier_lr=0.1, embed_lr=embed_lr)
     names = {id(p): name for name, p in net.named_parameters()}
     lr_of = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
-    assert sum(len(group["params"]) for group in groups) == len(lr_of)   # none twice
+    assert sum(len(group["params"]) for group in groups) == len(lr_of)  # none twice
     assert all(lr_of[name] == 0.01 for name in names.values() if name.startswith("base."))
     assert lr_of["classifier.weight"] == lr_of["classifier.bias"] == 0.1
     if embed_lr is None:
         assert set(names.values()) - set(lr_of) == set(golden("hhl_model")["unchanged"].tolist()) == EMBEDDING
     else:
         assert {lr_of[name] for name in EMBEDDING} == {embed_lr} and len(lr_of) == len(names)
-    assert {name for name, p in net.named_parameters() if not p.requires_grad} == (EMBEDDING if embed_lr is None else set())
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == (
+        EMBEDDING if embed_lr is None else set()
+    )
 
 
 def test_groups_without_a_triplet_head():
     model = HHLNet(build_backbone("thin"), 5, triplet_dim=0)
     groups = parameter_groups(model, base_lr=0.01, classifier_lr=0.1, embed_lr=0.1)
-    assert [group["name"] for group in groups] == ["base", "classifier", "embedding"] and len(groups[2]["params"]) == 4
+    assert [group["name"] for group in groups] == ["base", "classifier", "embedding"] and len(
+        groups[2]["params"]
+    ) == 4
 
 
 def test_released_checkpoints_load(net, formulas, tmp_path):
@@ -116,11 +128,14 @@ def test_checkpoints_that_do_not_fit(net, tmp_path):
     torch.save(net.state_dict(), tmp_path / "ten.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
-    torch.save({"state_dict": net}, tmp_path / "pickled.pth")   # a whole module: unpickling it could run code
+    torch.save({"state_dict": net}, tmp_path / "pickled.pth")  # a whole module: unpickling it could run code
     other = HHLNet(build_backbone("resnet18"), 11, embed_dim=64, triplet_dim=16)
     for name, words in {
-        "ten.pth": "does not fit this network.*classifier.weight", "text.pth": "not a checkpoint", "empty.pth": "expected a state dict",
-        "pickled.pth": "not a checkpoint that torch can read safely", "absent.pth": "no such file",
+        "ten.pth": "does not fit this network.*classifier.weight",
+        "text.pth": "not a checkpoint",
+        "empty.pth": "expected a state dict",
+        "pickled.pth": "not a checkpoint that torch can read safely",
+        "absent.pth": "no such file",
     }.items():
         with pytest.raises(InputError, match=words) as error:
             load_released(other, tmp_path / name)
@@ -129,5 +144,10 @@ def test_checkpoints_that_do_not_fit(net, tmp_path):
 
 def test_any_backbone_width():
     model = HHLNet(build_backbone("thin"), 7, embed_dim=32, triplet_dim=8, dropout=0.0)
-    outputs = {output: tuple(model(torch.zeros(2, 3, 64, 32), output).shape) for output in ("logits", "triplet", "pool5")}
-    assert outputs == {"logits": (2, 7), "triplet": (2, 8), "pool5": (2, 128)} and isinstance(model.base, nn.Sequential)
+    outputs = {
+        output: tuple(model(torch.zeros(2, 3, 64, 32), output).shape)
+        for output in ("logits", "triplet", "pool5")
+    }
+    assert outputs == {"logits": (2, 7), "triplet": (2, 8), "pool5": (2, 128)} and isinstance(
+        model.base, nn.Sequential
+    )

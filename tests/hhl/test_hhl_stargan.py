@@ -1,4 +1,6 @@
-"""The camera StarGAN: networks, loss terms, checkpoints. Its training loop is compared in test_hhl_stargan_parity.py."""
+"""The camera StarGAN: networks, loss terms, checkpoints. Its training loop is compared in
+test_hhl_stargan_parity.py.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ import torch
 
 from common.errors import InputError
 from hhl.stargan.losses import discriminator_losses, generator_losses, gradient_penalty, total
-from hhl.stargan.model import Discriminator, Generator, camera_one_hot, load_released_discriminator, load_released_generator
+from hhl.stargan.model import (
+    Discriminator,
+    Generator,
+    camera_one_hot,
+    load_released_discriminator,
+    load_released_generator,
+)
 
 CAMERAS = [torch.tensor(c) for c in ([0, 3, 4, 1], [2, 2, 1, 0], [4, 0, 3, 3], [1, 2, 0, 4])]
 
@@ -38,7 +46,10 @@ def test_generator_size(cameras, size):
         assert sum(p.numel() for p in Generator(cameras).parameters()) == size
 
 
-@pytest.mark.parametrize("cameras, height, size", [(6, 256, 44_819_392), (8, 256, 44_852_160), (6, 128, 44_745_664), (8, 128, 44_753_856)])
+@pytest.mark.parametrize(
+    "cameras, height, size",
+    [(6, 256, 44_819_392), (8, 256, 44_852_160), (6, 128, 44_745_664), (8, 128, 44_753_856)],
+)
 def test_discriminator_size(cameras, height, size):
     with torch.device("meta"):
         model = Discriminator(cameras, height, height // 2)
@@ -50,7 +61,9 @@ def test_discriminator_size(cameras, height, size):
 
 def test_names_and_shapes_are_the_released_ones(generator, discriminator, golden):
     for model, name in ((generator, "generator_shapes"), (discriminator, "discriminator_shapes")):
-        assert [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()] == golden("hhl_stargan")[name].tolist()
+        assert [f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items()] == golden(
+            "hhl_stargan"
+        )[name].tolist()
 
 
 @torch.no_grad()
@@ -63,7 +76,8 @@ def test_forward_equals_the_released_one(generator, discriminator, images, formu
     np.testing.assert_allclose(translated.flatten()[::37], expected["translated"], atol=1e-5)
     np.testing.assert_allclose(patches, expected["patches"], atol=1e-5)
     np.testing.assert_allclose(cameras, expected["cameras"], atol=1e-5)
-    assert (formulas.fingerprint(dict(generator.named_buffers())) == before).all()   # the released ones move, and nothing reads them
+    # the released ones move, and nothing reads them
+    assert (formulas.fingerprint(dict(generator.named_buffers())) == before).all()
 
 
 @torch.no_grad()
@@ -75,28 +89,36 @@ def test_translation_is_the_same_in_either_mode_and_for_any_batch(generator, ima
     assert torch.equal(generator(images, styles), trained)
     torch.testing.assert_close(generator(images[1:2], styles[1:2]), trained[1:2], atol=1e-5, rtol=0)
     assert (formulas.fingerprint(dict(generator.named_buffers())) == before).all()
-    assert (generator(images, styles.roll(1, 0)) - trained).abs().mean() > 0.01   # the style matters
+    assert (generator(images, styles.roll(1, 0)) - trained).abs().mean() > 0.01  # the style matters
 
 
 def test_the_discriminator_step_leaves_the_generator_alone(generator, discriminator, images):
     fake = generator(images, camera_one_hot(CAMERAS[1], 5))
-    total(discriminator_losses(discriminator, images, fake, CAMERAS[0], torch.full((4, 1, 1, 1), 0.5))).backward()
+    total(
+        discriminator_losses(discriminator, images, fake, CAMERAS[0], torch.full((4, 1, 1, 1), 0.5))
+    ).backward()
     assert all(p.grad is None for p in generator.parameters())
     assert all(p.grad is not None for p in discriminator.parameters())
 
 
 def test_gradient_penalty_of_a_linear_critic():
     """D(x) = w sum(x) has a gradient of norm w sqrt(3HW) at every image."""
+
     class Linear(torch.nn.Module):
         def forward(self, x):
-            return 0.1 * x.sum(dim=(1, 2, 3), keepdim=True).expand(-1, 1, 2, 1), None   # two patches: the sum counts both
+            # two patches: the sum counts both
+            return 0.1 * x.sum(dim=(1, 2, 3), keepdim=True).expand(-1, 1, 2, 1), None
+
     penalty = gradient_penalty(Linear(), torch.zeros(5, 3, 4, 2))
     assert penalty.item() == pytest.approx((0.2 * 24**0.5 - 1) ** 2, rel=1e-5)
 
 
 def test_weights_of_the_total():
     one = torch.tensor(1.0)
-    assert total({"real": one, "fake": one, "cls": one, "gp": one}) == 13 and total({"fake": one, "cls": one, "rec": one}) == 12
+    assert (
+        total({"real": one, "fake": one, "cls": one, "gp": one}) == 13
+        and total({"fake": one, "cls": one, "rec": one}) == 12
+    )
     assert total({"cls": one, "rec": one}, lambda_cls=2, lambda_rec=3) == 5
 
 
@@ -112,9 +134,19 @@ def test_the_residual_form_starts_near_the_image(images, formulas):
 
 
 def test_gains_of_the_norms():
-    gains = torch.cat([m.weight for m in Generator(3, width=32, uniform_gamma=True).modules() if isinstance(m, torch.nn.InstanceNorm2d)])
+    gains = torch.cat(
+        [
+            m.weight
+            for m in Generator(3, width=32, uniform_gamma=True).modules()
+            if isinstance(m, torch.nn.InstanceNorm2d)
+        ]
+    )
     assert 0 <= gains.min() < 0.02 and 0.98 < gains.max() <= 1
-    assert all((m.weight == 1).all() for m in Generator(3, width=8).modules() if isinstance(m, torch.nn.InstanceNorm2d))
+    assert all(
+        (m.weight == 1).all()
+        for m in Generator(3, width=8).modules()
+        if isinstance(m, torch.nn.InstanceNorm2d)
+    )
 
 
 @pytest.mark.parametrize("height, width, layers", [(64, 32, 6), (72, 32, 4), (0, 32, 4)])

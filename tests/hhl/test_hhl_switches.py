@@ -1,4 +1,6 @@
-"""The switches beyond the released path: sampling, style sources, anchors, single pass, shared augmentation, and what is measured on a network."""
+"""The switches beyond the released path: sampling, style sources, anchors, single pass, shared augmentation,
+and what is measured on a network.
+"""
 
 import random
 from collections import Counter
@@ -35,49 +37,76 @@ def market(tmp_path_factory):
 
 # ---------------------------------------------------------------- experiments and settings
 
+
 def test_every_experiment_is_a_valid_configuration_of_every_preset():
     for preset in HHL.presets.values():
         for experiment in EXPERIMENTS:
             config = override(preset, experiment.overrides)
-            assert (config != preset) == bool(experiment.overrides) or experiment.key == "hhl/control/embedding=frozen", experiment.key
+            assert (config != preset) == bool(
+                experiment.overrides
+            ) or experiment.key == "hhl/control/embedding=frozen", experiment.key
 
 
 def test_the_figures_have_the_papers_points():
     keys = Counter(e.key.split("/")[1] for e in EXPERIMENTS)
     assert (keys["fig3"], keys["fig5"], keys["fig6"], keys["table2"], keys["table3"]) == (3, 21, 9, 6, 6)
     alias = {e.key: e.alias_of for e in EXPERIMENTS}
-    assert alias["hhl/fig5/beta=0"] == "hhl/table2/baseline_source" and alias["hhl/fig6/n_t=0"] == "hhl/table2/L_T"
-    assert alias["hhl/fig5/beta=0.5"] == alias["hhl/fig6/n_t=16"] == alias["hhl/fig3/random"] == "hhl/table2/L_CD"
+    assert (
+        alias["hhl/fig5/beta=0"] == "hhl/table2/baseline_source"
+        and alias["hhl/fig6/n_t=0"] == "hhl/table2/L_T"
+    )
+    assert (
+        alias["hhl/fig5/beta=0.5"]
+        == alias["hhl/fig6/n_t=16"]
+        == alias["hhl/fig3/random"]
+        == "hhl/table2/L_CD"
+    )
 
 
 def test_the_demo_halves_every_batch():
     recipe = PRESETS["demo"].recipe
-    assert [recipe.scaled(n) for n in (recipe.batch, recipe.images_per_id, recipe.target_batch, 1)] == [64, 4, 8, 1]
+    assert [recipe.scaled(n) for n in (recipe.batch, recipe.images_per_id, recipe.target_batch, 1)] == [
+        64,
+        4,
+        8,
+        1,
+    ]
 
 
-@pytest.mark.parametrize("overrides, words", [
-    ({"method.classification": False, "method.source_triplet": False, "method.target_views": "none"}, "nothing is left to train with"),
-    ({"method.source_triplet": False, "recipe.target_batch": 1}, "no negative"),
-    ({"method.target_anchors": "real", "method.triplets": "all"}, "only batch-hard"),
-    ({"method.target_anchors": "none", "method.source_triplet": False}, "no anchor is left"),
-    ({"recipe.epochs_of_batch": -2}, "epochs-of-batch"),
-    ({"recipe.batch_scale": 0.0}, "batch_scale"),
-])
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (
+            {"method.classification": False, "method.source_triplet": False, "method.target_views": "none"},
+            "nothing is left to train with",
+        ),
+        ({"method.source_triplet": False, "recipe.target_batch": 1}, "no negative"),
+        ({"method.target_anchors": "real", "method.triplets": "all"}, "only batch-hard"),
+        ({"method.target_anchors": "none", "method.source_triplet": False}, "no anchor is left"),
+        ({"recipe.epochs_of_batch": -2}, "epochs-of-batch"),
+        ({"recipe.batch_scale": 0.0}, "batch_scale"),
+    ],
+)
 def test_settings_that_cannot_be(overrides, words):
-    groups = {group: {name.split(".")[1]: value for name, value in overrides.items() if name.startswith(group)} for group in ("recipe", "method")}
+    groups = {
+        group: {name.split(".")[1]: value for name, value in overrides.items() if name.startswith(group)}
+        for group in ("recipe", "method")
+    }
     with pytest.raises(InputError, match=words):
         HHLConfig(recipe=RecipeConfig(**groups["recipe"]), method=MethodConfig(**groups["method"]))
 
 
 # ---------------------------------------------------------------- sampling
 
+
 def test_every_cluster_of_k_means_has_a_member():
     rng = np.random.default_rng(0)
     centres = np.eye(8)[:4]
     points = np.concatenate([centre + 0.01 * rng.standard_normal((20, 8)) for centre in centres])
     assignment = k_means(points, 4, np.random.default_rng(3))
-    assert all(len(set(assignment[i:i + 20])) == 1 for i in range(0, 80, 20)) or len(set(assignment)) == 4
-    assert set(k_means(np.ones((10, 3)), 6, np.random.default_rng(1))) == set(range(6))   # all images alike: still six clusters
+    assert all(len(set(assignment[i : i + 20])) == 1 for i in range(0, 80, 20)) or len(set(assignment)) == 4
+    # all images alike: still six clusters
+    assert set(k_means(np.ones((10, 3)), 6, np.random.default_rng(1))) == set(range(6))
 
 
 def test_cluster_passes_take_one_image_of_each_cluster_and_can_be_restored():
@@ -103,12 +132,21 @@ def test_supervised_sampling_never_repeats_a_person(market):
 
 
 def tiny_config(**changes) -> HHLConfig:
-    recipe = RecipeConfig(epochs=2, batch=16, ids=4, images_per_id=2, target_batch=4, **changes.pop("recipe", {}))
-    return HHLConfig(net=NetConfig("thin", "none", 64, 32, embed_dim=16, triplet_dim=8), recipe=recipe, **changes)
+    recipe = RecipeConfig(
+        epochs=2, batch=16, ids=4, images_per_id=2, target_batch=4, **changes.pop("recipe", {})
+    )
+    return HHLConfig(
+        net=NetConfig("thin", "none", 64, 32, embed_dim=16, triplet_dim=8), recipe=recipe, **changes
+    )
 
 
 def test_epochs_of_another_batch_keep_the_number_of_steps(market):
-    steps = {kind: schedule(tiny_config(recipe={"epochs_of_batch": kind}), market, market.train, 1, 0).steps_per_epoch for kind in (None, 32)}
+    steps = {
+        kind: schedule(
+            tiny_config(recipe={"epochs_of_batch": kind}), market, market.train, 1, 0
+        ).steps_per_epoch
+        for kind in (None, 32)
+    }
     assert steps[None] == len(market.train) // 16 and steps[32] == len(market.train) // 32
 
 
@@ -117,7 +155,8 @@ def test_loaders_that_restart_by_themselves_read_their_whole_list(market):
     batches = schedule(config, market, market.train, 1, 0)
     steps = len(market.train) // 4
     seen = np.concatenate([batches.parts["target"].plan(step) for step in range(steps)])
-    assert len(set(seen)) == len(seen)   # one pass, although it is longer than an epoch and than a pass of the source
+    # one pass, although it is longer than an epoch and than a pass of the source
+    assert len(set(seen)) == len(seen)
 
 
 def test_repeated_people_are_noticed(market):
@@ -130,11 +169,14 @@ def test_repeated_people_are_noticed(market):
 
 # ---------------------------------------------------------------- augmentation
 
+
 def test_a_period_shares_the_draws_of_the_views(market):
     paths = [market.train[0].path] * 6
     images = SampleImages(paths, TrainTransform(64, 32), seed=1, stream="x", period=3)
     views = [images[Draw(5, slot, slot)][0] for slot in range(6)]
-    assert all(torch.equal(views[slot], views[slot + 3]) for slot in range(3)) and not torch.equal(views[0], views[1])
+    assert all(torch.equal(views[slot], views[slot + 3]) for slot in range(3)) and not torch.equal(
+        views[0], views[1]
+    )
 
 
 def test_a_crop_may_keep_the_aspect():
@@ -148,17 +190,24 @@ def test_first_size_comes_before_everything(market):
     image = read_image(market.train[0].path)
     small = image.resize((32, 64), Image.Resampling.BILINEAR)
     crop = TrainTransform(64, 32)
-    assert torch.equal(TrainTransform(64, 32, first_size=(64, 32))(image, random.Random(3)), crop(small, random.Random(3)))
+    assert torch.equal(
+        TrainTransform(64, 32, first_size=(64, 32))(image, random.Random(3)), crop(small, random.Random(3))
+    )
     assert not torch.equal(crop(image, random.Random(3)), crop(small, random.Random(3)))
 
 
 def test_jitter_is_for_labelled_images_alone(market):
     config = tiny_config(recipe={"colour_jitter": 0.5}, method=MethodConfig(target_views="real"))
     parts = schedule(config, market, market.train, 1, 0).parts
-    assert {name: part.images.transform.colour_jitter for name, part in parts.items()} == {"classify": 0.5, "source": 0.5, "target": 0.0}
+    assert {name: part.images.transform.colour_jitter for name, part in parts.items()} == {
+        "classify": 0.5,
+        "source": 0.5,
+        "target": 0.0,
+    }
 
 
 # ---------------------------------------------------------------- network and losses
+
 
 def small_net(**changes) -> HHLNet:
     torch.manual_seed(0)
@@ -172,7 +221,7 @@ def test_one_pass_equals_many_when_nothing_depends_on_the_batch():
         for one, many in zip(forward_single(model, images), forward_parts(model, images)):
             assert torch.allclose(one, many, atol=1e-6)
     one, many = (step(small_net(dropout=0.0).train(), images)[1] for step in (forward_single, forward_parts))
-    assert (one - many).abs().max() > 1e-3   # in training the batch norms see another batch
+    assert (one - many).abs().max() > 1e-3  # in training the batch norms see another batch
 
 
 def test_a_triplet_head_behind_the_dropout_sees_it():
@@ -182,12 +231,14 @@ def test_a_triplet_head_behind_the_dropout_sees_it():
         model.train().feat_bn.eval()
         model.base.eval()
     with torch.no_grad():
-        assert torch.equal(before(x, "triplet"), before(x, "triplet")) and not torch.equal(after(x, "triplet"), after(x, "triplet"))
+        assert torch.equal(before(x, "triplet"), before(x, "triplet")) and not torch.equal(
+            after(x, "triplet"), after(x, "triplet")
+        )
 
 
 @pytest.mark.parametrize("kind, expected", [("all", 7), ("real", 3 + 2), ("none", 3)])
 def test_anchor_masks(kind, expected):
-    mask = anchor_mask(kind, 7, target_images=2, num_views=2)   # three of the source, two real, two fakes
+    mask = anchor_mask(kind, 7, target_images=2, num_views=2)  # three of the source, two real, two fakes
     assert mask.sum() == expected and mask[:3].all()
     assert mask.nonzero().flatten().tolist() == list(range(expected))
 
@@ -201,7 +252,10 @@ def test_the_triplet_switches_reach_the_loss():
     far = torch.tensor([[0.0], [0.1], [9.0], [9.2]])
     without, _ = batch_hard_triplet(far, torch.tensor([0, 0, 1, 1]), hinge=False)
     gaps = [0.1 - 9.0, 0.1 - 8.9, 0.2 - 8.9, 0.2 - 9.1]
-    assert without == pytest.approx(np.mean(gaps) + 0.3, rel=1e-4) and batch_hard_triplet(far, torch.tensor([0, 0, 1, 1]))[0] == 0
+    assert (
+        without == pytest.approx(np.mean(gaps) + 0.3, rel=1e-4)
+        and batch_hard_triplet(far, torch.tensor([0, 0, 1, 1]))[0] == 0
+    )
     mean_of_all, share = triplet_term(MethodConfig(triplets="all"), x, labels, anchors)
     mean_of_active, _ = triplet_term(MethodConfig(triplets="all_nonzero"), x, labels, anchors)
     assert mean_of_all == pytest.approx(mean_of_active.item() * share.item(), rel=1e-5)
@@ -209,18 +263,31 @@ def test_the_triplet_switches_reach_the_loss():
 
 # ---------------------------------------------------------------- camera styles without a GAN
 
+
 def test_colour_statistics_move_a_camera_onto_another(market):
     render = styles.colour_statistics(market.train)
     cameras = {s.camid for s in market.train}
     own = min(cameras)
-    pixels = {c: np.concatenate([np.asarray(read_image(s.path), float).reshape(-1, 3) for s in market.train if s.camid == c]) for c in cameras}
+    pixels = {
+        c: np.concatenate(
+            [np.asarray(read_image(s.path), float).reshape(-1, 3) for s in market.train if s.camid == c]
+        )
+        for c in cameras
+    }
     for camera in sorted(cameras - {own})[:2]:
-        moved = np.concatenate([render(s, camera).reshape(-1, 3) for s in market.train if s.camid == own]).astype(float)
+        moved = np.concatenate(
+            [render(s, camera).reshape(-1, 3) for s in market.train if s.camid == own]
+        ).astype(float)
         # equal but for what is cut off at 0 and 255
-        assert np.abs(moved.mean(0) - pixels[camera].mean(0)).max() < np.abs(pixels[own].mean(0) - pixels[camera].mean(0)).max() / 3
+        assert (
+            np.abs(moved.mean(0) - pixels[camera].mean(0)).max()
+            < np.abs(pixels[own].mean(0) - pixels[camera].mean(0)).max() / 3
+        )
         assert np.abs(moved.std(0) - pixels[camera].std(0)).max() < 8
     sample = next(s for s in market.train if s.camid == own)
-    assert np.abs(render(sample, own).astype(int) - np.asarray(read_image(sample.path)).astype(int)).max() <= 1
+    assert (
+        np.abs(render(sample, own).astype(int) - np.asarray(read_image(sample.path)).astype(int)).max() <= 1
+    )
 
 
 @pytest.mark.parametrize("kind", ["stats", "oracle", "self"])
@@ -241,7 +308,7 @@ def test_controls_write_a_camera_style_folder(market, tmp_path, kind):
     assert read_image(fake_path(folder, few.train[0].path.stem, 1)).size == (32, 64)
     errors = work.__dict__["oracle.json"]
     if kind == "oracle":
-        assert errors["fake_l1"] < 8 < errors["identity_l1"]   # JPEG alone
+        assert errors["fake_l1"] < 8 < errors["identity_l1"]  # JPEG alone
     if kind == "self":
         assert errors["fake_l1"] == pytest.approx(errors["identity_l1"], abs=2) and errors["own_style_l1"] < 8
 
@@ -249,16 +316,21 @@ def test_controls_write_a_camera_style_folder(market, tmp_path, kind):
 def test_an_oracle_of_real_photographs_is_refused(market, tmp_path):
     config = replace(PRESETS["demo"], style=StyleConfig(kind="oracle"))
     with pytest.raises(InputError, match="the true styles are known for"):
-        styles.camera_styles(config, replace(market, name="market1501"), None, torch.device("cpu"), cli.Options())
+        styles.camera_styles(
+            config, replace(market, name="market1501"), None, torch.device("cpu"), cli.Options()
+        )
 
 
 # ---------------------------------------------------------------- what is measured on a network
+
 
 def test_overlap_of_clouds_that_are_one_and_of_clouds_that_are_apart():
     rng = np.random.default_rng(0)
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)  # noqa: E731
     one = analysis.overlap(unit(rng.standard_normal((300, 8))), unit(rng.standard_normal((300, 8))))
-    assert one["domain_mixing"] == pytest.approx(1, abs=0.05) and one["domain_accuracy"] == pytest.approx(0.5, abs=0.08)
+    assert one["domain_mixing"] == pytest.approx(1, abs=0.05) and one["domain_accuracy"] == pytest.approx(
+        0.5, abs=0.08
+    )
     shifted = rng.standard_normal((100, 8)) + 9 * np.eye(8)[0]
     apart = analysis.overlap(unit(rng.standard_normal((300, 8)) - 9 * np.eye(8)[0]), unit(shifted))
     assert apart == {"domain_mixing": 0, "domain_accuracy": 1}
@@ -266,7 +338,9 @@ def test_overlap_of_clouds_that_are_one_and_of_clouds_that_are_apart():
 
 def test_distance_metrics_by_hand():
     a, b = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[0.0, 1.0], [0.0, 1.0]])
-    assert analysis.distance_metrics("x", a, b) == pytest.approx({"x_l2": 2**0.5 / 2, "x_l2_squared": 1, "x_cosine": 0.5})
+    assert analysis.distance_metrics("x", a, b) == pytest.approx(
+        {"x_l2": 2**0.5 / 2, "x_l2_squared": 1, "x_cosine": 0.5}
+    )
 
 
 def test_copies_that_are_the_image_itself_have_distance_zero(market, tmp_path):
@@ -278,15 +352,31 @@ def test_copies_that_are_the_image_itself_have_distance_zero(market, tmp_path):
             fake = fake_path(tmp_path, s.path.stem, k + 1)
             fake.write_bytes(s.path.read_bytes())
     measured = analysis.copy_distances(model, samples, tmp_path, market.num_cameras, torch.device("cpu"))
-    assert measured["camstyle_l2"] == pytest.approx(0, abs=1e-5) and measured["crop_l2"] > 1e-3 < measured["flip_l2"]
-    assert "camstyle_l2" not in analysis.copy_distances(model, samples, None, market.num_cameras, torch.device("cpu"))
+    assert (
+        measured["camstyle_l2"] == pytest.approx(0, abs=1e-5)
+        and measured["crop_l2"] > 1e-3 < measured["flip_l2"]
+    )
+    assert "camstyle_l2" not in analysis.copy_distances(
+        model, samples, None, market.num_cameras, torch.device("cpu")
+    )
 
 
 def test_retrieval_by_camera_by_hand(tmp_path):
-    """Two people, two cameras; features on a line. In the query's own camera its person is nearest, in the other one last."""
+    """Two people, two cameras; features on a line. In the query's own camera its person is nearest, in the
+    other one last.
+    """
     save = lambda name, x, pids, cams: save_features(  # noqa: E731
-        tmp_path / f"{name}.npz", np.array(x, np.float32)[:, None], pids, cams, [f"{i}.jpg" for i in range(len(x))], normalised=False, model="x")
+        tmp_path / f"{name}.npz",
+        np.array(x, np.float32)[:, None],
+        pids,
+        cams,
+        [f"{i}.jpg" for i in range(len(x))],
+        normalised=False,
+        model="x",
+    )
     save("query", [0.0], [1], [0])
     save("gallery", [0.1, 0.5, 0.6, 0.2], [1, 2, 1, 2], [0, 0, 1, 1])
     measured = analysis.retrieval_by_camera(tmp_path)
-    assert measured == pytest.approx({"same_camera_mAP": 1, "same_camera_R-1": 1, "cross_camera_mAP": 0.25, "cross_camera_R-1": 0})
+    assert measured == pytest.approx(
+        {"same_camera_mAP": 1, "same_camera_R-1": 1, "cross_camera_mAP": 0.25, "cross_camera_R-1": 0}
+    )

@@ -1,4 +1,6 @@
-"""HHL end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad input."""
+"""HHL end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad
+input.
+"""
 
 import json
 import os
@@ -25,10 +27,12 @@ from hhl.stargan.translate import FOLDER, to_uint8
 from hhl.train import build_network, build_optimizer, check, set_learning_rate, train
 from reports.collect import collect, read_results
 
-TINY = ("--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 --recipe.batch 16 --recipe.ids 3 "
-        "--recipe.images-per-id 2 --recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 --stargan.blocks 1 "
-        "--stargan.d-channels 4 "
-        "--net.embed-dim 16 --net.triplet-dim 8 --threads 1").split()
+TINY = (
+    "--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 --recipe.batch 16 --recipe.ids 3 "
+    "--recipe.images-per-id 2 --recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 --stargan.blocks 1 "
+    "--stargan.d-channels 4 "
+    "--net.embed-dim 16 --net.triplet-dim 8 --threads 1"
+).split()
 ROWS = [f"hhl/table2/{row}" for row in ("baseline_source", "L_CD", "baseline_target")]
 
 
@@ -39,7 +43,20 @@ def data_root(draw_data_root) -> Path:
 
 
 def command(data_root: Path, out: Path, *flags: str, rows=("hhl/table2/L_CD",)) -> list[str]:
-    return ["--source", "dukemtmc", "--target", "market1501", "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+    return [
+        "--source",
+        "dukemtmc",
+        "--target",
+        "market1501",
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(out),
+        "--experiment",
+        *rows,
+        *TINY,
+        *flags,
+    ]
 
 
 def run_hhl(*args, **options) -> int:
@@ -61,14 +78,28 @@ def finished(data_root, tmp_path_factory) -> Path:
 
 def test_three_rows_give_records_pictures_and_a_camera_style_folder(finished):
     hhl = record(finished)
-    assert set(hhl.scores) == {"last", "last+adabn"} and set(hhl.stages) == {"stargan", "camstyle", "pretrain", "reid", "scores", "analysis"}
+    assert set(hhl.scores) == {"last", "last+adabn"} and set(hhl.stages) == {
+        "stargan",
+        "camstyle",
+        "pretrain",
+        "reid",
+        "scores",
+        "analysis",
+    }
     assert set(record(finished, "baseline_source").stages) == {"pretrain", "reid", "scores", "analysis"}
-    assert {Path(p).name for p in hhl.pictures} == {"curves.png", "ranked_lists.png", "camera_styles.png", "feature_spaces.png"}
+    assert {Path(p).name for p in hhl.pictures} == {
+        "curves.png",
+        "ranked_lists.png",
+        "camera_styles.png",
+        "feature_spaces.png",
+    }
     assert all((finished / p).stat().st_size > 1000 for p in hhl.pictures)
     (folder,) = finished.rglob(FOLDER)
     assert len(list(folder.glob("*_fake_?.jpg"))) == 6 * hhl.data["target"]["train"]
     manifest = json.loads((folder.parent / "manifest.json").read_text())
-    assert manifest["checkpoint"] == hhl.stages["stargan"]["hash"] and manifest["source"] == hhl.data["target"]
+    assert (
+        manifest["checkpoint"] == hhl.stages["stargan"]["hash"] and manifest["source"] == hhl.data["target"]
+    )
 
 
 def test_curves_hold_every_term(finished):
@@ -76,35 +107,67 @@ def test_curves_hold_every_term(finished):
     for path in record(finished).curves:
         for line in (finished / path).read_text().splitlines():
             terms |= set(json.loads(line))
-    assert {"cross_entropy", "triplet", "d_real", "d_fake", "d_cls", "d_gp", "g_fake", "g_cls", "g_rec", "g_idt"} <= terms
+    assert {
+        "cross_entropy",
+        "triplet",
+        "d_real",
+        "d_fake",
+        "d_cls",
+        "d_gp",
+        "g_fake",
+        "g_cls",
+        "g_rec",
+        "g_idt",
+    } <= terms
 
 
 def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
-    (model,) = (p for p in finished.glob("stages/reid-*/model.pt") if p.parent.name.endswith(record(finished).stages["reid"]["hash"]))
+    (model,) = (
+        p
+        for p in finished.glob("stages/reid-*/model.pt")
+        if p.parent.name.endswith(record(finished).stages["reid"]["hash"])
+    )
     for flags, score in ([], "last"), (["--adabn"], "last+adabn"):
-        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+        assert (
+            evaluate.main(
+                ["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]
+            )
+            == 0
+        )
         assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished).scores[score], abs=1e-6)
 
 
 def test_an_authors_style_folder_is_taken_as_it_is(finished, data_root, tmp_path):
     (folder,) = finished.rglob(FOLDER)
     assert run_hhl(data_root, tmp_path, "--style.folder", str(folder)) == 0
-    assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {"pretrain", "reid", "scores", "analysis"}
+    assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {
+        "pretrain",
+        "reid",
+        "scores",
+        "analysis",
+    }
 
-    copy = tmp_path / "copy"   # the same images elsewhere are the same stage; other images under the same path are another
+    # the same images elsewhere are the same stage; other images under the same path are another
+    copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     before = record(tmp_path).stages["reid"]["hash"]
-    assert run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0 and record(tmp_path).stages["reid"]["hash"] == before
+    assert (
+        run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0
+        and record(tmp_path).stages["reid"]["hash"] == before
+    )
     first = min(copy.iterdir())
     first.write_bytes(first.read_bytes() + b"\0")
-    assert run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0 and record(tmp_path).stages["reid"]["hash"] != before
+    assert (
+        run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0
+        and record(tmp_path).stages["reid"]["hash"] != before
+    )
 
 
 def test_collect_takes_records_once(finished, tmp_path):
     assert len(collect([finished], tmp_path)) == 3
     assert all(line.startswith("known") for line in collect([finished], tmp_path))
     assert {r.key for r in read_results("hhl", tmp_path)} == set(ROWS)
-    assert not (tmp_path / "pictures").exists()   # dukemtmc and market1501: real people stay out
+    assert not (tmp_path / "pictures").exists()  # dukemtmc and market1501: real people stay out
 
 
 @pytest.mark.parametrize("stage", ["StarGAN", "re-ID"])
@@ -139,12 +202,13 @@ def killed_then_resumed(data_root: Path, out: Path, monkeypatch, stage: str, ste
     with pytest.raises(SystemError):
         run_hhl(data_root, out)
     monkeypatch.setattr(training.Loop, "log", original)
-    assert run_hhl(data_root, out) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_hhl(data_root, out) == 2  # neither --resume nor --fresh: nothing is overwritten
     assert run_hhl(data_root, out, "--resume") == 0
 
 
 def interrupted_after(steps: int, original):
     """A loop that gets a Ctrl-C in the middle of a step of the re-ID stage."""
+
     def loop(self):
         for step in original(self):
             if self.label == "re-ID" and step == steps:
@@ -156,7 +220,10 @@ def interrupted_after(steps: int, original):
 
 def weights(out: Path) -> dict[str, bytes]:
     path = next(out.glob(f"stages/reid-{record(out).stages['reid']['hash']}/model.pt"))
-    return {name: tensor.numpy().tobytes() for name, tensor in torch.load(path, weights_only=True)["state_dict"].items()}
+    return {
+        name: tensor.numpy().tobytes()
+        for name, tensor in torch.load(path, weights_only=True)["state_dict"].items()
+    }
 
 
 def test_workers_change_nothing(finished, data_root, tmp_path):
@@ -166,21 +233,54 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
 
 
 def test_two_processes_equal_one_with_split_batch_norm(finished, data_root, tmp_path):
-    """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each process draws its own mask."""
+    """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each
+    process draws its own mask.
+    """
     (folder,) = finished.rglob(FOLDER)
-    flags = ["--style.folder", str(folder), "--net.dropout", "0", "--recipe.embed-lr", "0.01", "--recipe.base-lr", "0.01", "--recipe.batch", "60",
-             "--recipe.pretrain-epochs", "0"]   # four steps
+    flags = [
+        "--style.folder",
+        str(folder),
+        "--net.dropout",
+        "0",
+        "--recipe.embed-lr",
+        "0.01",
+        "--recipe.base-lr",
+        "0.01",
+        "--recipe.batch",
+        "60",
+        "--recipe.pretrain-epochs",
+        "0",
+    ]  # four steps
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577", "train.py"]
-    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "hhl", env=environment, check=True, capture_output=True)
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29577",
+        "train.py",
+    ]
+    subprocess.run(
+        [*two, *command(data_root, tmp_path / "two", *flags)],
+        cwd=ROOT / "hhl",
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
     assert run_hhl(data_root, tmp_path / "one", *flags, "--net.bn-splits", "2") == 0
-    one, both = (torch.load(next((tmp_path / name).glob("stages/reid-*/model.pt")), weights_only=True)["state_dict"] for name in ("one", "two"))
+    one, both = (
+        torch.load(next((tmp_path / name).glob("stages/reid-*/model.pt")), weights_only=True)["state_dict"]
+        for name in ("one", "two")
+    )
     for name in one:
         assert torch.allclose(one[name].float(), both[name].float(), rtol=1e-4, atol=2e-5), name
     assert len(list((tmp_path / "two").rglob("record.json"))) == 1
 
 
 # ---------------------------------------------------------------- settings
+
 
 def test_every_preset_builds_and_embedding_layers_follow_their_switch():
     for name, config in PRESETS.items():
@@ -216,7 +316,9 @@ def test_uint8_by_truncation_and_by_rounding():
     assert to_uint8(image, truncate=False)[0, 0, 0, 0] == 101
 
 
-# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing overwritten
+# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing
+# overwritten
+
 
 def complaint(capsys) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -224,42 +326,59 @@ def complaint(capsys) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--source", "market"], "unknown dataset 'market'"),
-    (["--data-root", "no-such-folder"], "no-such-folder"),
-    (["--net.height", "-64"], "--net.height -64: expected a positive number"),
-    (["--recipe.batch", "100000"], "do not fill one batch"),
-    (["--recipe.ids", "500"], "identities"),
-    (["--net.backbone", "resnet49"], "expected one of"),
-    (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
-    (["--stargan.height", "60"], "multiples"),
-    (["--style.folder", "no-such-styles"], "no-such-styles"),
-    (["--style.folder", "no-such-styles", "--experiment", "hhl/table1/distances"], "no-such-styles"),
-    (["--method.beta", "-1"], "--method.beta"),
-    (["--recipe.weight-decay", "-1"], "--recipe.weight-decay"),
-    (["--net.bn-splits", "16"], "expected at least 2"),
-    (["--experiment", "hhl/table2/L_T", "--recipe.ids", "1"], "--recipe.ids 1"),
-    (["--experiment", "hhl/table2/L_C", "--recipe.target-batch", "2"], "give at least 3"),
-    (["--experiment", "hhl/table2/L_T", "--recipe.images-per-id", "1", "--method.triplets", "all"], "has no positive"),
-    (["--method.triplets", "all", "--method.reduction", "sum"], "batch-hard"),
-    (["--method.margin", "soft", "--method.no-hinge"], "no hinge"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--source", "market"], "unknown dataset 'market'"),
+        (["--data-root", "no-such-folder"], "no-such-folder"),
+        (["--net.height", "-64"], "--net.height -64: expected a positive number"),
+        (["--recipe.batch", "100000"], "do not fill one batch"),
+        (["--recipe.ids", "500"], "identities"),
+        (["--net.backbone", "resnet49"], "expected one of"),
+        (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
+        (["--stargan.height", "60"], "multiples"),
+        (["--style.folder", "no-such-styles"], "no-such-styles"),
+        (["--style.folder", "no-such-styles", "--experiment", "hhl/table1/distances"], "no-such-styles"),
+        (["--method.beta", "-1"], "--method.beta"),
+        (["--recipe.weight-decay", "-1"], "--recipe.weight-decay"),
+        (["--net.bn-splits", "16"], "expected at least 2"),
+        (["--experiment", "hhl/table2/L_T", "--recipe.ids", "1"], "--recipe.ids 1"),
+        (["--experiment", "hhl/table2/L_C", "--recipe.target-batch", "2"], "give at least 3"),
+        (
+            ["--experiment", "hhl/table2/L_T", "--recipe.images-per-id", "1", "--method.triplets", "all"],
+            "has no positive",
+        ),
+        (["--method.triplets", "all", "--method.reduction", "sum"], "batch-hard"),
+        (["--method.margin", "soft", "--method.no-hinge"], "no hinge"),
+    ],
+)
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_hhl(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys)
     assert not list(tmp_path.rglob("record.json"))
     if not flags[0].startswith("--stargan"):
-        assert not (tmp_path / "stages").exists()   # said before anything was trained
+        assert not (tmp_path / "stages").exists()  # said before anything was trained
 
 
 def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root, monkeypatch):
-    """MSMT17 has more identities than the random pseudo-identities leave room for; PRID2011 calls two images alike."""
+    """MSMT17 has more identities than the random pseudo-identities leave room for; PRID2011 calls two images
+    alike.
+    """
     source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
     config = PRESETS["demo"]
-    tiny = replace(config, recipe=replace(config.recipe, batch=16, ids=3, images_per_id=2, target_batch=4, batch_scale=1.0))
+    tiny = replace(
+        config,
+        recipe=replace(config.recipe, batch=16, ids=3, images_per_id=2, target_batch=4, batch_scale=1.0),
+    )
     monkeypatch.setattr("common.datasets.loading.read_image", lambda path: pytest.fail("an image is decoded"))
     check(tiny, source, source, target, Options())
-    twice = replace(target, train=[*target.train, replace(target.train[0], path=target.root / "cam_b" / target.train[0].path.name)])
+    twice = replace(
+        target,
+        train=[
+            *target.train,
+            replace(target.train[0], path=target.root / "cam_b" / target.train[0].path.name),
+        ],
+    )
     with pytest.raises(InputError, match="2 training images are called"):
         check(tiny, source, source, twice, Options())
     crowd = replace(source, train=[replace(source.train[0], pid=1 + i // 2) for i in range(2082)])
@@ -273,18 +392,22 @@ def test_clusters_do_not_hang_on_how_the_test_images_are_ranked(data_root, tmp_p
     assert run_hhl(data_root, tmp_path, "--style.kind", "self", "--test.no-normalise", rows=rows) == 0
     assert run_hhl(data_root, tmp_path / "fresh", "--style.kind", "self", rows=rows) == 0
     first, second = (next(out.glob("stages/reid-*/curves.jsonl")) for out in (tmp_path, tmp_path / "fresh"))
-    assert first.parent.name == second.parent.name and [line | {"seconds": 0} for line in read_curves(first)] == [
-        line | {"seconds": 0} for line in read_curves(second)]
+    assert first.parent.name == second.parent.name and [
+        line | {"seconds": 0} for line in read_curves(first)
+    ] == [line | {"seconds": 0} for line in read_curves(second)]
 
 
 def test_200_epochs_of_stargan_are_the_papers_steps():
     config = PRESETS["paper"].stargan
     assert [config.on(images).iterations for images in (12_936, 16_522)] == [161_600, 206_400]
-    assert "epochs" not in canonical(PRESETS["demo"].stargan) and canonical(config)["epochs"] == 200   # records keep their config hash
+    # records keep their config hash
+    assert "epochs" not in canonical(PRESETS["demo"].stargan) and canonical(config)["epochs"] == 200
 
 
 def test_the_network_of_another_paper_is_refused(tmp_path):
-    torch.save({"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"head": "fc"}}, tmp_path / "model.pt")
+    torch.save(
+        {"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"head": "fc"}}, tmp_path / "model.pt"
+    )
     with pytest.raises(InputError, match="another paper"):
         evaluate.load_network(tmp_path / "model.pt")
 
@@ -313,13 +436,27 @@ def test_a_broken_training_image_is_named(data_root, tmp_path, capsys):
 
 def test_unreadable_checkpoints(tmp_path, data_root, capsys):
     (tmp_path / "model.pt").write_bytes(b"nothing")
-    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
+    assert (
+        evaluate.main(
+            [
+                "--checkpoint",
+                str(tmp_path / "model.pt"),
+                "--target",
+                "market1501",
+                "--data-root",
+                str(data_root),
+            ]
+        )
+        == 2
+    )
     assert "model.pt" in complaint(capsys)
     with pytest.raises(InputError, match="no such file"):
         evaluate.load_network(tmp_path / "none.pt")
 
 
-def test_a_full_disk_ends_with_one_line_and_keeps_what_is_whole(finished, data_root, tmp_path, capsys, monkeypatch):
+def test_a_full_disk_ends_with_one_line_and_keeps_what_is_whole(
+    finished, data_root, tmp_path, capsys, monkeypatch
+):
     import errno
 
     from common import files

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 @pytest.fixture(scope="session")
 def formulas(formulas) -> SimpleNamespace:
     """The formulas of all papers, and: `scattered`, a float32 tensor; `fill`."""
+
     def scattered(name: str, *shape: int) -> Tensor:
         return torch.from_numpy(formulas.scatter(name, *shape).astype(np.float32))
 
     @torch.no_grad()
     def fill(model: nn.Module) -> nn.Module:
-        """Every parameter from its name: kernels of variance 2 / (entries of their first slice), scales about 1, offsets about 0."""
+        """Every parameter from its name: kernels of variance 2 / (entries of their first slice), scales about
+        1, offsets about 0.
+        """
         for name, parameter in model.named_parameters():
             values = scattered(name, *parameter.shape)
             if parameter.ndim > 1:

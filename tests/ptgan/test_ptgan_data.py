@@ -73,7 +73,10 @@ def test_both_domains_draw_alike_unless_asked_not_to(tmp_path):
     masks = lambda sample: blob(36, 18)  # noqa: E731
 
     def loaded(streams):
-        images = [MaskedImages([s], masks, transform(), seed=3, stream=stream) for s, stream in zip(samples, streams)]
+        images = [
+            MaskedImages([s], masks, transform(), seed=3, stream=stream)
+            for s, stream in zip(samples, streams)
+        ]
         return [torch.stack([i[Draw(step, 0, 0)][0] for step in range(6)]) for i in images]
 
     assert torch.equal(*loaded(("gan", "gan")))
@@ -88,15 +91,19 @@ PAIRS = GANConfig(height=HEIGHT, width=WIDTH, load_height=36, load_width=18, bat
 @pytest.fixture
 def domains(tmp_path) -> tuple[list[Sample], list[Sample]]:
     """Four images each; those of the target stand upside down."""
+
     def draw(name: str, order: int) -> list[Sample]:
         samples = [Sample(tmp_path / f"{name}{i}.png", i, 0) for i in range(4)]
         for i, sample in enumerate(samples):
             red(blob(36, 18, i)[::order]).save(sample.path)
         return samples
+
     return draw("source", 1), draw("target", -1)
 
 
-def batches(domains, mask_aug: str = "joint", config: GANConfig = PAIRS) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def batches(
+    domains, mask_aug: str = "joint", config: GANConfig = PAIRS
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Six steps; each domain has masks of its own."""
     masks = tuple(lambda sample, order=order: blob(36, 18, sample.pid)[::order] for order in (1, -1))
     plans, loop = pair_plans(*map(len, domains), config.batch, seed=0), SimpleNamespace(start=0, total=6)
@@ -117,7 +124,9 @@ def test_one_geometry_or_two_for_a_pair(domains, shared):
     ones = [[Sample(domains[0][0].path, 0, 0)] * 4 for _ in range(2)]
     masks = (lambda sample: blob(36, 18),) * 2
     plans, loop = pair_plans(4, 4, 2, seed=0), SimpleNamespace(start=0, total=6)
-    pairs = list(pair_batches(replace(PAIRS, shared_aug=shared), "joint", ones, masks, plans, 0, loop, workers=0))
+    pairs = list(
+        pair_batches(replace(PAIRS, shared_aug=shared), "joint", ones, masks, plans, 0, loop, workers=0)
+    )
     assert len(pairs) == 6 and all(torch.equal(*pair) for pair in pairs) is shared
     assert not all(torch.equal(pair[0], pairs[0][0]) for pair in pairs)
 
@@ -126,11 +135,15 @@ def test_cached_images_equal_read_ones(tmp_path):
     red(blob(36, 18)).save(tmp_path / "a.png")
     masks, draw = (lambda sample: blob(36, 18)), Draw(5, 1, 0)
     samples = [Sample(tmp_path / "a.png", 1, 0)]
-    read, cached = (MaskedImages(samples, masks, transform(), seed=0, stream="gan", cache=cache) for cache in (False, True))
+    read, cached = (
+        MaskedImages(samples, masks, transform(), seed=0, stream="gan", cache=cache)
+        for cache in (False, True)
+    )
     assert torch.equal(read[draw][0], cached[draw][0])
 
 
 # ---------------------------------------------------------------- the released loader
+
 
 def photo(formulas, name: str, height: int, width: int) -> Image.Image:
     return Image.fromarray(((formulas.scatter(name, height, width, 3) * 0.8 + 1) * 110).astype(np.uint8))
@@ -138,7 +151,9 @@ def photo(formulas, name: str, height: int, width: int) -> Image.Image:
 
 @pytest.mark.parametrize("case", range(3))
 def test_training_images_under_the_released_draws(case, formulas, golden):
-    """`load_train_data`: stretched by scipy, 286x286, one crop and flip for both images, masks as they are; every 499th value."""
+    """`load_train_data`: stretched by scipy, 286x286, one crop and flip for both images, masks as they are;
+    every 499th value.
+    """
     expected = golden("ptgan_data")
     top, left, flip = expected["draws"][case]
     config, images, masks = GANConfig(io="scipy_bytescale"), [], []
@@ -151,7 +166,8 @@ def test_training_images_under_the_released_draws(case, formulas, golden):
         out = gan_transform(config, "released")(photo(formulas, name, *size), own, rng)
         images.append(out[:3])
         masks.append(out[3:])
-    np.testing.assert_allclose(torch.cat(images).flatten()[::499], expected["images"][case], atol=0.017)   # a grey level is 0.008
+    # a grey level is 0.008
+    np.testing.assert_allclose(torch.cat(images).flatten()[::499], expected["images"][case], atol=0.017)
     np.testing.assert_array_equal(torch.cat(masks).flatten()[::499], expected["masks"][case])
 
 
@@ -165,7 +181,7 @@ def test_images_to_transfer_and_stored_ones_as_released(formulas, golden):
 
 def test_bytescale():
     values = np.array([[-0.8, 0.0, 0.6]])
-    assert bytescale(values).tolist() == [[0, 146, 255]]   # floor(0.8 * 255 / 1.4 + 0.4999) = floor(146.21)
+    assert bytescale(values).tolist() == [[0, 146, 255]]  # floor(0.8 * 255 / 1.4 + 0.4999) = floor(146.21)
     grey = np.array([[3, 200]], np.uint8)
     assert bytescale(grey) is grey and bytescale(np.full((2, 2), 7.0)).max() == 0
 
@@ -177,13 +193,20 @@ def test_plain_images_are_not_stretched():
 
 # ---------------------------------------------------------------- pairs
 
+
 def test_an_epoch_is_the_smaller_domain_and_the_larger_one_rotates():
     plans = pair_plans(20, 6, 2, seed=0)
     assert plans.steps_per_epoch == 3
     epochs = [np.concatenate([plans.source(step) for step in range(3 * e, 3 * e + 3)]) for e in range(8)]
-    assert all(len(set(epoch.tolist())) == 6 for epoch in epochs) and len({i for epoch in epochs for i in epoch.tolist()}) > 15
+    assert (
+        all(len(set(epoch.tolist())) == 6 for epoch in epochs)
+        and len({i for epoch in epochs for i in epoch.tolist()}) > 15
+    )
     targets = [np.concatenate([plans.target(step) for step in range(3 * e, 3 * e + 3)]) for e in range(2)]
-    assert sorted(targets[0]) == sorted(targets[1]) == list(range(6)) and targets[0].tolist() != targets[1].tolist()
+    assert (
+        sorted(targets[0]) == sorted(targets[1]) == list(range(6))
+        and targets[0].tolist() != targets[1].tolist()
+    )
 
 
 def test_a_domain_of_one_image_and_one_smaller_than_a_batch():
@@ -194,6 +217,7 @@ def test_a_domain_of_one_image_and_one_smaller_than_a_batch():
 
 
 # ---------------------------------------------------------------- stored images
+
 
 @pytest.mark.parametrize("size, expected", [("file", (50, 120)), ("generator", (16, 32))])
 def test_size_and_name_are_the_files_own(tmp_path, formulas, size, expected):

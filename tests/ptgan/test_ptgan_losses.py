@@ -1,4 +1,6 @@
-"""The losses on fixed tensors, by sections 3.2 and 3.3 of what the released code and the paper's quotations say."""
+"""The losses on fixed tensors, by sections 3.2 and 3.3 of what the released code and the paper's quotations
+say.
+"""
 
 import math
 
@@ -8,7 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from ptgan.config import GANConfig
-from ptgan.losses import adversarial_loss, discriminator_losses, generator_losses, generator_total, identity_loss
+from ptgan.losses import (
+    adversarial_loss,
+    discriminator_losses,
+    generator_losses,
+    generator_total,
+    identity_loss,
+)
 from ptgan.model import TransferNetworks
 from ptgan.train_gan import learning_rate
 
@@ -28,8 +36,12 @@ def mask(formulas):
 
 def test_masked_squares_over_all_pixels(pair, mask):
     x, y = pair
-    assert identity_loss(x, y, mask).item() == pytest.approx(((x - y) ** 2 * mask.expand(SHAPE)).mean().item(), abs=1e-6)
-    assert identity_loss(x, y, torch.ones(2, 1, 16, 8)).item() == pytest.approx(F.mse_loss(x, y).item(), abs=1e-6)
+    assert identity_loss(x, y, mask).item() == pytest.approx(
+        ((x - y) ** 2 * mask.expand(SHAPE)).mean().item(), abs=1e-6
+    )
+    assert identity_loss(x, y, torch.ones(2, 1, 16, 8)).item() == pytest.approx(
+        F.mse_loss(x, y).item(), abs=1e-6
+    )
 
 
 def test_masked_squares_over_the_masks_pixels(pair, mask):
@@ -39,7 +51,9 @@ def test_masked_squares_over_the_masks_pixels(pair, mask):
 
 
 def test_the_norm_of_a_constant_change():
-    """c sqrt(3k) for a change of c on k masked pixels, a mean over the batch; its rms form over the root of N, or of 3k."""
+    """c sqrt(3k) for a change of c on k masked pixels, a mean over the batch; its rms form over the root of
+    N, or of 3k.
+    """
     c, k = 0.25, 20
     mask = torch.zeros(2, 1, 16, 8)
     mask.view(2, -1)[0, :k] = 1
@@ -68,10 +82,12 @@ def test_an_untouched_image_has_finite_gradients(pair, mask, kind):
 
 
 def test_why_the_form_of_the_norm_decides():
-    """Gradient norms for an image of 256x256 with a change of 0.1 (rms) over 41 % of it, all weights 10: the literal norm's is 440 cycles."""
+    """Gradient norms for an image of 256x256 with a change of 0.1 (rms) over 41 % of it, all weights 10: the
+    literal norm's is 440 cycles.
+    """
     shape = (1, 3, 256, 256)
     mask = torch.zeros(1, 1, 256, 256)
-    mask[..., :105] = 1   # 0.41
+    mask[..., :105] = 1  # 0.41
     image = torch.zeros(shape)
 
     def gradient(loss) -> float:
@@ -91,7 +107,9 @@ def test_adversarial_losses(formulas):
     score = formulas.scattered("score", 2, 1, 4, 4)
     assert adversarial_loss(score, True).item() == pytest.approx(((score - 1) ** 2).mean().item())
     assert adversarial_loss(score, False).item() == pytest.approx((score**2).mean().item())
-    assert adversarial_loss(score, True, "sigmoid").item() == pytest.approx(-F.logsigmoid(score).mean().item(), rel=1e-5)
+    assert adversarial_loss(score, True, "sigmoid").item() == pytest.approx(
+        -F.logsigmoid(score).mean().item(), rel=1e-5
+    )
 
 
 class Scale(nn.Module):
@@ -120,15 +138,23 @@ def test_the_generators_loss_is_the_released_formula(toy, pair, mask):
     config = GANConfig(lambda_idt=5.0)
     terms = generator_losses(toy, config, a, b, 0.5 * a, 3 * b, mask, other)
     expected = {
-        "adv_s2t": ((-0.5 * a - 1) ** 2).mean(), "adv_t2s": ((6 * b - 1) ** 2).mean(),
+        "adv_s2t": ((-0.5 * a - 1) ** 2).mean(),
+        "adv_t2s": ((6 * b - 1) ** 2).mean(),
         "cyc": (a - 1.5 * a).abs().mean() + (b - 1.5 * b).abs().mean(),
-        "id": (mask * (a - 0.5 * a) ** 2).mean() + (other * (b - 3 * b) ** 2).mean(),   # each with the mask of its own input
+        # each with the mask of its own input
+        "id": (mask * (a - 0.5 * a) ** 2).mean() + (other * (b - 3 * b) ** 2).mean(),
         "idt": (b - 0.5 * b).abs().mean() + (a - 3 * a).abs().mean(),
     }
     assert set(terms) == set(expected)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-5), name
-    total = expected["adv_s2t"] + expected["adv_t2s"] + 10 * expected["cyc"] + 10 * expected["id"] + 5 * expected["idt"]
+    total = (
+        expected["adv_s2t"]
+        + expected["adv_t2s"]
+        + 10 * expected["cyc"]
+        + 10 * expected["id"]
+        + 5 * expected["idt"]
+    )
     assert generator_total(terms, config).item() == pytest.approx(total.item(), rel=1e-5)
     assert "idt" not in generator_losses(toy, GANConfig(), a, b, 0.5 * a, 3 * b, mask, other)
 
@@ -137,8 +163,12 @@ def test_the_discriminators_loss_is_half_each_and_leaves_the_generators_alone(to
     a, b = pair
     fake_target, fake_source = toy.g_s2t(a), toy.g_t2s(b)
     terms = discriminator_losses(toy, GANConfig(), a, b, fake_target, fake_source)
-    assert terms["d_source"].item() == pytest.approx((((2 * a - 1) ** 2).mean() + ((6 * b) ** 2).mean()).item() / 2, rel=1e-5)
-    assert terms["d_target"].item() == pytest.approx((((-b - 1) ** 2).mean() + ((0.5 * a) ** 2).mean()).item() / 2, rel=1e-5)
+    assert terms["d_source"].item() == pytest.approx(
+        (((2 * a - 1) ** 2).mean() + ((6 * b) ** 2).mean()).item() / 2, rel=1e-5
+    )
+    assert terms["d_target"].item() == pytest.approx(
+        (((-b - 1) ** 2).mean() + ((0.5 * a) ** 2).mean()).item() / 2, rel=1e-5
+    )
     sum(terms.values()).backward()
     assert toy.g_s2t.factor.grad is None and toy.g_t2s.factor.grad is None and toy.d_source.factor.grad != 0
 

@@ -1,4 +1,6 @@
-"""Masks by name: files and what may be wrong with them, a segmentation network, soft and constant ones, coverage."""
+"""Masks by name: files and what may be wrong with them, a segmentation network, soft and constant ones,
+coverage.
+"""
 
 from __future__ import annotations
 
@@ -70,13 +72,16 @@ def test_released_npy_of_65536_values(sample, tmp_path):
         assert np.array_equal(mask[:6], np.ones((6, WIDTH))) and not mask[6:].any()
 
 
-@pytest.mark.parametrize("name, array, words", [
-    (".png", np.zeros((10, 6), np.uint8), "a mask of 10x6 for an image of 12x6"),
-    (".png", np.full((12, 6), 128, np.uint8), "found values such as 0.50"),
-    (".npy", np.full((12, 6), 255), "found values such as 255"),
-    (".npy", np.full((256, 256), 255.0), "found values such as 255"),
-    (".npy", np.zeros((7, 5)), "a mask of 7x5 for an image of 12x6"),
-])
+@pytest.mark.parametrize(
+    "name, array, words",
+    [
+        (".png", np.zeros((10, 6), np.uint8), "a mask of 10x6 for an image of 12x6"),
+        (".png", np.full((12, 6), 128, np.uint8), "found values such as 0.50"),
+        (".npy", np.full((12, 6), 255), "found values such as 255"),
+        (".npy", np.full((256, 256), 255.0), "found values such as 255"),
+        (".npy", np.zeros((7, 5)), "a mask of 7x5 for an image of 12x6"),
+    ],
+)
 def test_wrong_masks_are_named(sample, tmp_path, name, array, words):
     path = tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}{name}"
     store(path, array)
@@ -95,9 +100,14 @@ def test_broken_files(sample, tmp_path, suffix):
 
 def test_equal_names_in_two_folders(tmp_path, binary):
     """PRID2011's: in a flat folder they would share a mask; segmented ones lie in folders of their own."""
-    samples = [Sample(tmp_path / camera / "person_0001.png", 1, i) for i, camera in enumerate(("cam_a", "cam_b"))]
+    samples = [
+        Sample(tmp_path / camera / "person_0001.png", 1, i) for i, camera in enumerate(("cam_a", "cam_b"))
+    ]
     store(tmp_path / "flat" / "person_0001.png", binary * 255)
-    with pytest.raises(InputError, match="person_0001.png: the mask of both .*cam_a.* and .*cam_b.*: expected one for each image"):
+    with pytest.raises(
+        InputError,
+        match="person_0001.png: the mask of both .*cam_a.* and .*cam_b.*: expected one for each image",
+    ):
         file_key("disk", samples, str(tmp_path / "flat"))
     for sample, mask in zip(samples, (binary, 1 - binary)):
         store(sample.path, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
@@ -105,11 +115,15 @@ def test_equal_names_in_two_folders(tmp_path, binary):
         store(tmp_path / "deep" / sample.path.parent.name / "person_0001.png", mask * 255)
     masks = mask_source(MaskConfig(), tmp_path / "deep")
     assert np.array_equal(masks(samples[0]), binary) and np.array_equal(masks(samples[1]), 1 - binary)
-    assert file_key("disk", samples, str(tmp_path / "deep")) != file_key("disk", samples[::-1], str(tmp_path / "deep"))
+    assert file_key("disk", samples, str(tmp_path / "deep")) != file_key(
+        "disk", samples[::-1], str(tmp_path / "deep")
+    )
 
 
 def test_a_missing_mask_is_an_error_never_ones(sample):
-    with pytest.raises(InputError, match="expected its mask .*_mask/0001_c1s1_000001_01.png or .npy, found none"):
+    with pytest.raises(
+        InputError, match="expected its mask .*_mask/0001_c1s1_000001_01.png or .npy, found none"
+    ):
         mask_source(MaskConfig())(sample)
     with pytest.raises(InputError, match="only the synthetic domains have true masks"):
         mask_source(MaskConfig(kind="oracle"))(sample)
@@ -119,7 +133,9 @@ def test_gaussian(sample):
     mask = mask_source(MaskConfig(kind="gaussian"))(sample)
     assert mask.shape == (HEIGHT, WIDTH) and 0.9 < mask.max() <= 1 and mask.min() < 0.2
     assert np.allclose(mask, mask[::-1, ::-1]) and mask[6, 3] > mask[2, 3] > mask[0, 0]
-    assert mask[HEIGHT // 2, 3] / mask[HEIGHT // 2, 0] == pytest.approx(np.exp(8 * ((2.5 / 6) ** 2 - (0.5 / 6) ** 2)), rel=1e-5)
+    assert mask[HEIGHT // 2, 3] / mask[HEIGHT // 2, 0] == pytest.approx(
+        np.exp(8 * ((2.5 / 6) ** 2 - (0.5 / 6) ** 2)), rel=1e-5
+    )
 
 
 def test_coverage_is_logged_and_extremes_warned_of(sample, caplog):
@@ -132,14 +148,19 @@ def test_coverage_is_logged_and_extremes_warned_of(sample, caplog):
 
 # ---------------------------------------------------------------- torchvision
 
+
 def test_person_is_class_15_of_every_network():
     for name in SEGMENTERS:
         weights = torchvision.models.get_model_weights(name).COCO_WITH_VOC_LABELS_V1
-        assert weights.meta["categories"].index("person") == masks.PERSON == 15 and len(weights.meta["categories"]) == 21
+        assert (
+            weights.meta["categories"].index("person") == masks.PERSON == 15
+            and len(weights.meta["categories"]) == 21
+        )
 
 
 def failing_fetch(monkeypatch, cache: Path, error: Exception) -> None:
     """torch's cache is `cache`, fetching weights raises `error`, and the network itself is nothing."""
+
     def get_state_dict(self, *args, **options):
         raise error
 
@@ -153,7 +174,12 @@ def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tm
     with pytest.raises(InputError, match="could not be fetched") as error:
         load_segmenter("deeplabv3_resnet50")
     text = str(error.value)
-    assert "https://" in text and str(tmp_path / "checkpoints") in text and "--masks.kind disk" in text and "\n" not in text
+    assert (
+        "https://" in text
+        and str(tmp_path / "checkpoints") in text
+        and "--masks.kind disk" in text
+        and "\n" not in text
+    )
 
 
 def test_weights_with_another_hash_are_named(monkeypatch, tmp_path):
@@ -164,14 +190,16 @@ def test_weights_with_another_hash_are_named(monkeypatch, tmp_path):
     cached = tmp_path / "checkpoints" / "deeplabv3_resnet50_coco-cd0a2569.pth"
     cached.parent.mkdir()
     cached.write_bytes(b"half of them")
-    with pytest.raises(InputError, match="not the weights of deeplabv3_resnet50, its SHA-256 is another") as error:
+    with pytest.raises(
+        InputError, match="not the weights of deeplabv3_resnet50, its SHA-256 is another"
+    ) as error:
         load_segmenter("deeplabv3_resnet50")
     assert str(error.value).startswith(f"{cached}: ") and "\n" not in str(error.value)
     right = cached.with_name(f"lraspp_mobilenet_v3_large-{hashlib.sha256(b'whole').hexdigest()[:8]}.pth")
     right.write_bytes(b"whole")
     network = torchvision.models.get_model_weights("lraspp_mobilenet_v3_large").COCO_WITH_VOC_LABELS_V1
     monkeypatch.setattr(type(network), "url", f"https://toy/{right.name}")
-    with pytest.raises(InputError, match="could not be fetched"):   # past the check of the file
+    with pytest.raises(InputError, match="could not be fetched"):  # past the check of the file
         load_segmenter("lraspp_mobilenet_v3_large")
 
 
@@ -203,11 +231,14 @@ def test_segmentation(halves):
 
 
 def test_segmented_masks_are_kept_and_read_like_any_other(halves, tmp_path, monkeypatch):
-    pictures = {"cam_a": halves, "cam_b": Image.fromarray(np.asarray(halves)[::-1])}   # two people of one name
+    # two people of one name
+    pictures = {"cam_a": halves, "cam_b": Image.fromarray(np.asarray(halves)[::-1])}
     for camera, picture in pictures.items():
         (tmp_path / camera).mkdir()
         picture.save(tmp_path / camera / "a.png")
-    dataset = SimpleNamespace(name="toy", train=[Sample(tmp_path / camera / "a.png", 1, 0) for camera in pictures])
+    dataset = SimpleNamespace(
+        name="toy", train=[Sample(tmp_path / camera / "a.png", 1, 0) for camera in pictures]
+    )
     monkeypatch.setattr(masks, "load_segmenter", lambda name: RedIsPerson())
     config, work = MaskConfig(kind="torchvision"), Workspace(tmp_path / "stage", resume=False)
     work.folder.mkdir()
@@ -215,5 +246,5 @@ def test_segmented_masks_are_kept_and_read_like_any_other(halves, tmp_path, monk
     mask = mask_source(config, work.folder / "toy")(dataset.train[0])
     assert mask.shape == (128, 64) and mask[:63, :31].all() and not mask[65:].any()
     assert np.array_equal(mask_source(config, work.folder / "toy")(dataset.train[1])[::-1], mask)
-    monkeypatch.setattr(masks, "segment", None)   # a second pass makes none anew
+    monkeypatch.setattr(masks, "segment", None)  # a second pass makes none anew
     write_masks(config, [dataset], work, torch.device("cpu"))

@@ -30,7 +30,9 @@ def test_networks_give_the_released_outputs(formulas, golden):
     """TensorFlow's own layers, 8 channels, 32x32, float64."""
     expected = golden("ptgan_steps")
     networks = formulas.fill(TransferNetworks(GANConfig(channels=8, d_channels=8))).double()
-    source, target = (formulas.scattered(f"{domain} 0", 2, 3, 32, 32).double() for domain in ("source", "target"))
+    source, target = (
+        formulas.scattered(f"{domain} 0", 2, 3, 32, 32).double() for domain in ("source", "target")
+    )
     np.testing.assert_allclose(networks.g_s2t(source), expected["fake_target"], atol=1e-7)
     np.testing.assert_allclose(networks.g_t2s(target), expected["fake_source"], atol=1e-7)
     np.testing.assert_allclose(networks.d_target(target), expected["scores"], atol=1e-6)
@@ -53,7 +55,9 @@ def test_same_padding(formulas, kernel, stride, before, after):
     layer = convolution(2, 3, kernel, stride, "tf_same")
     formulas.fill(layer)
     weight = next(layer.parameters())
-    assert torch.allclose(layer(x), F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=stride), atol=1e-6)
+    assert torch.allclose(
+        layer(x), F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=stride), atol=1e-6
+    )
     assert layer(x).shape[2:] == (8 // stride, 8 // stride)
 
 
@@ -79,8 +83,11 @@ def test_instance_norm(formulas):
 def test_released_start():
     torch.manual_seed(0)
     generator = Generator(channels=16, blocks=2)
-    weights = torch.cat([m.weight.flatten() for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))])
-    assert weights.abs().max() <= 0.04 and 0.016 < weights.std() < 0.019   # a normal of 0.02, cut at two deviations, has 0.0176
+    weights = torch.cat(
+        [m.weight.flatten() for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+    )
+    # a normal of 0.02, cut at two deviations, has 0.0176
+    assert weights.abs().max() <= 0.04 and 0.016 < weights.std() < 0.019
     scales = torch.cat([m.scale for m in generator.modules() if isinstance(m, InstanceNorm2d)])
     assert abs(scales.mean() - 1) < 0.01 and 0.015 < scales.std() < 0.025
 

@@ -1,4 +1,6 @@
-"""PTGAN end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad input."""
+"""PTGAN end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad
+input.
+"""
 
 import json
 import os
@@ -26,13 +28,28 @@ from ptgan.pictures import row_name
 from ptgan.train import check, train
 from ptgan.translate import FOLDER
 
-TINY = ("--masks.kind disk --recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 --gan.blocks 1 --gan.d-channels 4 "
-        "--gan.epochs 2 --gan.decay-epoch 1 --gan.batch 24 --gan.pool-size 1 --threads 1").split()
+TINY = (
+    "--masks.kind disk --recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 --gan.blocks 1 --gan.d-channels 4 "
+    "--gan.epochs 2 --gan.decay-epoch 1 --gan.batch 24 --gan.pool-size 1 --threads 1"
+).split()
 ROWS = [f"ptgan/transfer/{row}" for row in ("direct", "CycleGAN", "PTGAN")]
 
 
 def arguments(data_root: Path, out: Path, *flags: str, rows=("ptgan/transfer/PTGAN",)) -> list[str]:
-    return ["--source", "dukemtmc", "--target", "market1501", "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+    return [
+        "--source",
+        "dukemtmc",
+        "--target",
+        "market1501",
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(out),
+        "--experiment",
+        *rows,
+        *TINY,
+        *flags,
+    ]
 
 
 def run_ptgan(*args, **options) -> int:
@@ -58,29 +75,64 @@ def test_three_rows_give_records_pictures_and_a_transferred_dataset(finished, da
     assert set(ptgan.stages) == set(cyclegan.stages) == {"gan", "translation", "analysis", "reid", "scores"}
     assert ptgan.stages["gan"]["hash"] != cyclegan.stages["gan"]["hash"]
     assert {Path(p).name for p in ptgan.pictures} == {"curves.png", "ranked_lists.png", "transfer.png"}
-    assert {"rms_inside", "rms_outside", "mask_coverage", "style_distance_source", "style_distance_translated"} <= set(ptgan.measures)
-    heights = [Image.open(finished / next(p for p in r.pictures if p.endswith("transfer.png"))).height for r in (cyclegan, ptgan)]
-    assert heights[1] > heights[0] + 100   # source, mask, CycleGAN, PTGAN: one row more
+    assert {
+        "rms_inside",
+        "rms_outside",
+        "mask_coverage",
+        "style_distance_source",
+        "style_distance_translated",
+    } <= set(ptgan.measures)
+    heights = [
+        Image.open(finished / next(p for p in r.pictures if p.endswith("transfer.png"))).height
+        for r in (cyclegan, ptgan)
+    ]
+    assert heights[1] > heights[0] + 100  # source, mask, CycleGAN, PTGAN: one row more
 
     folder = finished / "stages" / f"translation-{ptgan.stages['translation']['hash']}"
     originals = {path.name: path for path in (data_root / "DukeMTMC-reID" / "bounding_box_train").iterdir()}
     made = {path.name: path for path in (folder / FOLDER).iterdir()}
     assert set(made) == set(originals)
     name = min(made)
-    assert Image.open(made[name]).size == Image.open(originals[name]).size and made[name].read_bytes() != originals[name].read_bytes()
+    assert (
+        Image.open(made[name]).size == Image.open(originals[name]).size
+        and made[name].read_bytes() != originals[name].read_bytes()
+    )
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["generator"], manifest["checkpoint"], manifest["source"]) == ("PTGAN", ptgan.stages["gan"]["hash"], ptgan.data["source"])
+    assert (manifest["generator"], manifest["checkpoint"], manifest["source"]) == (
+        "PTGAN",
+        ptgan.stages["gan"]["hash"],
+        ptgan.data["source"],
+    )
 
 
 def test_curves_hold_every_term(finished):
-    terms = {term for path in record(finished).curves for line in (finished / path).read_text().splitlines() for term in json.loads(line)}
-    assert {"g_adv_s2t", "g_adv_t2s", "g_cyc", "g_id", "d_source", "d_target", "cross_entropy", "accuracy"} <= terms
+    terms = {
+        term
+        for path in record(finished).curves
+        for line in (finished / path).read_text().splitlines()
+        for term in json.loads(line)
+    }
+    assert {
+        "g_adv_s2t",
+        "g_adv_t2s",
+        "g_cyc",
+        "g_id",
+        "d_source",
+        "d_target",
+        "cross_entropy",
+        "accuracy",
+    } <= terms
 
 
 def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
     model = finished / "stages" / f"reid-{record(finished).stages['reid']['hash']}" / "model.pt"
     for flags, score in ([], "last"), (["--adabn"], "last+adabn"):
-        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+        assert (
+            evaluate.main(
+                ["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]
+            )
+            == 0
+        )
         assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished).scores[score], abs=1e-6)
 
 
@@ -90,7 +142,10 @@ def test_cyclegan_needs_no_masks_and_ptgan_does(finished, data_root, tmp_path, c
     assert run_ptgan(root, tmp_path / "out", rows=ROWS[1:]) == 2
     assert "expected its mask" in complaint(capsys)
     without = record(tmp_path / "out", "transfer+CycleGAN")
-    assert without.stages["gan"]["hash"] == record(finished, "transfer+CycleGAN").stages["gan"]["hash"] and "rms_inside" not in without.measures
+    assert (
+        without.stages["gan"]["hash"] == record(finished, "transfer+CycleGAN").stages["gan"]["hash"]
+        and "rms_inside" not in without.measures
+    )
 
 
 def test_a_folder_made_elsewhere_is_taken_as_it_is(finished, data_root, tmp_path):
@@ -98,32 +153,76 @@ def test_a_folder_made_elsewhere_is_taken_as_it_is(finished, data_root, tmp_path
     copy = tmp_path / "test"
     copy.mkdir()
     for path in folder.iterdir():
-        shutil.copyfile(path, copy / f"AtoB_{path.name}")   # the released names
+        shutil.copyfile(path, copy / f"AtoB_{path.name}")  # the released names
     assert run_ptgan(data_root, tmp_path / "out", "--translation.folder", str(copy)) == 0
-    assert record(tmp_path / "out").scores == record(finished).scores and set(record(tmp_path / "out").stages) == {"analysis", "reid", "scores"}
+    assert record(tmp_path / "out").scores == record(finished).scores and set(
+        record(tmp_path / "out").stages
+    ) == {"analysis", "reid", "scores"}
 
 
 def test_a_folder_is_no_gans_without_one(finished, data_root, tmp_path):
-    """Direct transfer and the control `identity` leave --translation.folder alone; the control changes storage only, and says so."""
-    assert run_ptgan(data_root, tmp_path, "--translation.folder", "no-such-images", rows=("ptgan/transfer/direct", "ptgan/control/identity")) == 0
+    """Direct transfer and the control `identity` leave --translation.folder alone; the control changes
+    storage only, and says so.
+    """
+    assert (
+        run_ptgan(
+            data_root,
+            tmp_path,
+            "--translation.folder",
+            "no-such-images",
+            rows=("ptgan/transfer/direct", "ptgan/control/identity"),
+        )
+        == 0
+    )
     direct, identity = (record(tmp_path, row) for row in ("transfer+direct", "control+identity"))
-    assert direct.scores == record(finished, "transfer+direct").scores and set(direct.stages) == {"reid", "scores"}
+    assert direct.scores == record(finished, "transfer+direct").scores and set(direct.stages) == {
+        "reid",
+        "scores",
+    }
     assert set(identity.stages) == {"translation", "analysis", "reid", "scores"}
     assert 0 < identity.measures["rms_inside"] < record(finished).measures["rms_inside"]
-    manifest = json.loads((tmp_path / "stages" / f"translation-{identity.stages['translation']['hash']}" / "manifest.json").read_text())
+    manifest = json.loads(
+        (
+            tmp_path / "stages" / f"translation-{identity.stages['translation']['hash']}" / "manifest.json"
+        ).read_text()
+    )
     assert manifest["generator"] == "identity"
 
 
-@pytest.mark.parametrize("row, name", [("transfer/PTGAN", "PTGAN"), ("transfer/CycleGAN", "CycleGAN"), ("control/identity", "identity"),
-                                       ("lambda_id/100", "PTGAN"), ("control/identity_mapping,CycleGAN", "CycleGAN")])
+@pytest.mark.parametrize(
+    "row, name",
+    [
+        ("transfer/PTGAN", "PTGAN"),
+        ("transfer/CycleGAN", "CycleGAN"),
+        ("control/identity", "identity"),
+        ("lambda_id/100", "PTGAN"),
+        ("control/identity_mapping,CycleGAN", "CycleGAN"),
+    ],
+)
 def test_pictures_are_named_after_their_row(row, name):
-    overrides = next(experiment.overrides for experiment in PTGAN.experiments if experiment.key == f"ptgan/{row}")
+    overrides = next(
+        experiment.overrides for experiment in PTGAN.experiments if experiment.key == f"ptgan/{row}"
+    )
     assert row_name(override(PTGANConfig(), overrides)) == name
 
 
 def test_a_gan_for_each_target_camera(finished, data_root, tmp_path):
-    assert run_ptgan(data_root, tmp_path, "--gan.batch", "4", "--gan.epochs", "1", "--gan.decay", "none", "--recipe.epochs", "1",
-                     rows=("ptgan/prid/cam1+cam2",)) == 0
+    assert (
+        run_ptgan(
+            data_root,
+            tmp_path,
+            "--gan.batch",
+            "4",
+            "--gan.epochs",
+            "1",
+            "--gan.decay",
+            "none",
+            "--recipe.epochs",
+            "1",
+            rows=("ptgan/prid/cam1+cam2",),
+        )
+        == 0
+    )
     both = record(tmp_path, "prid+cam1+cam2")
     assert {"gan-cam1", "gan-cam2", "translation-cam1", "translation-cam2"} <= set(both.stages)
     assert both.stages["gan-cam1"]["hash"] != both.stages["gan-cam2"]["hash"]
@@ -132,6 +231,7 @@ def test_a_gan_for_each_target_camera(finished, data_root, tmp_path):
 @pytest.mark.parametrize("stage, step", [("GAN", 2), ("re-ID", 4)])
 def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage, step):
     """Of the GAN after its first epoch: weights, both optimisers, the history pool."""
+
     def dying(self, at, **terms):
         if self.label == stage and self.start == 0 and at >= self.save_every and at >= step:
             raise SystemError("killed")
@@ -142,7 +242,7 @@ def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, mo
     with pytest.raises(SystemError):
         run_ptgan(data_root, tmp_path)
     monkeypatch.undo()
-    assert run_ptgan(data_root, tmp_path) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_ptgan(data_root, tmp_path) == 2  # neither --resume nor --fresh: nothing is overwritten
     assert run_ptgan(data_root, tmp_path, "--resume") == 0
     assert record(tmp_path).scores == record(finished).scores
     assert weights(finished, "gan", "networks.pt") == weights(tmp_path, "gan", "networks.pt")
@@ -150,28 +250,52 @@ def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, mo
 
 
 def weights(out: Path, stage: str, name: str) -> dict[str, bytes]:
-    saved = torch.load(out / "stages" / f"{stage}-{record(out).stages[stage]['hash']}" / name, weights_only=True)
+    saved = torch.load(
+        out / "stages" / f"{stage}-{record(out).stages[stage]['hash']}" / name, weights_only=True
+    )
     return {key: tensor.numpy().tobytes() for key, tensor in saved.get("state_dict", saved).items()}
 
 
 def test_two_processes_equal_one_in_the_gan(data_root, tmp_path):
-    """Instance norm knows no batch, the losses are means and every process keeps the whole history: halves of a batch give its gradient."""
+    """Instance norm knows no batch, the losses are means and every process keeps the whole history: halves of
+    a batch give its gradient.
+    """
     flags = ["--gan.epochs", "1", "--gan.decay", "none", "--recipe.epochs", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583", "train.py"]
-    subprocess.run([*two, *arguments(data_root, tmp_path / "two", *flags)], cwd=ROOT / "ptgan", env=environment, check=True, capture_output=True)
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29583",
+        "train.py",
+    ]
+    subprocess.run(
+        [*two, *arguments(data_root, tmp_path / "two", *flags)],
+        cwd=ROOT / "ptgan",
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
     assert run_ptgan(data_root, tmp_path / "one", *flags) == 0
-    one, both = (torch.load(next((tmp_path / name).glob("stages/gan-*/networks.pt")), weights_only=True) for name in ("one", "two"))
+    one, both = (
+        torch.load(next((tmp_path / name).glob("stages/gan-*/networks.pt")), weights_only=True)
+        for name in ("one", "two")
+    )
     for name in one:
-        assert (one[name] - both[name]).abs().mean() < 2e-6, name   # three steps of 2e-4; Adam turns the rounding of tiny gradients into more
+        # three steps of 2e-4; Adam turns the rounding of tiny gradients into more
+        assert (one[name] - both[name]).abs().mean() < 2e-6, name
     assert len(list((tmp_path / "two").rglob("record.json"))) == 1
 
 
 # ---------------------------------------------------------------- what the measures say
 
+
 def test_change_inside_and_outside():
     before, masks = np.zeros((2, 4, 4, 3)), np.zeros((2, 4, 4))
-    masks[0, :2] = 1   # the second image has no person
+    masks[0, :2] = 1  # the second image has no person
     after = before + np.where(masks[..., None] > 0, 0.3, -0.1)
     assert rms_change(before, after, masks) == pytest.approx({"rms_inside": 0.3, "rms_outside": 0.1})
     assert rms_change(before, after, np.zeros((2, 4, 4)))["rms_inside"] == 0
@@ -180,17 +304,32 @@ def test_change_inside_and_outside():
 def test_distance_of_styles():
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 3))
     assert style_distance(images, images) == 0
-    assert style_distance(images + 0.5, images) == pytest.approx(0.5 / np.sqrt(2))   # the means move, the deviations do not
+    # the means move, the deviations do not
+    assert style_distance(images + 0.5, images) == pytest.approx(0.5 / np.sqrt(2))
 
 
 # ---------------------------------------------------------------- settings
 
+
 def test_presets():
     released, paper, demo = (PRESETS[name] for name in ("released", "paper", "demo"))
     assert PTGANConfig().gan == GANConfig()
-    assert (released.masks.aug, released.gan.io, released.translation.size) == ("released", "scipy_bytescale", "generator")
-    assert (paper.net.backbone, paper.gan.epochs, paper.gan.decay, paper.gan.lr_d) == ("googlenet", 40, "none", 1e-4)
-    assert demo.masks.kind == "oracle" and demo.gan.residual and all(PRESETS[name].gan.lambda_id == 10 for name in PRESETS)
+    assert (released.masks.aug, released.gan.io, released.translation.size) == (
+        "released",
+        "scipy_bytescale",
+        "generator",
+    )
+    assert (paper.net.backbone, paper.gan.epochs, paper.gan.decay, paper.gan.lr_d) == (
+        "googlenet",
+        40,
+        "none",
+        1e-4,
+    )
+    assert (
+        demo.masks.kind == "oracle"
+        and demo.gan.residual
+        and all(PRESETS[name].gan.lambda_id == 10 for name in PRESETS)
+    )
 
 
 def test_cyclegan_differs_by_its_weight_alone():
@@ -201,11 +340,23 @@ def test_cyclegan_differs_by_its_weight_alone():
 def test_the_literal_norm_is_warned_of(data_root, tmp_path, caplog):
     for weight, warned in (("10", True), ("0.05", False)):
         caplog.clear()
-        run_ptgan(data_root, tmp_path / weight, "--gan.id-loss", "l2", "--gan.lambda-id", weight, "--gan.batch", "100000")   # stops at the batch
+        # stops at the batch
+        run_ptgan(
+            data_root,
+            tmp_path / weight,
+            "--gan.id-loss",
+            "l2",
+            "--gan.lambda-id",
+            weight,
+            "--gan.batch",
+            "100000",
+        )
         assert ("freezes the person" in caplog.text) is warned
 
 
-# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing overwritten
+# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing
+# overwritten
+
 
 def complaint(capsys) -> str:
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -213,32 +364,35 @@ def complaint(capsys) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--source", "market"], "unknown dataset 'market'"),
-    (["--gan.height", "62"], "expected multiples of 4"),
-    (["--gan.load-height", "60"], "expected at least the crop's"),
-    (["--gan.lambda-id", "-1"], "--gan.lambda-id"),
-    (["--gan.decay-epoch", "9"], "--gan.decay-epoch 9"),
-    (["--gan.batch", "100000"], "do not fill one batch"),
-    (["--gan.target-cameras", "9"], "no training image of this one"),
-    (["--gan.target-cameras", "0"], "counted from 1"),
-    (["--gan.target-cameras", "1", "9", "--gan.batch", "2"], "--gan.target-cameras 9"),
-    (["--gan.downsamplings", "5"], "too small"),
-    (["--recipe.batch", "100000"], "do not fill one batch"),
-    (["--net.backbone", "resnet49"], "googlenet"),
-    (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
-    (["--masks.kind", "oracle"], "only the synthetic domains"),
-    (["--masks.source-folder", "no-such-masks"], "no-such-masks"),
-    (["--masks.target-folder", "no-such-masks"], "no-such-masks"),
-    (["--recipe.momentum", "1"], "--recipe.momentum 1"),
-    (["--recipe.momentum", "0"], "only with --recipe.no-nesterov"),
-    (["--recipe.weight-decay", "-0.1"], "--recipe.weight-decay -0.1"),
-    (["--recipe.colour-jitter", "1.5"], "--recipe.colour-jitter 1.5"),
-    (["--gan.beta1", "1"], "--gan.beta1 1"),
-    (["--masks.model", "pspnet"], "deeplabv3_resnet50"),
-    (["--translation.folder", "no-such-images"], "no-such-images"),
-    (["--translation.quality", "0"], "--translation.quality 0"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--source", "market"], "unknown dataset 'market'"),
+        (["--gan.height", "62"], "expected multiples of 4"),
+        (["--gan.load-height", "60"], "expected at least the crop's"),
+        (["--gan.lambda-id", "-1"], "--gan.lambda-id"),
+        (["--gan.decay-epoch", "9"], "--gan.decay-epoch 9"),
+        (["--gan.batch", "100000"], "do not fill one batch"),
+        (["--gan.target-cameras", "9"], "no training image of this one"),
+        (["--gan.target-cameras", "0"], "counted from 1"),
+        (["--gan.target-cameras", "1", "9", "--gan.batch", "2"], "--gan.target-cameras 9"),
+        (["--gan.downsamplings", "5"], "too small"),
+        (["--recipe.batch", "100000"], "do not fill one batch"),
+        (["--net.backbone", "resnet49"], "googlenet"),
+        (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
+        (["--masks.kind", "oracle"], "only the synthetic domains"),
+        (["--masks.source-folder", "no-such-masks"], "no-such-masks"),
+        (["--masks.target-folder", "no-such-masks"], "no-such-masks"),
+        (["--recipe.momentum", "1"], "--recipe.momentum 1"),
+        (["--recipe.momentum", "0"], "only with --recipe.no-nesterov"),
+        (["--recipe.weight-decay", "-0.1"], "--recipe.weight-decay -0.1"),
+        (["--recipe.colour-jitter", "1.5"], "--recipe.colour-jitter 1.5"),
+        (["--gan.beta1", "1"], "--gan.beta1 1"),
+        (["--masks.model", "pspnet"], "deeplabv3_resnet50"),
+        (["--translation.folder", "no-such-images"], "no-such-images"),
+        (["--translation.quality", "0"], "--translation.quality 0"),
+    ],
+)
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_ptgan(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys)
@@ -249,7 +403,13 @@ def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
     source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
     config, device = PRESETS["demo"], torch.device("cpu")
     check(config, source, target, device, Options())
-    twice = replace(source, train=[*source.train, replace(source.train[0], path=source.root / "cam_b" / source.train[0].path.name)])
+    twice = replace(
+        source,
+        train=[
+            *source.train,
+            replace(source.train[0], path=source.root / "cam_b" / source.train[0].path.name),
+        ],
+    )
     with pytest.raises(InputError, match="2 training images are called"):
         check(config, twice, target, device, Options())
     monkeypatch.setenv("WORLD_SIZE", "3")
@@ -258,7 +418,9 @@ def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
 
 
 def test_the_network_of_another_paper_is_refused(tmp_path):
-    torch.save({"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"embed_dim": 1024}}, tmp_path / "model.pt")
+    torch.save(
+        {"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"embed_dim": 1024}}, tmp_path / "model.pt"
+    )
     with pytest.raises(InputError, match="another paper"):
         evaluate.load_network(tmp_path / "model.pt")
 
@@ -283,7 +445,19 @@ def test_a_mask_of_another_size_stops_the_run(data_root, tmp_path, capsys):
 
 def test_unreadable_checkpoints(tmp_path, data_root, capsys):
     (tmp_path / "model.pt").write_bytes(b"nothing")
-    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt"), "--target", "market1501", "--data-root", str(data_root)]) == 2
+    assert (
+        evaluate.main(
+            [
+                "--checkpoint",
+                str(tmp_path / "model.pt"),
+                "--target",
+                "market1501",
+                "--data-root",
+                str(data_root),
+            ]
+        )
+        == 2
+    )
     assert "model.pt" in complaint(capsys)
     with pytest.raises(InputError, match="no such file"):
         evaluate.load_network(tmp_path / "none.pt")

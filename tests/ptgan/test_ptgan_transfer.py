@@ -72,14 +72,20 @@ def test_masks_are_known_by_their_contents(pair, run):
     np.save(path, half(upper=True))
     assert path.stat().st_size == size
     other = keys(pair, run)
-    assert other[0] != trained and other[1] == measured   # changes are measured in the source's masks alone
+    assert other[0] != trained and other[1] == measured  # changes are measured in the source's masks alone
     np.save(pair[0].root / "train_mask" / "1.npy", half(upper=False))
     assert keys(pair, run)[0] != other[0] and keys(pair, run)[1] != measured
 
 
 def test_the_drawn_domains_masks_are_known_by_size(pair, run):
     """Their manifest says how they were drawn: keys of the demo's stages hold from one version to the next."""
-    drawn = [replace(domain, train=[replace(s, mask=domain.root / "train_mask" / f"{s.path.stem}.npy") for s in domain.train]) for domain in pair]
+    drawn = [
+        replace(
+            domain,
+            train=[replace(s, mask=domain.root / "train_mask" / f"{s.path.stem}.npy") for s in domain.train],
+        )
+        for domain in pair
+    ]
     before = keys(drawn, run)
     np.save(drawn[0].train[0].mask, half(upper=False))
     assert keys(drawn, run) == before and before[1] is True
@@ -88,14 +94,21 @@ def test_the_drawn_domains_masks_are_known_by_size(pair, run):
 def test_a_target_folder_is_the_targets_alone(pair, run, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(pair[0].root / "train_mask", elsewhere)
-    plain, moved = (row_masks(override(CONFIG, {"masks.target_folder": folder}), *pair, run, CPU) for folder in ("", str(elsewhere)))
+    plain, moved = (
+        row_masks(override(CONFIG, {"masks.target_folder": folder}), *pair, run, CPU)
+        for folder in ("", str(elsewhere))
+    )
     source, target = pair[0].train[0], pair[1].train[0]
-    assert np.array_equal(plain.target(target), half(upper=False)) and np.array_equal(moved.target(target), half(upper=True))
+    assert np.array_equal(plain.target(target), half(upper=False)) and np.array_equal(
+        moved.target(target), half(upper=True)
+    )
     assert np.array_equal(moved.source(source), half(upper=True)) and moved.key != plain.key
 
 
 def test_cyclegan_asks_no_segmentation_network(pair, run, monkeypatch):
-    """It neither fetches weights nor needs them; once another row has had masks made, it is measured in these."""
+    """It neither fetches weights nor needs them; once another row has had masks made, it is measured in
+    these.
+    """
     monkeypatch.setattr(transfer, "write_masks", None)
     config = override(SEGMENTED, {"gan.lambda_id": 0.0})
     assert row_masks(config, *pair, run, CPU).key is None and run.stages == {}
@@ -107,21 +120,34 @@ def test_cyclegan_asks_no_segmentation_network(pair, run, monkeypatch):
     row_masks(SEGMENTED, *pair, run, CPU)
     assert set(run.stages) == {"masks"}
     reference = reference_masks(config, *pair, run)
-    assert np.array_equal(reference.masks(pair[0].train[0]), half(upper=False))   # not those beside the images
-    assert reference.key == reference_masks(SEGMENTED, *pair, run).key != reference_masks(CONFIG, *pair, run).key
+    # not those beside the images
+    assert np.array_equal(reference.masks(pair[0].train[0]), half(upper=False))
+    assert (
+        reference.key == reference_masks(SEGMENTED, *pair, run).key != reference_masks(CONFIG, *pair, run).key
+    )
 
 
 def test_masks_are_no_part_of_a_cyclegan(pair, run):
     masks = row_masks(CONFIG, *pair, run, CPU)
-    with_masks, without = (gan_key(CYCLEGAN, *pair, found, None, 0) for found in (masks, Masks(None, None, None)))
+    with_masks, without = (
+        gan_key(CYCLEGAN, *pair, found, None, 0) for found in (masks, Masks(None, None, None))
+    )
     assert with_masks == without != gan_key(CONFIG, *pair, masks, None, 0)
 
 
 def test_aliases_hold_in_every_preset():
-    """An alias's own words, as overrides, change nothing: neither in its origin's configuration nor, without weight, in its masks."""
-    own = {"ptgan/id_loss/mse": {"gan.id_loss": "mse", "gan.id_reduce": "all"}, "ptgan/lambda_id/10": {"gan.lambda_id": 10.0},
-           "ptgan/lambda_id/0": {"gan.lambda_id": 0.0}, "ptgan/masks/zeros": {"gan.lambda_id": 0.0},
-           "ptgan/figure/CycleGAN": {"gan.lambda_id": 0.0}, "ptgan/figure/PTGAN": {}, "ptgan/prid/direct": {"translation.kind": "none"}}
+    """An alias's own words, as overrides, change nothing: neither in its origin's configuration nor, without
+    weight, in its masks.
+    """
+    own = {
+        "ptgan/id_loss/mse": {"gan.id_loss": "mse", "gan.id_reduce": "all"},
+        "ptgan/lambda_id/10": {"gan.lambda_id": 10.0},
+        "ptgan/lambda_id/0": {"gan.lambda_id": 0.0},
+        "ptgan/masks/zeros": {"gan.lambda_id": 0.0},
+        "ptgan/figure/CycleGAN": {"gan.lambda_id": 0.0},
+        "ptgan/figure/PTGAN": {},
+        "ptgan/prid/direct": {"translation.kind": "none"},
+    }
     table = {experiment.key: experiment for experiment in PTGAN.experiments}
     assert {key for key, experiment in table.items() if experiment.alias_of} == set(own)
     for key, changes in own.items():

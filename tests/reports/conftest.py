@@ -1,4 +1,6 @@
-"""A headless Chromium where there is one, driven through its own debugging pipe: no driver and no package is needed."""
+"""A headless Chromium where there is one, driven through its own debugging pipe: no driver and no package is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,22 @@ class Browser:
     def __init__(self, program: str, profile: Path):
         to_read, self.output = os.pipe()
         self.input, to_write = os.pipe()
-        command = ["bash", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', program, "--headless=new", "--no-sandbox", "--disable-gpu",
-                   "--hide-scrollbars", "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
-        self.process = subprocess.Popen(command, pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [
+            "bash",
+            "-c",
+            f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}',
+            program,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--remote-debugging-pipe",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
+        self.process = subprocess.Popen(
+            command, pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         os.close(to_read)
         os.close(to_write)
         self.buffer, self.number, self.session, self.complaints, self.loaded = b"", 0, None, [], False
@@ -33,7 +48,12 @@ class Browser:
 
     def call(self, method: str, **parameters) -> dict:
         self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters, **({"sessionId": self.session} if self.session else {})}
+        message = {
+            "id": self.number,
+            "method": method,
+            "params": parameters,
+            **({"sessionId": self.session} if self.session else {}),
+        }
         os.write(self.output, json.dumps(message).encode() + b"\0")
         while True:
             answer = self.receive()
@@ -55,15 +75,31 @@ class Browser:
         """Keeps errors, and requests that leave the folder."""
         if method == "Page.loadEventFired":
             self.loaded = True
-        elif method == "Runtime.exceptionThrown" or (method == "Runtime.consoleAPICalled" and event["type"] in ("error", "assert")) \
-                or (method == "Log.entryAdded" and event["entry"]["level"] == "error"):
+        elif (
+            method == "Runtime.exceptionThrown"
+            or (method == "Runtime.consoleAPICalled" and event["type"] in ("error", "assert"))
+            or (method == "Log.entryAdded" and event["entry"]["level"] == "error")
+        ):
             self.complaints.append(json.dumps(event)[:300])
-        elif method == "Network.requestWillBeSent" and event["request"]["url"].split(":")[0] not in ("file", "data", "about"):
+        elif method == "Network.requestWillBeSent" and event["request"]["url"].split(":")[0] not in (
+            "file",
+            "data",
+            "about",
+        ):
             self.complaints.append(f"asks the network for {event['request']['url']}")
 
     def open(self, path: Path, *, width: int, dark: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self.loaded = False
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not self.loaded:
@@ -73,7 +109,11 @@ class Browser:
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def screenshot(self, path: Path, **clip: float) -> None:
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, **({"clip": {"scale": 1, **clip}} if clip else {}))
+        shot = self.call(
+            "Page.captureScreenshot",
+            captureBeyondViewport=True,
+            **({"clip": {"scale": 1, **clip}} if clip else {}),
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def close(self) -> None:

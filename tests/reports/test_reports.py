@@ -18,9 +18,30 @@ from reports.status import status
 def record(key="hhl/table2/L_CD", seed=0, r1=0.5, **changes) -> Record:
     score = dict(zip(METRICS, (r1, 0.9, 0.95, 0.99, 0.3, 0.31)))
     return dataclasses.replace(
-        Record(paper="hhl", key=key, preset="demo", source="synthetic-duke", target="synthetic-market", seed=seed, config={}, config_hash="c",
-               data={}, scores={"last": score, "last+adabn": score}, measures={}, stages={}, selection="last epoch", code_version="v",
-               libraries={}, hardware={}, seconds=1.0, curves=[], pictures=["a.png"], created="2026-01-01"), **changes)
+        Record(
+            paper="hhl",
+            key=key,
+            preset="demo",
+            source="synthetic-duke",
+            target="synthetic-market",
+            seed=seed,
+            config={},
+            config_hash="c",
+            data={},
+            scores={"last": score, "last+adabn": score},
+            measures={},
+            stages={},
+            selection="last epoch",
+            code_version="v",
+            libraries={},
+            hardware={},
+            seconds=1.0,
+            curves=[],
+            pictures=["a.png"],
+            created="2026-01-01",
+        ),
+        **changes,
+    )
 
 
 def put(folder: Path, item: Record) -> None:
@@ -54,11 +75,18 @@ def test_replace_drops_older_records_of_the_same_cell(tmp_path):
     put(tmp_path / "b" / "1", record(seed=1, r1=0.6, created="2026-01-02"))
     name = "hhl/table2/L_CD synthetic-duke -> synthetic-market seed"
     lines = collect([tmp_path / "b"], tmp_path, replace=True)
-    assert lines == [f"{what}: {name} {seed}{was}" for seed in (0, 1)
-                     for what, was in (("dropped", ", config c of 2026-01-01"), ("added", ""))]
-    assert {(r.seed, r.preset): (r.config_hash, r.scores["last"]["R-1"]) for r in read_results("hhl", tmp_path)} == {
-        (0, "released"): ("r", 0.5), (0, "demo"): ("d", 0.5), (1, "demo"): ("c", 0.6)}
-    assert collect([tmp_path / "a"], tmp_path, replace=True) == [f"known: {name} {seed}" for seed in (0, 1, 0)]   # the newer ones stay
+    assert lines == [
+        f"{what}: {name} {seed}{was}"
+        for seed in (0, 1)
+        for what, was in (("dropped", ", config c of 2026-01-01"), ("added", ""))
+    ]
+    assert {
+        (r.seed, r.preset): (r.config_hash, r.scores["last"]["R-1"]) for r in read_results("hhl", tmp_path)
+    } == {(0, "released"): ("r", 0.5), (0, "demo"): ("d", 0.5), (1, "demo"): ("c", 0.6)}
+    # the newer ones stay
+    assert collect([tmp_path / "a"], tmp_path, replace=True) == [
+        f"known: {name} {seed}" for seed in (0, 1, 0)
+    ]
 
 
 MANIFEST = {"name": "synthetic-duke", "hash": "1"}
@@ -67,28 +95,53 @@ MANIFEST = {"name": "synthetic-duke", "hash": "1"}
 def test_replace_drops_what_was_made_on_other_data(tmp_path):
     put(tmp_path / "a" / "0", record(data={"source": MANIFEST}))
     put(tmp_path / "a" / "1", record("hhl/table2/L_C", data={"source": MANIFEST}))
-    put(tmp_path / "a" / "2", record("hhl/table2/L_D", source="synthetic-market", target="synthetic-duke", data={"target": MANIFEST}))
+    put(
+        tmp_path / "a" / "2",
+        record(
+            "hhl/table2/L_D", source="synthetic-market", target="synthetic-duke", data={"target": MANIFEST}
+        ),
+    )
     collect([tmp_path / "a"], tmp_path)
-    put(tmp_path / "b", record(data={"source": {**MANIFEST, "hash": "2"}}, created="2026-01-02", config_hash="d"))
-    with pytest.raises(InputError, match=r"b/record.json: its source synthetic-duke has the manifest 2, that of hhl.jsonl is 1: run it again"):
+    put(
+        tmp_path / "b",
+        record(data={"source": {**MANIFEST, "hash": "2"}}, created="2026-01-02", config_hash="d"),
+    )
+    with pytest.raises(
+        InputError,
+        match=r"b/record.json: its source synthetic-duke has the manifest 2, that of hhl.jsonl is 1: run it again",
+    ):
         collect([tmp_path / "b"], tmp_path)
     assert len(read_results("hhl", tmp_path)) == 3
     collect([tmp_path / "b"], tmp_path, replace=True)
-    assert {(r.key, r.config_hash) for r in read_results("hhl", tmp_path)} == {("hhl/table2/L_CD", "d"), ("hhl/table2/L_D", "c")}
+    assert {(r.key, r.config_hash) for r in read_results("hhl", tmp_path)} == {
+        ("hhl/table2/L_CD", "d"),
+        ("hhl/table2/L_D", "c"),
+    }
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda r: dataclasses.replace(r, scores={"last": {**r.scores["last"], "mAP": float("nan")}}), "score 'last': expected fractions in 0..1"),
-    (lambda r: dataclasses.replace(r, measures={"fake_l1": float("inf")}), "measure 'fake_l1' is inf"),
-    (lambda r: r, "is there already, hhl.jsonl, line 1"),
-    (lambda r: dataclasses.replace(r, schema=2, seed=5), "wrong type in seed, schema"),
-    (lambda r: dataclasses.replace(r, seed=5, data={"source": {**MANIFEST, "hash": "2"}}), "has the manifest 2, that of hhl.jsonl, line 1 is 1"),
-])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (
+            lambda r: dataclasses.replace(r, scores={"last": {**r.scores["last"], "mAP": float("nan")}}),
+            "score 'last': expected fractions in 0..1",
+        ),
+        (lambda r: dataclasses.replace(r, measures={"fake_l1": float("inf")}), "measure 'fake_l1' is inf"),
+        (lambda r: r, "is there already, hhl.jsonl, line 1"),
+        (lambda r: dataclasses.replace(r, schema=2, seed=5), "wrong type in seed, schema"),
+        (
+            lambda r: dataclasses.replace(r, seed=5, data={"source": {**MANIFEST, "hash": "2"}}),
+            "has the manifest 2, that of hhl.jsonl, line 1 is 1",
+        ),
+    ],
+)
 def test_spoilt_results_are_refused_with_file_and_line(tmp_path, spoil, message):
     good = record(data={"source": MANIFEST})
     spoilt = json.dumps(dataclasses.asdict(spoil(good)))
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "hhl.jsonl").write_text("\n".join([good.to_json(), record(seed=1).to_json(), spoilt]) + "\n")
+    (tmp_path / "results" / "hhl.jsonl").write_text(
+        "\n".join([good.to_json(), record(seed=1).to_json(), spoilt]) + "\n"
+    )
     with pytest.raises(InputError, match=f"^hhl.jsonl, line 3: .*{message}"):
         read_results("hhl", tmp_path)
 
@@ -118,9 +171,16 @@ def test_status_counts_seeds_and_says_not_run(tmp_path):
     collect([tmp_path / "runs"], tmp_path)
     lines = {line.split()[0]: line for line in status(tmp_path).splitlines()}
     assert "synthetic-duke -> synthetic-market [demo, earlier]: 3 seeds" in lines["hhl/table2/L_CD"]
-    assert "not run: 5 seeds on synthetic-duke -> synthetic-market [demo], not run: 3 seeds on " in lines["hhl/table2/L_D"]
-    assert "[scratch] (needs market1501 and a GPU)" in lines["hhl/table2/L_D"] and lines["hhl/fig5/beta=1.1"].endswith("not run, not planned")
-    assert "3 records, 0 of " in lines["hhl:"] and lines["hhl:"].endswith("the rest: python -m reports sweep --paper hhl --data-root DIR --gpu")
+    assert (
+        "not run: 5 seeds on synthetic-duke -> synthetic-market [demo], not run: 3 seeds on "
+        in lines["hhl/table2/L_D"]
+    )
+    assert "[scratch] (needs market1501 and a GPU)" in lines["hhl/table2/L_D"] and lines[
+        "hhl/fig5/beta=1.1"
+    ].endswith("not run, not planned")
+    assert "3 records, 0 of " in lines["hhl:"] and lines["hhl:"].endswith(
+        "the rest: python -m reports sweep --paper hhl --data-root DIR --gpu"
+    )
     assert "(as hhl/table2/L_CD)" in lines["hhl/table3/L_CD"]
 
 
@@ -132,26 +192,38 @@ def test_the_commands_answer(capsys, tmp_path):
 
 # ---------------------------------------------------------------- README
 
+
 def test_the_tables_say_not_run_until_something_is(tmp_path):
     for name in ("claims.toml", "figures.toml"):
         (tmp_path / name).write_text((ROOT / "reports" / name).read_text())
     assert claim_table(tmp_path).count("not run") == 4 * len(read_claims(tmp_path)) - 1
-    assert claim_table(tmp_path).endswith(" not run | – |")   # LSRO adapts nothing
+    assert claim_table(tmp_path).endswith(" not run | – |")  # LSRO adapts nothing
     assert result_text("hhl", tmp_path) == "not run"
     for seed in range(2):
         put(tmp_path / "runs" / f"{seed}l", record(seed=seed, r1=0.5 + seed / 100))
         put(tmp_path / "runs" / f"{seed}r", record("hhl/table2/baseline_source", seed=seed, r1=0.3))
     collect([tmp_path / "runs"], tmp_path)
     row = next(line for line in claim_table(tmp_path).splitlines() if "HHL beats" in line)
-    assert "62.2 v 44.6" in row and "50.5 v 30.0" in row and "+20.5 ± 6.4 (2 seeds)" in row and "| **holds** |" in row
-    assert row.endswith("| +20.5 ± 6.4 (2 seeds), **holds** |")   # against the AdaBN score of direct transfer, here the same
+    assert (
+        "62.2 v 44.6" in row
+        and "50.5 v 30.0" in row
+        and "+20.5 ± 6.4 (2 seeds)" in row
+        and "| **holds** |" in row
+    )
+    # against the AdaBN score of direct transfer, here the same
+    assert row.endswith("| +20.5 ± 6.4 (2 seeds), **holds** |")
     text = result_text("hhl", tmp_path)
-    assert "**Table 2**, measured on synthetic-duke → synthetic-market, published on Duke → Market:\n\n| row | published R-1 / mAP |" in text
+    assert (
+        "**Table 2**, measured on synthetic-duke → synthetic-market, published on Duke → Market:\n\n| row | published R-1 / mAP |"
+        in text
+    )
     assert "| HHL, L_CD | 62.2 / 31.4 | 50.5 ± 0.7 / 30.0 ± 0.0 | 50.5 ± 0.7 / 30.0 ± 0.0 | 2 |" in text
     assert "| + domain connectedness, L_D | 49.8 / 23.8 | not run | not run | - |" in text
     assert "(../reports/figures/hhl-fig5.svg)" in text and "Table 3" not in text
     idle, legend = text.split("\n\n")[-2:]
-    assert legend == LEGEND and idle.startswith("Not run: HHL beats direct transfer (Market → Duke); Source triplets help")
+    assert legend == LEGEND and idle.startswith(
+        "Not run: HHL beats direct transfer (Market → Duke); Source triplets help"
+    )
     assert "HHL beats direct transfer (Duke → Market)" not in idle
 
 

@@ -19,16 +19,45 @@ WAY = {"pair": "dukemtmc->market1501", "measured_on": "synthetic-duke->synthetic
 
 def record(key: str, seed: int, r1: float, *, adabn: float | None = None, **changes) -> Record:
     """`r1` in percent."""
-    scores = {name: dict(zip(METRICS, (value / 100, 0.95, 0.97, 0.99, value / 200, value / 190)))
-              for name, value in (("last", r1), ("last+adabn", adabn), ("lmp7max", r1 + 5)) if value is not None}
-    return replace(Record(paper=key.split("/")[0], key=key, preset="demo", source="synthetic-duke", target="synthetic-market", seed=seed, config={},
-                          config_hash="c", data={}, scores=scores, measures={}, stages={}, selection="last epoch", code_version="v", libraries={},
-                          hardware={}, seconds=1.0, curves=[], pictures=[], created="2026-01-01"), **changes)
+    scores = {
+        name: dict(zip(METRICS, (value / 100, 0.95, 0.97, 0.99, value / 200, value / 190)))
+        for name, value in (("last", r1), ("last+adabn", adabn), ("lmp7max", r1 + 5))
+        if value is not None
+    }
+    return replace(
+        Record(
+            paper=key.split("/")[0],
+            key=key,
+            preset="demo",
+            source="synthetic-duke",
+            target="synthetic-market",
+            seed=seed,
+            config={},
+            config_hash="c",
+            data={},
+            scores=scores,
+            measures={},
+            stages={},
+            selection="last epoch",
+            code_version="v",
+            libraries={},
+            hardware={},
+            seconds=1.0,
+            curves=[],
+            pictures=[],
+            created="2026-01-01",
+        ),
+        **changes,
+    )
 
 
 def runs(**columns: list[float]) -> list[Record]:
     """Records of Table 2's rows, one a seed."""
-    return [record(f"hhl/table2/{row}", seed, value) for row, values in columns.items() for seed, value in enumerate(values)]
+    return [
+        record(f"hhl/table2/{row}", seed, value)
+        for row, values in columns.items()
+        for seed, value in enumerate(values)
+    ]
 
 
 def claim(left, right, **changes) -> Claim:
@@ -37,56 +66,70 @@ def claim(left, right, **changes) -> Claim:
 
 # ---------------------------------------------------------------- the interval
 
-@pytest.mark.parametrize("gaps, mean, half_width", [
-    ([1, 3], 2, 12.706204736),                      # s = sqrt(2), t(0.975, 1) = 12.7062047362, / sqrt(2)
-    ([10, 20, 30], 20, 24.841377118),               # s = 10, t(0.975, 2) = 4.3026527297, / sqrt(3)
-    ([1, 2, 3, 4, 5], 3, 1.963243161),              # s = sqrt(2.5), t(0.975, 4) = 2.7764451052, / sqrt(5)
-    ([-4, -4, -4], -4, 0.0),
-])
+
+@pytest.mark.parametrize(
+    "gaps, mean, half_width",
+    [
+        ([1, 3], 2, 12.706204736),  # s = sqrt(2), t(0.975, 1) = 12.7062047362, / sqrt(2)
+        ([10, 20, 30], 20, 24.841377118),  # s = 10, t(0.975, 2) = 4.3026527297, / sqrt(3)
+        ([1, 2, 3, 4, 5], 3, 1.963243161),  # s = sqrt(2.5), t(0.975, 4) = 2.7764451052, / sqrt(5)
+        ([-4, -4, -4], -4, 0.0),
+    ],
+)
 def test_the_interval_is_students_of_the_sample(gaps, mean, half_width):
     found = difference([50.0 + gap for gap in gaps], [50.0] * len(gaps))
-    assert (found.n, found.mean) == (len(gaps), pytest.approx(mean)) and found.half_width == pytest.approx(half_width, rel=1e-8)
+    assert (found.n, found.mean) == (len(gaps), pytest.approx(mean)) and found.half_width == pytest.approx(
+        half_width, rel=1e-8
+    )
     assert found.left == pytest.approx(50 + mean) and found.right == 50
 
 
 def test_pairing_takes_the_seed_effect_out():
-    seeds = [40.0, 50.0, 60.0]   # far apart, yet every gap is 2 +- 0.1
+    seeds = [40.0, 50.0, 60.0]  # far apart, yet every gap is 2 +- 0.1
     found = difference([value + gap for value, gap in zip(seeds, (1.9, 2.0, 2.1))], seeds)
-    assert found.mean == pytest.approx(2) and found.half_width == pytest.approx(4.3026527297 * 0.1 / 3**0.5, rel=1e-6)
+    assert found.mean == pytest.approx(2) and found.half_width == pytest.approx(
+        4.3026527297 * 0.1 / 3**0.5, rel=1e-6
+    )
 
 
-@pytest.mark.parametrize("relation, margin, gaps, expected", [
-    ("greater", 0, [10, 11, 12], "holds"),            # 11 +- 2.48
-    ("greater", 8.5, [10, 11, 12], "holds"),
-    ("greater", 8.6, [10, 11, 12], "undecided"),
-    ("greater", 0, [-10, -11, -12], "reversed"),
-    ("greater", 9, [-10, -11, -12], "undecided"),
-    ("greater", 0, [10, -10, 3], "undecided"),
-    ("less", 0, [-10, -11, -12], "holds"),
-    ("less", 0, [10, 11, 12], "reversed"),
-    ("less", 8.6, [-10, -11, -12], "undecided"),
-    ("equivalent", 2, [0.9, 1.0, 1.1], "holds"),      # 1 +- 0.25
-    ("equivalent", 2, [-0.9, -1.0, -1.1], "holds"),
-    ("equivalent", 1.2, [0.9, 1.0, 1.1], "undecided"),
-    ("equivalent", 0.7, [0.9, 1.0, 1.1], "reversed"),
-    ("equivalent", 0.7, [-0.9, -1.0, -1.1], "reversed"),
-    ("equivalent", 2, [5, -5, 0], "undecided"),
-    ("best_among", 0, [10, 11, 12], "holds"),
-    ("greater", 0, [10], "undecided (one seed)"),
-    ("equivalent", 2, [0], "undecided (one seed)"),
-])
+@pytest.mark.parametrize(
+    "relation, margin, gaps, expected",
+    [
+        ("greater", 0, [10, 11, 12], "holds"),  # 11 +- 2.48
+        ("greater", 8.5, [10, 11, 12], "holds"),
+        ("greater", 8.6, [10, 11, 12], "undecided"),
+        ("greater", 0, [-10, -11, -12], "reversed"),
+        ("greater", 9, [-10, -11, -12], "undecided"),
+        ("greater", 0, [10, -10, 3], "undecided"),
+        ("less", 0, [-10, -11, -12], "holds"),
+        ("less", 0, [10, 11, 12], "reversed"),
+        ("less", 8.6, [-10, -11, -12], "undecided"),
+        ("equivalent", 2, [0.9, 1.0, 1.1], "holds"),  # 1 +- 0.25
+        ("equivalent", 2, [-0.9, -1.0, -1.1], "holds"),
+        ("equivalent", 1.2, [0.9, 1.0, 1.1], "undecided"),
+        ("equivalent", 0.7, [0.9, 1.0, 1.1], "reversed"),
+        ("equivalent", 0.7, [-0.9, -1.0, -1.1], "reversed"),
+        ("equivalent", 2, [5, -5, 0], "undecided"),
+        ("best_among", 0, [10, 11, 12], "holds"),
+        ("greater", 0, [10], "undecided (one seed)"),
+        ("equivalent", 2, [0], "undecided (one seed)"),
+    ],
+)
 def test_verdicts(relation, margin, gaps, expected):
     assert difference(gaps, [0.0] * len(gaps)).verdict(margin, relation) == expected
 
 
 # ---------------------------------------------------------------- from records
 
+
 def test_a_gain_of_gains():
     records = runs(L_C=[60, 62, 61], baseline_source=[44, 45, 46], L_D=[50, 51, 49], L_T=[48, 48, 48])
     one = claim((L_C, f"-{BASE}"), (L_D, f"-{L_T}"))
     found = measured(one, records)
     # gains of L_C: 16 17 15, of L_D: 2 3 1; gaps 14 14 14
-    assert (found.left, found.right, found.mean, found.half_width) == pytest.approx((16, 2, 14, 0)) and verdict(one, found) == "holds"
+    assert (found.left, found.right, found.mean, found.half_width) == pytest.approx(
+        (16, 2, 14, 0)
+    ) and verdict(one, found) == "holds"
     assert one.keys == (L_C, BASE, L_D, L_T)
 
 
@@ -100,15 +143,19 @@ def test_only_seeds_that_every_side_has_count():
 def test_other_presets_and_pairs_do_not_count():
     records = runs(L_CD=[60, 62], baseline_source=[44, 45])
     assert measured(claim(L_CD, BASE), [replace(r, preset="released") for r in records]) is None
-    assert measured(claim(L_CD, BASE, preset="released"), [replace(r, preset="released") for r in records]).n == 2
+    assert (
+        measured(claim(L_CD, BASE, preset="released"), [replace(r, preset="released") for r in records]).n
+        == 2
+    )
     assert measured(claim(L_CD, BASE, measured_on="synthetic-market->synthetic-duke"), records) is None
 
 
 def test_the_best_of_each_side_is_compared():
     records = runs(L_CD=[60, 60, 60], L_C=[70, 50, 55], baseline_source=[44, 44, 44], L_T=[30, 62, 30])
     found = measured(claim((L_CD, L_C), (BASE, L_T), relation="best_among"), records)
-    assert (found.left, found.right) == pytest.approx((60, 44))   # means 60 > 58.3 and 44 > 40.7
-    assert measured(claim((L_CD, L_D), (BASE,), relation="best_among"), records) is None   # a member was not run
+    assert (found.left, found.right) == pytest.approx((60, 44))  # means 60 > 58.3 and 44 > 40.7
+    # a member was not run
+    assert measured(claim((L_CD, L_D), (BASE,), relation="best_among"), records) is None
 
 
 def test_aliases_lead_to_their_record_and_score():
@@ -119,46 +166,83 @@ def test_aliases_lead_to_their_record_and_score():
 
 
 def test_another_score_of_the_record():
-    records = [record(L_CD, seed, 60 + seed) for seed in range(2)] + [record(BASE, seed, 44, adabn=50 + seed) for seed in range(2)]
+    records = [record(L_CD, seed, 60 + seed) for seed in range(2)] + [
+        record(BASE, seed, 44, adabn=50 + seed) for seed in range(2)
+    ]
     found = measured(claim(L_CD, BASE, score=("", "+adabn")), records)
-    assert (found.left, found.right) == pytest.approx((60.5, 50.5)) and claimed(claim(L_CD, BASE, score=("", "+adabn"))) == (62.2, None)
+    assert (found.left, found.right) == pytest.approx((60.5, 50.5)) and claimed(
+        claim(L_CD, BASE, score=("", "+adabn"))
+    ) == (62.2, None)
     assert measured(claim(L_CD, BASE, score=("lmp7max", "last")), records).left == pytest.approx(65.5)
     assert measured(claim(L_CD, BASE, score=("+adabn", "")), records) is None
 
 
 def test_measures_stay_in_their_own_unit():
-    records = [record("ptgan/transfer/PTGAN", seed, 40, measures={"rms_inside": 0.2 + seed / 100, "rms_outside": 0.3}) for seed in range(3)]
-    records += [record("ptgan/transfer/CycleGAN", seed, 40, measures={"rms_inside": 0.4 + seed / 50}) for seed in range(3)]
-    inside = next(c for c in all_claims() if c.measure == ("rms_inside", "rms_inside") and c.relation == "less" and c.origin == "paper")
+    records = [
+        record(
+            "ptgan/transfer/PTGAN", seed, 40, measures={"rms_inside": 0.2 + seed / 100, "rms_outside": 0.3}
+        )
+        for seed in range(3)
+    ]
+    records += [
+        record("ptgan/transfer/CycleGAN", seed, 40, measures={"rms_inside": 0.4 + seed / 50})
+        for seed in range(3)
+    ]
+    inside = next(
+        c
+        for c in all_claims()
+        if c.measure == ("rms_inside", "rms_inside") and c.relation == "less" and c.origin == "paper"
+    )
     found = measured(inside, records)
     assert (found.left, found.right) == pytest.approx((0.21, 0.42)) and verdict(inside, found) == "holds"
     assert claimed(inside) == (0.23, 0.47) and inside.unit == "rms_inside"
     background = next(c for c in all_claims() if c.measure == ("rms_outside", "rms_inside"))
-    assert measured(background, records).mean == pytest.approx(0.09) and background.unit == "rms_outside and rms_inside"
+    assert (
+        measured(background, records).mean == pytest.approx(0.09)
+        and background.unit == "rms_outside and rms_inside"
+    )
 
 
 # ---------------------------------------------------------------- the file
 
+
 def test_a_reading_that_nobody_printed_has_no_published_numbers():
     assert claimed(claim(L_CD, BASE, printed=False)) == (None, None)
     readings = {key for c in all_claims() if not c.printed for key in c.keys}
-    assert {"arn/question/diff=dot", "arn/control/train_ei", "ptgan/mask_aug/released", "hhl/control/embedding=frozen"} <= readings
+    assert {
+        "arn/question/diff=dot",
+        "arn/control/train_ei",
+        "ptgan/mask_aug/released",
+        "hhl/control/embedding=frozen",
+    } <= readings
 
 
 def test_the_records_bear_the_note_on_private_encoders_out():
     noted = [c for c in all_claims() if "worse here than a constant mean map" in c.note]
     assert {c.paper for c in noted} == {"arn"}
     for c in noted:
-        found = [r.measures for r in read_results("arn") if r.key in c.keys and f"{r.source}->{r.target}" == c.measured_on and r.preset == c.preset]
-        assert found and all(measures["rec_relative_error"] > measures["mean_map_relative_error"] for measures in found)
+        found = [
+            r.measures
+            for r in read_results("arn")
+            if r.key in c.keys and f"{r.source}->{r.target}" == c.measured_on and r.preset == c.preset
+        ]
+        assert found and all(
+            measures["rec_relative_error"] > measures["mean_map_relative_error"] for measures in found
+        )
 
 
 def test_each_headline_is_also_held_against_direct_transfer_with_adabn():
     """But LSRO's, which is trained on the data set that it is tested on. The README's table shows it."""
     baselines = {entry["key"] for entry in read_toml(REPORTS / "baselines.toml")["baseline"]}
     for headline in read_claims():
-        twins = [c for c in all_claims() if (c.left, c.pair, c.metric, c.score) == (headline.left, headline.pair, "R-1", ("", "+adabn"))]
-        assert [twin.right in baselines for twin in twins] == [True] * (headline.paper != "dcgan_lsro"), headline.paper
+        twins = [
+            c
+            for c in all_claims()
+            if (c.left, c.pair, c.metric, c.score) == (headline.left, headline.pair, "R-1", ("", "+adabn"))
+        ]
+        assert [twin.right in baselines for twin in twins] == [True] * (headline.paper != "dcgan_lsro"), (
+            headline.paper
+        )
 
 
 def test_each_paper_has_one_headline():
@@ -168,7 +252,10 @@ def test_each_paper_has_one_headline():
 
 def test_both_ways_exchanges_the_domains():
     pairs = [(c.pair, c.measured_on) for c in all_claims() if c.text == "HHL beats direct transfer"]
-    assert pairs == [("dukemtmc->market1501", "synthetic-duke->synthetic-market"), ("market1501->dukemtmc", "synthetic-market->synthetic-duke")]
+    assert pairs == [
+        ("dukemtmc->market1501", "synthetic-duke->synthetic-market"),
+        ("market1501->dukemtmc", "synthetic-market->synthetic-duke"),
+    ]
 
 
 def test_every_claim_on_data_that_can_be_had_is_planned():
@@ -197,7 +284,9 @@ def _run_of(key: str) -> str:
 
 
 def test_no_claim_stands_twice():
-    statements = [(c.left, c.right, c.relation, c.metric, c.score, c.measure, c.measured_on) for c in all_claims()]
+    statements = [
+        (c.left, c.right, c.relation, c.metric, c.score, c.measure, c.measured_on) for c in all_claims()
+    ]
     assert len(set(statements)) == len(statements)
     assert len({(c.text, c.measured_on) for c in all_claims()}) == len(all_claims())
 
@@ -214,7 +303,7 @@ def test_the_papers_own_numbers_bear_their_claims_out():
     for c in all_claims():
         assert bool(c.against) == (borne_out(c) is False), (c.paper, c.text, c.pair, claimed(c))
         if c.origin == "ours":
-            assert None in claimed(c), (c.text, claimed(c))   # else somebody has published it
+            assert None in claimed(c), (c.text, claimed(c))  # else somebody has published it
         else:
             assert c.where, c.text
 
@@ -222,15 +311,33 @@ def test_the_papers_own_numbers_bear_their_claims_out():
 def test_the_published_numbers_of_a_claim():
     assert claimed(claim((L_C, f"-{BASE}"), (L_D, f"-{L_T}"))) == pytest.approx((16.0, 1.2))
     betas = tuple(f"hhl/fig5/beta={beta}" for beta in ("0.3", "0.4", "0.5"))
-    assert claimed(claim(betas, ("hhl/fig5/beta=0", "hhl/fig5/beta=1.5"), relation="best_among")) == (63.6, 62.3)
-    assert claimed(claim("arn/recalled/full", L_CD, metric="R-5", pair="market1501->dukemtmc")) == (None, 61.0)   # from memory: never compared
-    assert claimed(claim(L_CD, "hhl/table2/none")) == (62.2, None) and borne_out(claim(L_CD, "hhl/table2/none")) is None
+    assert claimed(claim(betas, ("hhl/fig5/beta=0", "hhl/fig5/beta=1.5"), relation="best_among")) == (
+        63.6,
+        62.3,
+    )
+    # from memory: never compared
+    assert claimed(claim("arn/recalled/full", L_CD, metric="R-5", pair="market1501->dukemtmc")) == (
+        None,
+        61.0,
+    )
+    assert (
+        claimed(claim(L_CD, "hhl/table2/none")) == (62.2, None)
+        and borne_out(claim(L_CD, "hhl/table2/none")) is None
+    )
 
 
-@pytest.mark.parametrize("relation, margin, expected", [("greater", 0, True), ("greater", 18, False), ("less", 0, False), ("equivalent", 17, False),
-                                                        ("equivalent", 18, True)])
+@pytest.mark.parametrize(
+    "relation, margin, expected",
+    [
+        ("greater", 0, True),
+        ("greater", 18, False),
+        ("less", 0, False),
+        ("equivalent", 17, False),
+        ("equivalent", 18, True),
+    ],
+)
 def test_borne_out_by_the_paper(relation, margin, expected):
-    assert borne_out(claim(L_CD, BASE, relation=relation, margin=margin)) is expected   # 62.2 against 44.6
+    assert borne_out(claim(L_CD, BASE, relation=relation, margin=margin)) is expected  # 62.2 against 44.6
 
 
 def test_a_claim_across_papers_names_both():
@@ -252,17 +359,20 @@ right = "hhl/a/c"
 """
 
 
-@pytest.mark.parametrize("line, words", [
-    ('relation = "beats"', "expected a relation of"),
-    ('origin = "me"', "an origin of"),
-    ('metric = "rank"', "a metric of"),
-    ('margin = -1.0', "margin -1.0"),
-    ('relation = "equivalent"', "more than 0 for an equivalence"),
-    ('left = "twice"', "not TOML"),
-    ('relation = "best_among"\nright = "-hhl/a/c"', "without signs"),
-    ('colour = "red"', "colour: no such field"),
-    ('[[hhl.claim]]\ntext = "t"\nleft = "hhl/a/b"', "right: missing"),
-])
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ('relation = "beats"', "expected a relation of"),
+        ('origin = "me"', "an origin of"),
+        ('metric = "rank"', "a metric of"),
+        ("margin = -1.0", "margin -1.0"),
+        ('relation = "equivalent"', "more than 0 for an equivalence"),
+        ('left = "twice"', "not TOML"),
+        ('relation = "best_among"\nright = "-hhl/a/c"', "without signs"),
+        ('colour = "red"', "colour: no such field"),
+        ('[[hhl.claim]]\ntext = "t"\nleft = "hhl/a/b"', "right: missing"),
+    ],
+)
 def test_malformed_claims_are_refused(tmp_path, line, words):
     head = HEAD.replace('right = "hhl/a/c"\n', "") if "right =" in line else HEAD
     (tmp_path / "claims.toml").write_text(head + line)
@@ -271,11 +381,13 @@ def test_malformed_claims_are_refused(tmp_path, line, words):
 
 
 def test_a_claims_field_in_a_sections_head_is_refused(tmp_path):
-    (tmp_path / "claims.toml").write_text(HEAD.replace('measured_on', 'answers = "hhl-jitter"\nmeasured_on'))
+    (tmp_path / "claims.toml").write_text(HEAD.replace("measured_on", 'answers = "hhl-jitter"\nmeasured_on'))
     with pytest.raises(InputError, match=r"\[hhl\]: answers: no such field of a section"):
         all_claims(tmp_path)
 
 
 def test_a_good_one_of_that_file_is_read(tmp_path):
     (tmp_path / "claims.toml").write_text(HEAD)
-    assert [(c.left, c.right, c.pair, c.relation) for c in all_claims(tmp_path)] == [(("hhl/a/b",), "hhl/a/c", "a->b", "greater")]
+    assert [(c.left, c.right, c.pair, c.relation) for c in all_claims(tmp_path)] == [
+        (("hhl/a/b",), "hhl/a/c", "a->b", "greater")
+    ]

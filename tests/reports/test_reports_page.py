@@ -1,4 +1,6 @@
-"""The page and the READMEs: what they say of made-up records, that their links resolve, that the committed ones are what the records give."""
+"""The page and the READMEs: what they say of made-up records, that their links resolve, that the committed
+ones are what the records give.
+"""
 
 import dataclasses
 import re
@@ -39,7 +41,9 @@ class Page(HTMLParser):
         found = dict(attributes)
         self.ids += [found["id"]] if "id" in found else []
         self.links += [found["href"]] if tag == "a" else []
-        self.loads += [found[name] for name in ("src", "srcset", "data") if name in found] + ([found["href"]] if tag == "link" else [])
+        self.loads += [found[name] for name in ("src", "srcset", "data") if name in found] + (
+            [found["href"]] if tag == "link" else []
+        )
         assert tag != "img" or found.get("alt")
         if tag not in VOID:
             self.open.append(tag)
@@ -58,8 +62,30 @@ class Page(HTMLParser):
 def record(key, r1, seed, **changes) -> Record:
     score = dict(zip(METRICS, (r1, 0.9, 0.95, 0.99, 0.3, 0.31)))
     return dataclasses.replace(
-        Record("hhl", key, "demo", "synthetic-duke", "synthetic-market", seed, {}, "c", {}, {"last": score, "last+adabn": score},
-               {"fake_l1": 25.0}, {}, "last epoch", "v", {}, {}, 90.0, [], [], "2026-01-01"), **changes)
+        Record(
+            "hhl",
+            key,
+            "demo",
+            "synthetic-duke",
+            "synthetic-market",
+            seed,
+            {},
+            "c",
+            {},
+            {"last": score, "last+adabn": score},
+            {"fake_l1": 25.0},
+            {},
+            "last epoch",
+            "v",
+            {},
+            {},
+            90.0,
+            [],
+            [],
+            "2026-01-01",
+        ),
+        **changes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +97,10 @@ def made_up(tmp_path_factory):
     (folder / "results").mkdir()
     recipe = {"recipe": {"base_lr": 0.25, "pretrain_epochs": 5, "epochs": 7}}
     rows = [record("hhl/table2/baseline_source", 0.6 + seed / 100, seed, config=recipe) for seed in range(3)]
-    rows += [record("hhl/table2/L_CD", 0.4 + seed / 100, seed, code_version=("v", "v-dirty")[seed > 0]) for seed in range(3)]
+    rows += [
+        record("hhl/table2/L_CD", 0.4 + seed / 100, seed, code_version=("v", "v-dirty")[seed > 0])
+        for seed in range(3)
+    ]
     (folder / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in rows))
     return page(folder)
 
@@ -86,33 +115,56 @@ def test_measured_numbers_link_to_their_records_and_published_ones_to_their_sour
     name = anchor("hhl/table2/L_CD", "synthetic-duke", "synthetic-market", "demo")
     assert f'<a href="#{name}">41.0<span class="spread"> ± 1.0</span></a>' in made_up
     records = made_up.split(f'<h4 id="{name}">')[1].split("<h4")[0]
-    assert records.count("results/hhl.jsonl#L") == 3 and "line 4" in records and "fake_l1 25" in records and "40.0" in records
-    assert re.search(r'<a href="http[^"]*" title="Table 2; text; mAP by the trapezoid rule; verified">62.2</a>', made_up)
-    assert '<tr class="unverified"><td class="name">' in made_up   # greyed where nobody has checked
+    assert (
+        records.count("results/hhl.jsonl#L") == 3
+        and "line 4" in records
+        and "fake_l1 25" in records
+        and "40.0" in records
+    )
+    assert re.search(
+        r'<a href="http[^"]*" title="Table 2; text; mAP by the trapezoid rule; verified">62.2</a>', made_up
+    )
+    assert '<tr class="unverified"><td class="name">' in made_up  # greyed where nobody has checked
 
 
 def test_the_baselines_show_what_they_were_trained_with(made_up):
     row = made_up.split("The five baselines")[1].split('<a href="#hhl">')[1].split("</tr>")[0]
-    assert '61.0<span class="spread"> ± 1.0</span>' in row and '<td class="n">0.25</td><td class="n">12</td>' in row
+    assert (
+        '61.0<span class="spread"> ± 1.0</span>' in row
+        and '<td class="n">0.25</td><td class="n">12</td>' in row
+    )
 
 
 def test_what_is_not_run_says_what_it_needs(made_up):
-    assert "it needs <code>python -m reports sweep --paper hhl --table table2 --pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>" in made_up
-    assert "--source cuhk03 --target market1501 --data-root DIR --experiment hhl/table3/baseline_target hhl/table3/baseline_source " in made_up
+    assert (
+        "it needs <code>python -m reports sweep --paper hhl --table table2 --pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>"
+        in made_up
+    )
+    assert (
+        "--source cuhk03 --target market1501 --data-root DIR --experiment hhl/table3/baseline_target hhl/table3/baseline_source "
+        in made_up
+    )
 
 
 def test_each_command_that_is_printed_has_something_to_run(tmp_path):
     """With the committed records, and before anything was run."""
-    found = [needs(table) for reports in (REPORTS, tmp_path) for paper in PAPERS for table in tables(paper, reports)]
+    found = [
+        needs(table)
+        for reports in (REPORTS, tmp_path)
+        for paper in PAPERS
+        for table in tables(paper, reports)
+    ]
     commands = [shlex.split(text) for text in dict.fromkeys(found) if text]
     for command in commands:
         sweeping = command[:4] == ["python", "-m", "reports", "sweep"]
         flags = dict(zip(command, command[1:]))
         if sweeping:
-            assert planned_cells(Choice(flags["--paper"], flags.get("--table", ""), flags["--pairs"])), command
+            assert planned_cells(Choice(flags["--paper"], flags.get("--table", ""), flags["--pairs"])), (
+                command
+            )
         else:
             assert command[:1] + command[2:5] == ["cd", "&&", "python", "train.py"], command
-            keys = command[command.index("--experiment") + 1:]
+            keys = command[command.index("--experiment") + 1 :]
             assert keys and set(keys) <= set(experiments(command[1], flags["--preset"])), command
     assert {command[0] for command in commands} == {"cd", "python"}
 
@@ -120,8 +172,13 @@ def test_each_command_that_is_printed_has_something_to_run(tmp_path):
 def test_the_page_says_how_to_read_intervals_and_what_was_made_with_changes(made_up):
     section = made_up.split('<h2 id="claims">')[1].split("<h2")[0]
     legend = LEGEND.replace("'", "&#39;")
-    assert legend in section and made_up.count(legend) == 2   # and under HHL's claims, the only paper with records
-    decided = sum(int(count) for count in re.findall(r"<li><b>(\d+)</b>(?:claims hold|undecided|reversed)</li>", made_up))   # each with three seeds
+    # and under HHL's claims, the only paper with records
+    assert legend in section and made_up.count(legend) == 2
+    # each with three seeds
+    decided = sum(
+        int(count)
+        for count in re.findall(r"<li><b>(\d+)</b>(?:claims hold|undecided|reversed)</li>", made_up)
+    )
     assert f"if all {decided} claims that have one were truly void" in section
     assert "2 of the 6 records name a code version that ends in <code>-dirty</code>" in made_up
     assert '<div class="note soft">D_C rebuilds worse here' in made_up
@@ -132,7 +189,10 @@ def test_everything_of_the_blog_is_listed_and_what_has_records_links_to_them(mad
     assert part.count("<tr><td") == len(read_coverage())
     name = anchor("hhl/table2/L_CD", "synthetic-duke", "synthetic-market", "demo")
     assert f'<a href="#{name}"><code>hhl/table2/L_CD</code></a>' in part
-    assert '<code>hhl/table2/L_T</code> <span class="soft">not run</span>' in part and "<code>hhl.losses.batch_hard_triplet</code>" in part
+    assert (
+        '<code>hhl/table2/L_T</code> <span class="soft">not run</span>' in part
+        and "<code>hhl.losses.batch_hard_triplet</code>" in part
+    )
 
 
 def test_baselines_name_switches_that_exist():
@@ -140,7 +200,9 @@ def test_baselines_name_switches_that_exist():
         paper = entry["key"].split("/")[0]
         if paper in built_papers():
             assert entry["key"] in experiments(paper)
-            assert {*entry["rate"], *entry["epochs"]} <= {switch["name"] for switch in switches(paper)}, entry["key"]
+            assert {*entry["rate"], *entry["epochs"]} <= {switch["name"] for switch in switches(paper)}, (
+                entry["key"]
+            )
 
 
 def test_the_page_is_whole_and_asks_for_nothing_outside():
@@ -163,25 +225,37 @@ def test_photographs_stand_apart_and_beside_no_published_number():
     before, section = page().split('<h2 id="photographs">')
     section = section.split("<h2")[0]
     assert "preset scratch" not in before.split("</nav>")[1]
-    assert not re.search(r'colspan="\d+">published', section) and re.search(r'colspan="\d+">published', before)   # the columns of a table
+    # the columns of a table
+    assert not re.search(r'colspan="\d+">published', section) and re.search(
+        r'colspan="\d+">published', before
+    )
     assert "HHL beats direct transfer between cameras that share no person" in section
     commands = set(re.findall(r"sweep --paper (\w+) --pairs \S+ --data-root DIR( --gpu)?</code>", section))
-    assert {(paper, " --gpu") for paper in ("hhl", "arn", "ptgan", "dcgan_lsro")} == commands   # what two cores can do has records
+    # what two cores can do has records
+    assert {(paper, " --gpu") for paper in ("hhl", "arn", "ptgan", "dcgan_lsro")} == commands
 
 
 def test_the_committed_page_is_what_the_records_give():
-    assert (REPORTS / "index.html").read_text() == page(), "reports/index.html is stale: run python -m reports build"
+    assert (REPORTS / "index.html").read_text() == page(), (
+        "reports/index.html is stale: run python -m reports build"
+    )
 
 
 def test_the_committed_readmes_are_what_records_and_code_give():
-    assert f"{BEGIN}\n{claim_table()}\n<!-- end" in (ROOT / "README.md").read_text(), "README.md is stale: run python -m reports readme"
+    assert f"{BEGIN}\n{claim_table()}\n<!-- end" in (ROOT / "README.md").read_text(), (
+        "README.md is stale: run python -m reports readme"
+    )
     for paper in PAPERS:
         text = (ROOT / paper / "README.md").read_text()
         if RESULTS_BEGIN in text:
-            assert f"{RESULTS_BEGIN}\n{result_text(paper)}\n<!-- end" in text, f"{paper}/README.md is stale: run python -m reports readme"
+            assert f"{RESULTS_BEGIN}\n{result_text(paper)}\n<!-- end" in text, (
+                f"{paper}/README.md is stale: run python -m reports readme"
+            )
         if SWITCHES_BEGIN in text and paper in built_papers():
             ledger = switches_markdown(switches(paper), "config.py")
-            assert f"{SWITCHES_BEGIN}\n{ledger}\n<!-- end" in text, f"{paper}/README.md is stale: run python -m reports readme"
+            assert f"{SWITCHES_BEGIN}\n{ledger}\n<!-- end" in text, (
+                f"{paper}/README.md is stale: run python -m reports readme"
+            )
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -191,7 +265,12 @@ def test_a_browser_shows_it_without_complaint_or_sideways_scrolling(browser, wid
     browser.open(REPORTS / "index.html", width=width, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true })")
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    paper = [int(part) for part in re.findall(r"\d+", browser.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]]
+    paper = [
+        int(part)
+        for part in re.findall(r"\d+", browser.evaluate("getComputedStyle(document.body).backgroundColor"))[
+            :3
+        ]
+    ]
     assert (sum(paper) < 150) == dark
     assert browser.complaints == []
 

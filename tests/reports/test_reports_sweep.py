@@ -1,4 +1,6 @@
-"""The sweep with a paper whose command is a few lines of Python: what it plans, runs, leaves out, reports and survives."""
+"""The sweep with a paper whose command is a few lines of Python: what it plans, runs, leaves out, reports and
+survives.
+"""
 
 import json
 import signal
@@ -16,8 +18,9 @@ from reports.experiments import ask, built_papers
 from reports.processes import Job, Progress, clock
 from reports.sweep import Choice, parse_seeds, plan_jobs, planned_cells, sweep
 
-# Writes a record a key; a key with "fails" ends it, one with "slow" waits to be stopped and then keeps what it has.
-FAKE = '''
+# Writes a record a key; a key with "fails" ends it, one with "slow" waits to be stopped and then keeps what
+# it has.
+FAKE = """
 import json, os, pathlib, signal, sys, time
 flags = sys.argv[1:]
 keys = ["hhl/table2/a", "hhl/table2/b", "hhl/fig5/beta=1", "hhl/fig5/fails", "hhl/fig5/slow", "hhl/fig6/c"]
@@ -46,9 +49,9 @@ for key in flags[flags.index("--experiment") + 1:]:
                   data={}, scores={"last": score}, measures={}, stages={}, selection="last epoch", code_version="v", libraries={}, hardware={},
                   seconds=1.0, curves=[], pictures=[], created="2026-01-01", schema=1)
     folder.joinpath("record.json").write_text(json.dumps(record))
-'''.replace("SCORES", repr(METRICS))
+""".replace("SCORES", repr(METRICS))
 
-SWEEPS = '''
+SWEEPS = """
 [[sweep]]
 paper = "hhl"
 keys = ["hhl/table2/*", "hhl/table3/*"]
@@ -76,7 +79,7 @@ keys = ["arn/*"]
 source = "s"
 target = "t"
 seeds = 5
-'''
+"""
 
 
 @pytest.fixture
@@ -97,25 +100,47 @@ def keys(cells):
 
 def test_cells_are_the_union_of_the_entries_with_aliases_resolved(root):
     cells = planned_cells(Choice(), root)
-    assert keys(cells) == sorted([("table2/a", "s", 0), ("table2/b", "s", 0), ("table2/a", "s", 1), ("table2/b", "s", 1), ("fig5/beta=1", "s", 0),
-                                  ("fig5/fails", "s", 0), ("fig5/slow", "s", 0), ("fig6/c", "s", 0), ("table2/a", "t", 0), ("table2/b", "t", 0)])
+    assert keys(cells) == sorted(
+        [
+            ("table2/a", "s", 0),
+            ("table2/b", "s", 0),
+            ("table2/a", "s", 1),
+            ("table2/b", "s", 1),
+            ("fig5/beta=1", "s", 0),
+            ("fig5/fails", "s", 0),
+            ("fig5/slow", "s", 0),
+            ("fig6/c", "s", 0),
+            ("table2/a", "t", 0),
+            ("table2/b", "t", 0),
+        ]
+    )
     assert {cell.config_hash for cell in cells if cell.key == "hhl/table2/a"} == {"xa"}
 
 
-@pytest.mark.parametrize("choice, expected", [
-    (Choice(table="fig6"), [("fig6/c", "s", 0)]),
-    (Choice(table="hhl/*/a"), [("table2/a", "s", 0), ("table2/a", "s", 1), ("table2/a", "t", 0)]),
-    (Choice(table="table2", pair="t->s"), [("table2/a", "t", 0), ("table2/b", "t", 0)]),
-    (Choice(table="hhl/table2/b", pair="s->*", seeds=(7, 9)), [("table2/b", "s", 7), ("table2/b", "s", 9)]),
-])
+@pytest.mark.parametrize(
+    "choice, expected",
+    [
+        (Choice(table="fig6"), [("fig6/c", "s", 0)]),
+        (Choice(table="hhl/*/a"), [("table2/a", "s", 0), ("table2/a", "s", 1), ("table2/a", "t", 0)]),
+        (Choice(table="table2", pair="t->s"), [("table2/a", "t", 0), ("table2/b", "t", 0)]),
+        (
+            Choice(table="hhl/table2/b", pair="s->*", seeds=(7, 9)),
+            [("table2/b", "s", 7), ("table2/b", "s", 9)],
+        ),
+    ],
+)
 def test_flags_narrow_the_choice(root, choice, expected):
     assert keys(planned_cells(choice, root)) == expected
 
 
-@pytest.mark.parametrize("choice, message", [
-    (Choice(paper="none"), "--paper none: expected one of arn"), (Choice(paper="arn"), "nothing in reports/sweeps.toml is left"),
-    (Choice(table="table9"), "nothing in reports/sweeps.toml is left"),
-])
+@pytest.mark.parametrize(
+    "choice, message",
+    [
+        (Choice(paper="none"), "--paper none: expected one of arn"),
+        (Choice(paper="arn"), "nothing in reports/sweeps.toml is left"),
+        (Choice(table="table9"), "nothing in reports/sweeps.toml is left"),
+    ],
+)
 def test_choices_that_leave_nothing_are_refused(root, choice, message):
     with pytest.raises(InputError, match=message):
         planned_cells(choice, root)
@@ -128,10 +153,14 @@ def test_a_pattern_without_experiment_is_refused(root):
 
 
 def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(root, capsys):
-    entry = SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\nflags = ["--precision", "bf16"]')
+    entry = SWEEPS.replace(
+        'keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\nflags = ["--precision", "bf16"]'
+    )
     (root / "reports" / "sweeps.toml").write_text(entry)
     sweep(Choice(), dry_run=True, root=root)
-    assert capsys.readouterr().out.startswith("1 cells on real photographs are left out: they need --data-root DIR\n6 cells: ")
+    assert capsys.readouterr().out.startswith(
+        "1 cells on real photographs are left out: they need --data-root DIR\n6 cells: "
+    )
     (real,) = [cell for cell in planned_cells(Choice(), root) if cell.real]
     (job,) = plan_jobs([real], {real: 1.0}, {"hhl": root}, threads=1, data_root=root / "data", root=root)
     assert job.command[-5:] == ("--resume", "--precision", "bf16", "--data-root", str(root / "data"))
@@ -150,7 +179,9 @@ def test_two_presets_of_one_pair_do_not_take_each_others_place(root):
 
 
 def test_cells_for_a_gpu_wait_to_be_asked_for(root, capsys):
-    (root / "reports" / "sweeps.toml").write_text(SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\ngpu = true'))
+    (root / "reports" / "sweeps.toml").write_text(
+        SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\ngpu = true')
+    )
     sweep(Choice(), dry_run=True, data_root=root, root=root)
     assert capsys.readouterr().out.startswith("1 cells for a GPU are left out: they need --gpu\n6 cells: ")
     sweep(Choice(), dry_run=True, data_root=root, gpu=True, root=root)
@@ -167,7 +198,9 @@ def test_seeds():
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(root, capsys):
     sweep(Choice(table="table2"), dry_run=True, root=root)
     text = capsys.readouterr().out
-    assert text.startswith("6 cells: 0 in reports/results, 0 in the output folder, 6 to run in 3 processes, 2 at a time")
+    assert text.startswith(
+        "6 cells: 0 in reports/results, 0 in the output folder, 6 to run in 3 processes, 2 at a time"
+    )
     assert "hhl t->s seed 0: 2 cells, about 2 min\n    hhl/table2/a\n    hhl/table2/b\n" in text
     assert not (root / "hhl" / "runs").exists()
 
@@ -175,8 +208,15 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(root, capsys):
 def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
     sweep(Choice(table="table2"), root=root)
     text = capsys.readouterr().out
-    assert "6 cells done in 0:00:0" in text and "hhl: all cells done; now: python -m reports collect --replace" in text
-    assert "0/6 cells | 0:00:00 used | about 0:03:00 left | hhl s->t seed 0, hhl s->t seed 1\n" in text and "6/6 cells" in text and "\r" not in text
+    assert (
+        "6 cells done in 0:00:0" in text
+        and "hhl: all cells done; now: python -m reports collect --replace" in text
+    )
+    assert (
+        "0/6 cells | 0:00:00 used | about 0:03:00 left | hhl s->t seed 0, hhl s->t seed 1\n" in text
+        and "6/6 cells" in text
+        and "\r" not in text
+    )
     assert len(list((root / "hhl" / "runs" / "logs").iterdir())) == 3
     sweep(Choice(table="table2"), root=root)
     assert "6 in the output folder, 0 to run" in capsys.readouterr().out
@@ -192,11 +232,13 @@ def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
 
 
 def test_a_failure_is_reported_and_stops_nothing_else(root, capsys):
-    with pytest.raises(RunError, match="1 failed.*\n.*hhl s->t seed 0: hhl/fig5/fails: exit code 1: error: the loss is NaN"):
+    with pytest.raises(
+        RunError, match="1 failed.*\n.*hhl s->t seed 0: hhl/fig5/fails: exit code 1: error: the loss is NaN"
+    ):
         sweep(Choice(table="hhl/*/[!s]*"), root=root)
     text = capsys.readouterr().out
     assert "8 cells done" in text and "hhl: 1 cells missing" in text
-    assert (root / "hhl" / "runs" / "runs" / "hhl+fig6+c").is_dir()   # behind the key that failed
+    assert (root / "hhl" / "runs" / "runs" / "hhl+fig6+c").is_dir()  # behind the key that failed
 
 
 def test_the_longest_job_goes_first_by_what_cells_took_before(root):
@@ -211,17 +253,21 @@ def test_time_left_follows_what_the_finished_cells_took(tmp_path):
     progress = Progress({("j", "a"): 10.0, ("j", "b"): 30.0}, parallel=2, stream=(tmp_path / "out").open("w"))
     assert progress.left(0) == 20
     progress.update([job])
-    assert progress.left(5) == 15   # a took half of what was expected
+    assert progress.left(5) == 15  # a took half of what was expected
     progress.failed.add(("j", "b"))
     assert progress.left(5) == 0 and clock(3725) == "1:02:05"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_children_cleanly_and_the_next_call_goes_on(root, number):
-    code = f"from reports.sweep import *; import signal, sys; from common.cli import exit_code; from pathlib import Path\n" \
-           f"signal.signal(signal.SIGINT, signal.default_int_handler)\n" \
-           f"sys.exit(exit_code(lambda: sweep(Choice(table='hhl/fig[56]/[cs]*'), root=Path({str(root)!r}))))"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    code = (
+        f"from reports.sweep import *; import signal, sys; from common.cli import exit_code; from pathlib import Path\n"
+        f"signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.exit(exit_code(lambda: sweep(Choice(table='hhl/fig[56]/[cs]*'), root=Path({str(root)!r}))))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     ready, deadline = root / "hhl" / "runs" / "ready", time.monotonic() + 30
     while not ready.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -240,4 +286,4 @@ def test_the_committed_sweeps_name_papers_keys_and_pairs_that_exist():
         drawn = {"synthetic-duke", "synthetic-market"}
         assert all({cell.source, cell.target} <= drawn or cell.real for cell in cells)
         for name in {cell.source for cell in cells} | {cell.target for cell in cells}:
-            parse_split(name)   # an InputError for a split that cannot be
+            parse_split(name)  # an InputError for a split that cannot be

@@ -30,7 +30,7 @@ from spgan.translations import channel_statistics, frechet, gan_uses, picture_me
 
 try:
     import tomllib
-except ModuleNotFoundError:   # Python 3.10
+except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 DUKE, MARKET = (SimpleNamespace(name=name, manifest={"hash": name}) for name in ("dukemtmc", "market1501"))
@@ -42,10 +42,13 @@ def uses(config: SPGANConfig, source=DUKE, target=MARKET, seed: int = 0) -> str:
 
 # ---------------------------------------------------------------- experiments
 
+
 def test_every_published_row_is_an_experiment():
     keys = set(check_experiments("spgan", EXPERIMENTS))
     published = tomllib.loads((ROOT / "reports/published/spgan.toml").read_text())
-    ours = {key for table in published["table"] if table.get("kind", "ours") == "ours" for key in table["rows"]}
+    ours = {
+        key for table in published["table"] if table.get("kind", "ours") == "ours" for key in table["rows"]
+    }
     assert ours <= keys, ours - keys
     claims = tomllib.loads((ROOT / "reports/claims.toml").read_text())["spgan"]["claim"]
     sides = [claim[side] for claim in claims for side in ("left", "right")]
@@ -66,18 +69,37 @@ def test_the_grid_is_two_by_two_by_two_and_holds_the_named_recipes():
 
 def test_presets_differ_where_the_sources_do():
     released, paper = PRESETS["released"], PRESETS["paper"]
-    assert (released.gan.pool, released.gan.neg, released.gan.con_div, released.gan.epochs) == ("lag1", "real_real", 3.0, 6.0)
+    assert (released.gan.pool, released.gan.neg, released.gan.con_div, released.gan.epochs) == (
+        "lag1",
+        "real_real",
+        3.0,
+        6.0,
+    )
     assert (paper.gan.neg, paper.gan.dist, paper.gan.epochs) == ("fake_real", "onecos", 5.0)
-    assert released.recipe.freeze_affine and released.recipe.freeze_conv1_res2 and not paper.recipe.freeze_affine
+    assert (
+        released.recipe.freeze_affine and released.recipe.freeze_conv1_res2 and not paper.recipe.freeze_affine
+    )
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"gan.height": 60}, "multiples of 8"), ({"gan.load_width": 16}, "--gan.load-width 16"), ({"gan.sia_size": 128}, "--gan.sia-size 128"),
-    ({"gan.batch": 0}, "--gan.batch 0"), ({"gan.margin": -1.0}, "--gan.margin"), ({"recipe.epochs": 0}, "--recipe.epochs"),
-    ({"translate.quality": 0}, "--translate.quality"), ({"test.cut": 0}, "--test.cut"), ({"net.dropout": 1.0}, "--net.dropout"),
-    ({"gan.beta1": 1.0}, "--gan.beta1 1.0"), ({"recipe.momentum": -0.1}, "--recipe.momentum -0.1"),
-    ({"recipe.momentum": 1.5}, "--recipe.momentum 1.5"), ({"recipe.momentum": 0.0}, "--recipe.no-nesterov"),
-    ({"recipe.weight_decay": -1e-4}, "--recipe.weight-decay -0.0001")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"gan.height": 60}, "multiples of 8"),
+        ({"gan.load_width": 16}, "--gan.load-width 16"),
+        ({"gan.sia_size": 128}, "--gan.sia-size 128"),
+        ({"gan.batch": 0}, "--gan.batch 0"),
+        ({"gan.margin": -1.0}, "--gan.margin"),
+        ({"recipe.epochs": 0}, "--recipe.epochs"),
+        ({"translate.quality": 0}, "--translate.quality"),
+        ({"test.cut": 0}, "--test.cut"),
+        ({"net.dropout": 1.0}, "--net.dropout"),
+        ({"gan.beta1": 1.0}, "--gan.beta1 1.0"),
+        ({"recipe.momentum": -0.1}, "--recipe.momentum -0.1"),
+        ({"recipe.momentum": 1.5}, "--recipe.momentum 1.5"),
+        ({"recipe.momentum": 0.0}, "--recipe.no-nesterov"),
+        ({"recipe.weight_decay": -1e-4}, "--recipe.weight-decay -0.0001"),
+    ],
+)
 def test_bad_settings(change, words):
     with pytest.raises(InputError, match=words):
         override(PRESETS["demo"], change)
@@ -85,16 +107,28 @@ def test_bad_settings(change, words):
 
 # ---------------------------------------------------------------- what rows share
 
+
 def test_one_gan_serves_both_directions_and_every_row_without_sianet():
     demo = PRESETS["demo"]
     assert uses(demo) == uses(demo, MARKET, DUKE) != uses(demo, seed=1)
-    assert uses(override(demo, {"recipe.epochs": 9, "translate.quality": 90, "net.head": "bottleneck"})) == uses(demo)
+    assert uses(
+        override(demo, {"recipe.epochs": 9, "translate.quality": 90, "net.head": "bottleneck"})
+    ) == uses(demo)
     plain = override(demo, ROWS["CycleGAN+L_ide"][1])
     assert uses(override(plain, {"gan.margin": 0.0, "gan.sia_dropout": "off"})) == uses(plain) != uses(demo)
-    assert len({uses(override(demo, ROWS[row][1])) for row in ("CycleGAN", "CycleGAN+L_ide", "SPGAN,m=0", "SPGAN,m=1", "SPGAN")}) == 5
+    assert (
+        len(
+            {
+                uses(override(demo, ROWS[row][1]))
+                for row in ("CycleGAN", "CycleGAN+L_ide", "SPGAN,m=0", "SPGAN,m=1", "SPGAN")
+            }
+        )
+        == 5
+    )
 
 
 # ---------------------------------------------------------------- translated folders and what pictures tell
+
 
 @pytest.fixture
 def domain(tmp_path, formulas):
@@ -120,7 +154,9 @@ def copies(samples, folder: Path, prefix: str = "", brighter: int = 0) -> Path:
 @pytest.mark.parametrize("prefix", ["", "market_"])
 def test_translations_keep_order_and_labels(domain, tmp_path, prefix):
     found = samples_in(copies(domain, tmp_path / "fake", prefix), domain)
-    assert [(s.pid, s.camid, s.path.name) for s in found] == [(s.pid, s.camid, prefix + s.path.name) for s in domain]
+    assert [(s.pid, s.camid, s.path.name) for s in found] == [
+        (s.pid, s.camid, prefix + s.path.name) for s in domain
+    ]
     assert {s.origin for s in found} == {"translated"}
 
 
@@ -136,52 +172,93 @@ def test_a_folder_with_gaps(domain, tmp_path):
 def test_picture_measures_see_style_and_content(domain, tmp_path):
     target = samples_in(copies(domain, tmp_path / "target", brighter=60), domain)
     kept = picture_measures(domain, domain, target)
-    assert kept["change_l1"] == 0 and kept["edges_kept"] == pytest.approx(1, abs=1e-4) and kept["style_gap"] == kept["style_gap_before"] > 1000
+    assert (
+        kept["change_l1"] == 0
+        and kept["edges_kept"] == pytest.approx(1, abs=1e-4)
+        and kept["style_gap"] == kept["style_gap_before"] > 1000
+    )
     moved = picture_measures(domain, target, target)
-    assert moved["style_gap"] < 0.1 < moved["style_gap_before"] and 55 < moved["change_l1"] < 65 and moved["edges_kept"] > 0.95
+    assert (
+        moved["style_gap"] < 0.1 < moved["style_gap_before"]
+        and 55 < moved["change_l1"] < 65
+        and moved["edges_kept"] > 0.95
+    )
 
 
 def test_frechet_of_normal_clouds(formulas):
     a = formulas.scatter("cloud", 500, 3)
     assert frechet(a, a) == pytest.approx(0, abs=1e-9)
-    assert frechet(a, a + [1, 2, 0]) == pytest.approx(5) and frechet(a, 2 * a - a.mean(0)) == pytest.approx(np.trace(np.cov(a.T)))
+    assert frechet(a, a + [1, 2, 0]) == pytest.approx(5) and frechet(a, 2 * a - a.mean(0)) == pytest.approx(
+        np.trace(np.cov(a.T))
+    )
 
 
 def test_statistics_bring_the_source_to_the_targets_colours(domain, tmp_path):
     wanted = samples_in(copies(domain, tmp_path / "target", brighter=40), domain)
-    source, target = (SimpleNamespace(name=n, train=t, manifest={}) for n, t in (("s", domain), ("t", wanted)))
-    work = SimpleNamespace(folder=tmp_path / "work", write_json=lambda name, value: (tmp_path / "work" / name).write_text(json.dumps(value)))
+    source, target = (
+        SimpleNamespace(name=n, train=t, manifest={}) for n, t in (("s", domain), ("t", wanted))
+    )
+    work = SimpleNamespace(
+        folder=tmp_path / "work",
+        write_json=lambda name, value: (tmp_path / "work" / name).write_text(json.dumps(value)),
+    )
     translations.colour_statistics(SPGANConfig(translate=TranslateConfig(quality=95)), source, target, work)
-    (mean, deviation), (mean_t, deviation_t) = (channel_statistics(s) for s in (samples_in(work.folder / translations.FOLDER, domain), wanted))
+    (mean, deviation), (mean_t, deviation_t) = (
+        channel_statistics(s) for s in (samples_in(work.folder / translations.FOLDER, domain), wanted)
+    )
     assert np.abs(mean - mean_t).max() < 2 and np.abs(deviation - deviation_t).max() < 2
 
 
 # ---------------------------------------------------------------- the TensorFlow process
 
+
 def test_without_tensorflow_one_line_says_what_to_install(tmp_path):
     """TensorFlow's absence is what an import system without it would say."""
-    code = ("import importlib.util, sys; find = importlib.util.find_spec\n"
-            "importlib.util.find_spec = lambda name, *a: None if name == 'tensorflow' else find(name, *a)\n"
-            "from common.cli import main; from spgan.train import SPGAN, train; sys.exit(main(SPGAN, train))")
-    done = subprocess.run([sys.executable, "-c", code, "--out", str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.splitlines()[-1] == f"error: {process.WHAT_TO_INSTALL}" and not (tmp_path / "stages").exists()
+    code = (
+        "import importlib.util, sys; find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *a: None if name == 'tensorflow' else find(name, *a)\n"
+        "from common.cli import main; from spgan.train import SPGAN, train; sys.exit(main(SPGAN, train))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--out", str(tmp_path)], capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr.splitlines()[-1] == f"error: {process.WHAT_TO_INSTALL}"
+        and not (tmp_path / "stages").exists()
+    )
 
 
 def fake_wing(monkeypatch, code: str) -> None:
     """Puts a short program in the place of TensorFlow's process; `job` is the path of its job file."""
     start = subprocess.Popen
-    program = f"import json, os, signal, sys, time\nfrom pathlib import Path\njob = Path(sys.argv[-1])\n{code}"
+    program = (
+        f"import json, os, signal, sys, time\nfrom pathlib import Path\njob = Path(sys.argv[-1])\n{code}"
+    )
     monkeypatch.setattr(process, "require_tensorflow", lambda: None)
-    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **options: start([sys.executable, "-c", program, command[-1]], **options))
+    monkeypatch.setattr(
+        process.subprocess,
+        "Popen",
+        lambda command, **options: start([sys.executable, "-c", program, command[-1]], **options),
+    )
 
 
 def job(tmp_path) -> tuple:
     options = SimpleNamespace(device="cpu", threads=1, deterministic=False)
-    return GanConfig(), [Path("a.jpg")], [Path("b.jpg")], 0, SimpleNamespace(folder=tmp_path, resume=True), options
+    return (
+        GanConfig(),
+        [Path("a.jpg")],
+        [Path("b.jpg")],
+        0,
+        SimpleNamespace(folder=tmp_path, resume=True),
+        options,
+    )
 
 
 def test_the_job_arrives_with_absolute_paths(tmp_path, monkeypatch):
-    fake_wing(monkeypatch, "j = json.loads(job.read_text()); (job.parent / 'seen.json').write_text(json.dumps(j))")
+    fake_wing(
+        monkeypatch, "j = json.loads(job.read_text()); (job.parent / 'seen.json').write_text(json.dumps(j))"
+    )
     process.train(*job(tmp_path))
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert GanConfig(**seen["gan"]) == GanConfig() and seen["source"] == [str(Path.cwd() / "a.jpg")]
@@ -210,8 +287,11 @@ def test_a_crash_is_no_silence(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_lets_it_save(tmp_path, monkeypatch):
-    fake_wing(monkeypatch, "signal.signal(signal.SIGINT, lambda *a: ((job.parent / 'saved').touch(), sys.exit(130)))\n"
-                           "(job.parent / 'ready').touch()\nwhile True: time.sleep(0.05)")
+    fake_wing(
+        monkeypatch,
+        "signal.signal(signal.SIGINT, lambda *a: ((job.parent / 'saved').touch(), sys.exit(130)))\n"
+        "(job.parent / 'ready').touch()\nwhile True: time.sleep(0.05)",
+    )
 
     def stop():
         while not (tmp_path / "ready").exists():
@@ -229,4 +309,6 @@ def test_neither_wing_imports_the_other():
     code = "import sys, spgan.process, spgan.translations, spgan.experiments; sys.exit(int(bool({'torch', 'tensorflow'} & set(sys.modules))))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     for path in (ROOT / "spgan" / "gan").glob("*.py"):
-        assert not re.search(r"^\s*(import|from) (torch|common\.training)", path.read_text(), re.MULTILINE), path
+        assert not re.search(r"^\s*(import|from) (torch|common\.training)", path.read_text(), re.MULTILINE), (
+            path
+        )

@@ -1,4 +1,6 @@
-"""IDE, IDE+ and LMP: what each batch-norm mode and each freeze moves, the poolings, the schedules, the training images."""
+"""IDE, IDE+ and LMP: what each batch-norm mode and each freeze moves, the poolings, the schedules, the
+training images.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from common.errors import InputError
 from common.records import canonical
 from spgan.config import PRESETS, NetConfig, RecipeConfig
 from spgan.reid.data import TrainTransform, rate_factor, total_steps, training_set
-from spgan.reid.model import build_network, freeze, load_network, local_pool, parameter_groups, set_training_mode
+from spgan.reid.model import (
+    build_network,
+    freeze,
+    load_network,
+    local_pool,
+    parameter_groups,
+    set_training_mode,
+)
 
 THIN = NetConfig(backbone="thin", weights="none", height=64, width=32)
 
@@ -30,6 +39,7 @@ def batch(formulas):
 
 # ---------------------------------------------------------------- batch norm and freezing
 
+
 @pytest.mark.parametrize("bn", ["train", "eval"])
 @pytest.mark.parametrize("head", ["fc", "bottleneck"])
 @pytest.mark.parametrize("affine, conv1_res2", [(False, False), (True, False), (False, True), (True, True)])
@@ -37,7 +47,7 @@ def test_what_moves_in_a_step(batch, bn, head, affine, conv1_res2):
     torch.manual_seed(0)
     model = build_network(replace(THIN, head=head), 4)
     with torch.no_grad():
-        model.head[-1].weight.mul_(100)   # so that the first step reaches the backbone
+        model.head[-1].weight.mul_(100)  # so that the first step reaches the backbone
     freeze(model, affine=affine, conv1_res2=conv1_res2)
     optimizer = torch.optim.SGD(parameter_groups(model, 0.1, 0.1), lr=0.1, weight_decay=5e-4)
     set_training_mode(model, bn)
@@ -51,7 +61,11 @@ def test_what_moves_in_a_step(batch, bn, head, affine, conv1_res2):
     assert moved & buffers == (buffers if bn == "train" else in_head)
     layers = [name for name, module in model.base.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
     norms = {f"base.{name}.{kind}" for name in layers for kind in ("weight", "bias")}
-    first = {name for name, p in model.base.named_parameters(prefix="base") if name.startswith(("base.conv1", "base.layer1")) and p.ndim == 4}
+    first = {
+        name
+        for name, p in model.base.named_parameters(prefix="base")
+        if name.startswith(("base.conv1", "base.layer1")) and p.ndim == 4
+    }
     frozen = (norms if affine else set()) | (first if conv1_res2 else set())
     parameters = {name for name, _ in model.named_parameters()}
     assert norms and len(first) == 4 and moved & parameters == parameters - frozen
@@ -60,7 +74,9 @@ def test_what_moves_in_a_step(batch, bn, head, affine, conv1_res2):
 def test_training_modes_of_the_blogs_excerpt():
     model = build_network(replace(THIN, head="bottleneck"), 4)
     set_training_mode(model, "eval")
-    assert not any(module.training for module in model.base.modules()) and all(module.training for module in model.head.modules())
+    assert not any(module.training for module in model.base.modules()) and all(
+        module.training for module in model.head.modules()
+    )
     set_training_mode(model, "train")
     assert all(module.training for module in model.modules())
 
@@ -72,7 +88,9 @@ def test_the_released_sizes():
     freeze(model, conv1_res2=True)
     assert sum(p.numel() for p in model.base.parameters() if not p.requires_grad) == 222_400
     assert sum(p.numel() for p in model.base.parameters()) == 23_508_032
-    assert sum(p.numel() for p in build_network(NetConfig(weights="none"), 751).head.parameters()) == 1_538_799
+    assert (
+        sum(p.numel() for p in build_network(NetConfig(weights="none"), 751).head.parameters()) == 1_538_799
+    )
 
 
 def test_resnet50_makes_seven_rows_of_224(formulas):
@@ -84,14 +102,25 @@ def test_resnet50_makes_seven_rows_of_224(formulas):
 
 # ---------------------------------------------------------------- checkpoints
 
+
 def test_networks_that_are_not_spgans(tmp_path):
     model = build_network(THIN, 4)
     saved = {"state_dict": model.state_dict(), "num_ids": 4, "net": canonical(THIN)}
     save_checkpoint(tmp_path / "model.pt", saved)
     assert load_network(tmp_path / "model.pt").image_size == (64, 32)
-    for change, words in (({"net": {"backbone": "thin", "embed_dim": 8}}, "not a re-ID network of SPGAN.*embed_dim"), ({"net": None}, "not a re-ID"),
-                          ({"num_ids": 5}, r"does not fit this network.*head\.0\.weight"),
-                          ({"state_dict": {name: value for name, value in saved["state_dict"].items() if "head" not in name}}, "does not fit")):
+    for change, words in (
+        ({"net": {"backbone": "thin", "embed_dim": 8}}, "not a re-ID network of SPGAN.*embed_dim"),
+        ({"net": None}, "not a re-ID"),
+        ({"num_ids": 5}, r"does not fit this network.*head\.0\.weight"),
+        (
+            {
+                "state_dict": {
+                    name: value for name, value in saved["state_dict"].items() if "head" not in name
+                }
+            },
+            "does not fit",
+        ),
+    ):
         save_checkpoint(tmp_path / "model.pt", saved | change)
         with pytest.raises(InputError, match=rf"model\.pt: .*{words}"):
             load_network(tmp_path / "model.pt")
@@ -99,14 +128,18 @@ def test_networks_that_are_not_spgans(tmp_path):
 
 # ---------------------------------------------------------------- LMP
 
+
 def test_two_and_three_parts_of_seven_rows_are_the_released_windows(formulas):
     feature_map = torch.from_numpy(formulas.scatter("map", 2, 5, 7, 7)).float()
     for parts, window, stride in ((2, 4, 3), (3, 3, 2), (7, 1, 1)):
         for mode, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)):
-            caffe = pool(feature_map, (window, 7), stride=(stride, 1))   # (B, C, parts, 1)
+            caffe = pool(feature_map, (window, 7), stride=(stride, 1))  # (B, C, parts, 1)
             found = local_pool(feature_map, parts, mode)
             assert found.shape == (2, 5 * parts)
-            assert torch.allclose(found.view(2, parts, 5), caffe[:, :, :, 0].transpose(1, 2), atol=1e-6), (parts, mode)
+            assert torch.allclose(found.view(2, parts, 5), caffe[:, :, :, 0].transpose(1, 2), atol=1e-6), (
+                parts,
+                mode,
+            )
 
 
 def test_one_part_and_part_norm(formulas):
@@ -119,12 +152,15 @@ def test_one_part_and_part_norm(formulas):
 
 # ---------------------------------------------------------------- recipe and images
 
+
 def test_schedules():
     paper, caffe = RecipeConfig(), PRESETS["released"].recipe
     assert total_steps(paper, 808) == 50 * 808 and total_steps(caffe, 808) == 50_000
     assert [rate_factor(paper, epoch * 808, 808) for epoch in (0, 39, 40, 49)] == [1, 1, 0.1, 0.1]
     assert rate_factor(paper, 40 * 808 - 1, 808) == 1
-    assert [rate_factor(caffe, step, 808) for step in (0, 19_999, 20_000, 40_000)] == pytest.approx([1, 1, 0.1, 0.01])
+    assert [rate_factor(caffe, step, 808) for step in (0, 19_999, 20_000, 40_000)] == pytest.approx(
+        [1, 1, 0.1, 0.01]
+    )
 
 
 def test_the_heads_rate():
@@ -137,8 +173,10 @@ def test_training_images(formulas):
     for crop in ("none", "random"):
         shapes = {TrainTransform(64, 32, crop)(image, random.Random(seed)).shape for seed in range(4)}
         assert shapes == {(3, 64, 32)}
-    plain = {tuple(TrainTransform(64, 32)(image, random.Random(seed)).flatten().tolist()) for seed in range(8)}
-    assert len(plain) == 2   # without a crop: the image and its mirror image
+    plain = {
+        tuple(TrainTransform(64, 32)(image, random.Random(seed)).flatten().tolist()) for seed in range(8)
+    }
+    assert len(plain) == 2  # without a crop: the image and its mirror image
     erased = TrainTransform(64, 32, erasing=1.0)(image, random.Random(0))
     assert 0.02 < (erased == 0).all(0).float().mean() < 0.5
     jittered = np.asarray(jitter_colours(image, 0.3, random.Random(0)), float)
@@ -153,6 +191,16 @@ def test_training_sets():
 
     source, target = Domain("s", (3, 7)), Domain("t", (5,))
     fakes = [replace(s, origin="translated") for s in source.train]
-    sizes = {images: [s.origin for s in training_set(images, source, target, fakes)[0]] for images in ("source", "target", "translated", "both")}
-    assert sizes == {"source": ["real"] * 2, "target": ["real"], "translated": ["translated"] * 2, "both": ["real"] * 2 + ["translated"] * 2}
-    assert training_set("target", source, target, fakes)[1] == {5: 0} and training_set("both", source, target, fakes)[1] == {3: 0, 7: 1}
+    sizes = {
+        images: [s.origin for s in training_set(images, source, target, fakes)[0]]
+        for images in ("source", "target", "translated", "both")
+    }
+    assert sizes == {
+        "source": ["real"] * 2,
+        "target": ["real"],
+        "translated": ["translated"] * 2,
+        "both": ["real"] * 2 + ["translated"] * 2,
+    }
+    assert training_set("target", source, target, fakes)[1] == {5: 0} and training_set(
+        "both", source, target, fakes
+    )[1] == {3: 0, 7: 1}

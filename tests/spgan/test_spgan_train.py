@@ -1,4 +1,6 @@
-"""SPGAN end to end on tiny data: rows that share a GAN, both directions, two processes against one, resume, bad input."""
+"""SPGAN end to end on tiny data: rows that share a GAN, both directions, two processes against one, resume,
+bad input.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,36 @@ from spgan.experiments import SPGAN
 from spgan.train import check, train
 from spgan.translations import FOLDER
 
-TINY = ("--gan.height 16 --gan.width 8 --gan.load-height 18 --gan.load-width 9 --gan.g-channels 2 --gan.blocks 1 --gan.d-channels 2 "
-        "--gan.sia-channels 2 --gan.epochs 0.3 --gan.batch 2 --recipe.pretrain-epochs 1 --recipe.epochs 1 --recipe.drop-epoch 1 "
-        "--threads 1 --device cpu").split()
+TINY = (
+    "--gan.height 16 --gan.width 8 --gan.load-height 18 --gan.load-width 9 --gan.g-channels 2 --gan.blocks 1 --gan.d-channels 2 "
+    "--gan.sia-channels 2 --gan.epochs 0.3 --gan.batch 2 --recipe.pretrain-epochs 1 --recipe.epochs 1 --recipe.drop-epoch 1 "
+    "--threads 1 --device cpu"
+).split()
 DUKE_TO_MARKET = ("dukemtmc", "market1501")
 POOLINGS = {"last", "lmp1max", *(f"lmp{parts}{mode}" for parts in (2, 3, 7) for mode in ("avg", "max"))}
-needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None,
-                                      reason="TensorFlow is not installed: pip install -e '.[spgan]'")
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None,
+    reason="TensorFlow is not installed: pip install -e '.[spgan]'",
+)
 
 
-def command(data_root: Path, out: Path, *flags: str, rows=("spgan/table2/direct",), pair=DUKE_TO_MARKET) -> list[str]:
-    return ["--source", pair[0], "--target", pair[1], "--data-root", str(data_root), "--out", str(out), "--experiment", *rows, *TINY, *flags]
+def command(
+    data_root: Path, out: Path, *flags: str, rows=("spgan/table2/direct",), pair=DUKE_TO_MARKET
+) -> list[str]:
+    return [
+        "--source",
+        pair[0],
+        "--target",
+        pair[1],
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(out),
+        "--experiment",
+        *rows,
+        *TINY,
+        *flags,
+    ]
 
 
 def run_spgan(*args, **options) -> int:
@@ -45,7 +66,9 @@ def run_spgan(*args, **options) -> int:
 
 
 def record(out: Path, row: str, pair=DUKE_TO_MARKET):
-    return read_record((out / "runs" / f"spgan+table2+{row}" / "+".join(pair) / "seed=0" / "record.json").read_text())
+    return read_record(
+        (out / "runs" / f"spgan+table2+{row}" / "+".join(pair) / "seed=0" / "record.json").read_text()
+    )
 
 
 def complaint(capsys) -> str:
@@ -65,10 +88,25 @@ def finished(data_root, tmp_path_factory) -> Path:
 def test_rows_share_one_gan_and_both_directions_do(data_root, finished, capsys):
     assert run_spgan(data_root, finished, rows=("spgan/table2/SPGAN", "spgan/table2/SPGAN+LMP")) == 0
     forward = record(finished, "SPGAN")
-    assert set(forward.stages) == {"gan", "translation", "pretrain", "reid", "scores"} and forward.stages["pretrain"]["reused"]
+    assert (
+        set(forward.stages) == {"gan", "translation", "pretrain", "reid", "scores"}
+        and forward.stages["pretrain"]["reused"]
+    )
     assert set(forward.scores) == POOLINGS | {f"{name}+adabn" for name in POOLINGS}
-    assert {Path(p).name for p in forward.pictures} == {"curves.png", "sianet.png", "ranked_lists.png", "translations.png"}
-    assert {"sia_cos_source", "sia_across", "style_gap", "style_gap_before", "edges_kept", "change_l1"} <= set(forward.measures)
+    assert {Path(p).name for p in forward.pictures} == {
+        "curves.png",
+        "sianet.png",
+        "ranked_lists.png",
+        "translations.png",
+    }
+    assert {
+        "sia_cos_source",
+        "sia_across",
+        "style_gap",
+        "style_gap_before",
+        "edges_kept",
+        "change_l1",
+    } <= set(forward.measures)
     assert "SPGAN + LMP" in capsys.readouterr().out
 
     stage = finished / "stages" / f"translation-{forward.stages['translation']['hash']}"
@@ -80,36 +118,64 @@ def test_rows_share_one_gan_and_both_directions_do(data_root, finished, capsys):
     other = record(finished, "SPGAN", back)
     assert other.stages["gan"]["reused"] and other.stages["gan"]["hash"] == forward.stages["gan"]["hash"]
     assert not other.stages["translation"]["reused"]
-    exchanged = [("sia_within_source", "sia_within_target"), ("sia_cos_target", "sia_cos_source"), ("sia_across", "sia_across")]
-    assert all(other.measures[a] == forward.measures[b] for a, b in exchanged)   # the GAN's source is this run's target
+    exchanged = [
+        ("sia_within_source", "sia_within_target"),
+        ("sia_cos_target", "sia_cos_source"),
+        ("sia_across", "sia_across"),
+    ]
+    # the GAN's source is this run's target
+    assert all(other.measures[a] == forward.measures[b] for a, b in exchanged)
     assert other.measures["sia_within_source"] != other.measures["sia_within_target"]
 
 
 def test_a_row_without_a_gan_and_its_checkpoint(data_root, finished, capsys):
     direct = record(finished, "direct")
-    assert set(direct.stages) == {"pretrain", "reid", "scores"} and set(direct.scores) == POOLINGS | {f"{name}+adabn" for name in POOLINGS}
+    assert set(direct.stages) == {"pretrain", "reid", "scores"} and set(direct.scores) == POOLINGS | {
+        f"{name}+adabn" for name in POOLINGS
+    }
     model = finished / "stages" / f"reid-{direct.stages['reid']['hash']}" / "model.pt"
-    for flags, score in ([], "last"), (["--parts", "7", "--pool", "max"], "lmp7max"), (["--adabn"], "last+adabn"):
-        assert evaluate.main(["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]) == 0
+    for flags, score in (
+        ([], "last"),
+        (["--parts", "7", "--pool", "max"], "lmp7max"),
+        (["--adabn"], "last+adabn"),
+    ):
+        assert (
+            evaluate.main(
+                ["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), *flags]
+            )
+            == 0
+        )
         assert json.loads(capsys.readouterr().out) == pytest.approx(direct.scores[score], abs=1e-6)
 
 
 def test_pools_and_networks_that_cannot_be_scored(data_root, finished, tmp_path, capsys):
     (model,) = finished.glob("stages/reid-*/model.pt")
     foreign = tmp_path / "model.pt"
-    save_checkpoint(foreign, torch.load(model, weights_only=True) | {"net": {"backbone": "thin", "embed_dim": 8}})
-    for flags, words in (["--checkpoint", str(model), "--parts", "0"], "--parts 0"), (["--checkpoint", str(foreign)], "not a re-ID network of SPGAN"):
+    save_checkpoint(
+        foreign, torch.load(model, weights_only=True) | {"net": {"backbone": "thin", "embed_dim": 8}}
+    )
+    for flags, words in (
+        (["--checkpoint", str(model), "--parts", "0"], "--parts 0"),
+        (["--checkpoint", str(foreign)], "not a re-ID network of SPGAN"),
+    ):
         assert evaluate.main([*flags, "--target", "market1501", "--data-root", str(data_root)]) == 2
         assert words in complaint(capsys)
 
 
 def test_a_translated_folder_needs_no_gan(data_root, finished, tmp_path):
-    """The originals under released names, as if translated: the row trains on them and equals direct transfer."""
+    """The originals under released names, as if translated: the row trains on them and equals direct
+    transfer.
+    """
     folder = tmp_path / "bounding_box_train_duke2market"
     folder.mkdir()
     for path in (data_root / "DukeMTMC-reID" / "bounding_box_train").glob("*.jpg"):
         (folder / f"market_{path.name}").write_bytes(path.read_bytes())
-    assert run_spgan(data_root, tmp_path / "out", "--translate.folder", str(folder), rows=("spgan/table2/SPGAN",)) == 0
+    assert (
+        run_spgan(
+            data_root, tmp_path / "out", "--translate.folder", str(folder), rows=("spgan/table2/SPGAN",)
+        )
+        == 0
+    )
     assert record(tmp_path / "out", "SPGAN").scores == record(finished, "direct").scores
 
 
@@ -121,7 +187,9 @@ def test_the_statistics_control_runs(data_root, tmp_path):
 
 
 def test_a_row_shows_what_earlier_rows_translated(data_root, tmp_path, monkeypatch):
-    """The columns of `translations.png`. In TensorFlow's place: no GAN, and grey translations, shade 50 for the first row, 100 for the next."""
+    """The columns of `translations.png`. In TensorFlow's place: no GAN, and grey translations, shade 50 for
+    the first row, 100 for the next.
+    """
     shades, grids = iter((50, 100)), []
 
     def no_gan(config, source, target, seed, work, options):
@@ -143,11 +211,25 @@ def test_a_row_shows_what_earlier_rows_translated(data_root, tmp_path, monkeypat
     monkeypatch.setattr("spgan.train.require_tensorflow", lambda: None)
     monkeypatch.setattr(process, "train", no_gan)
     monkeypatch.setattr(process, "translate", paint)
-    assert run_spgan(data_root, tmp_path, rows=("spgan/table2/CycleGAN", "spgan/table2/SPGAN", "spgan/control/statistics")) == 0
-    assert [list(columns) for columns in grids] == [["source", "CycleGAN", "target"], ["source", "CycleGAN", "SPGAN", "target"],
-                                                    ["source", "CycleGAN", "SPGAN", "statistics", "target"]]
+    assert (
+        run_spgan(
+            data_root,
+            tmp_path,
+            rows=("spgan/table2/CycleGAN", "spgan/table2/SPGAN", "spgan/control/statistics"),
+        )
+        == 0
+    )
+    assert [list(columns) for columns in grids] == [
+        ["source", "CycleGAN", "target"],
+        ["source", "CycleGAN", "SPGAN", "target"],
+        ["source", "CycleGAN", "SPGAN", "statistics", "target"],
+    ]
     for columns in grids:
-        assert (columns["CycleGAN"] == 50).all() and (columns.get("SPGAN", np.array(100)) == 100).all() and len(columns["CycleGAN"]) == 5
+        assert (
+            (columns["CycleGAN"] == 50).all()
+            and (columns.get("SPGAN", np.array(100)) == 100).all()
+            and len(columns["CycleGAN"]) == 5
+        )
 
 
 def test_kill_and_resume_of_the_network(data_root, finished, tmp_path, monkeypatch):
@@ -161,7 +243,7 @@ def test_kill_and_resume_of_the_network(data_root, finished, tmp_path, monkeypat
     monkeypatch.setattr(training.Loop, "log", dying)
     assert run_spgan(data_root, tmp_path) == 130
     monkeypatch.setattr(training.Loop, "log", original)
-    assert run_spgan(data_root, tmp_path) == 2   # neither --resume nor --fresh: nothing is overwritten
+    assert run_spgan(data_root, tmp_path) == 2  # neither --resume nor --fresh: nothing is overwritten
     assert run_spgan(data_root, tmp_path, "--resume") == 0
     assert record(tmp_path, "direct").scores == record(finished, "direct").scores
 
@@ -169,24 +251,44 @@ def test_kill_and_resume_of_the_network(data_root, finished, tmp_path, monkeypat
 def test_two_processes_equal_one(data_root, tmp_path):
     """Batch norm is in evaluation mode, so the halves of a batch do not differ from the whole."""
     flags = ["--recipe.pretrain-epochs", "0", "--recipe.batch", "32", "--recipe.lr-scale", "1"]
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29583", "train.py"]
-    subprocess.run([*two, *command(data_root, tmp_path / "two", *flags)], cwd=ROOT / "spgan", env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True,
-                   capture_output=True)
+    two = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29583",
+        "train.py",
+    ]
+    subprocess.run(
+        [*two, *command(data_root, tmp_path / "two", *flags)],
+        cwd=ROOT / "spgan",
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
     assert run_spgan(data_root, tmp_path / "one", *flags) == 0
-    one, both = (torch.load(next((tmp_path / name).glob("stages/reid-*/model.pt")), weights_only=True)["state_dict"] for name in ("one", "two"))
+    one, both = (
+        torch.load(next((tmp_path / name).glob("stages/reid-*/model.pt")), weights_only=True)["state_dict"]
+        for name in ("one", "two")
+    )
     for name in one:
         assert torch.allclose(one[name].float(), both[name].float(), rtol=1e-4, atol=2e-5), name
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--source", "duke"], "unknown dataset 'duke'"),
-    (["--net.backbone", "resnet49"], "unknown backbone"),
-    (["--recipe.batch", "100000"], "do not fill one batch"),
-    (["--translate.folder", "no-such-folder", "--method.images", "translated"], "no-such-folder"),
-    (["--gan.sia-size", "64"], "--gan.sia-size 64"),
-    (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0"),
-    (["--net.head", "bottleneck", "--recipe.batch", "1"], "at least 2 images a process"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--source", "duke"], "unknown dataset 'duke'"),
+        (["--net.backbone", "resnet49"], "unknown backbone"),
+        (["--recipe.batch", "100000"], "do not fill one batch"),
+        (["--translate.folder", "no-such-folder", "--method.images", "translated"], "no-such-folder"),
+        (["--gan.sia-size", "64"], "--gan.sia-size 64"),
+        (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0"),
+        (["--net.head", "bottleneck", "--recipe.batch", "1"], "at least 2 images a process"),
+    ],
+)
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert run_spgan(data_root, tmp_path, *flags) == 2
     assert words in complaint(capsys) and not list(tmp_path.rglob("record.json"))
@@ -196,7 +298,13 @@ def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
     source, target = (load_dataset(name, data_root) for name in DUKE_TO_MARKET)
     config = PRESETS["demo"]
     check(config, source, target, Options())
-    twice = replace(source, train=[*source.train, replace(source.train[0], path=source.root / "cam_b" / source.train[0].path.name)])
+    twice = replace(
+        source,
+        train=[
+            *source.train,
+            replace(source.train[0], path=source.root / "cam_b" / source.train[0].path.name),
+        ],
+    )
     with pytest.raises(InputError, match="2 training images are called"):
         check(config, twice, target, Options())
     monkeypatch.setenv("WORLD_SIZE", "3")

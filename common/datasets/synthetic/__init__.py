@@ -1,8 +1,20 @@
-"""The embedded, offline benchmark: two procedural pedestrian domains in Market-1501's layout, with masks and a camera-style oracle."""
+"""The embedded, offline benchmark: two procedural pedestrian domains in Market-1501's layout, with masks and
+a camera-style oracle.
+"""
 
 from common.datasets.synthetic.build import dataset_folder, load_synthetic
 from common.datasets.synthetic.domains import DOMAINS, TEST_IDS, TRAIN_IDS, ImageKey
 from common.datasets.synthetic.oracle import oracle, unstyled
 from common.datasets.synthetic.render import SyntheticDomain
 
-__all__ = ["DOMAINS", "TEST_IDS", "TRAIN_IDS", "ImageKey", "SyntheticDomain", "dataset_folder", "load_synthetic", "oracle", "unstyled"]
+__all__ = [
+    "DOMAINS",
+    "TEST_IDS",
+    "TRAIN_IDS",
+    "ImageKey",
+    "SyntheticDomain",
+    "dataset_folder",
+    "load_synthetic",
+    "oracle",
+    "unstyled",
+]

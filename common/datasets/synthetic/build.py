@@ -5,8 +5,8 @@
         masks/<the same three>/                             PPPP_cCsS_FFFFFF_00.png
         manifest.json                                       the parameters, and every file with its size
 
-A folder is made under a temporary name and renamed when it is complete, under a lock; so a folder with the final name is whole, and two
-processes that ask for the same data at once build it once.
+A folder is made under a temporary name and renamed when it is complete, under a lock; so a folder with the
+final name is whole, and two processes that ask for the same data at once build it once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,20 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.datasets.base import ReIDDataset, Sample
-from common.datasets.synthetic.domains import GENERATOR_VERSION, TEST_IDS, TRAIN_IDS, ImageKey, Plan, get_domain, make_plan
+from common.datasets.synthetic.domains import (
+    GENERATOR_VERSION,
+    TEST_IDS,
+    TRAIN_IDS,
+    ImageKey,
+    Plan,
+    get_domain,
+    make_plan,
+)
 from common.datasets.synthetic.render import SyntheticDomain
 from common.errors import InputError
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-MAX_IDS = 9999      # four digits in a file name
+MAX_IDS = 9999  # four digits in a file name
 
 
 def load_synthetic(
@@ -44,22 +52,33 @@ def load_synthetic(
 ) -> ReIDDataset:
     """`synthetic-market` or `synthetic-duke`, drawn on first use into a folder of its own below `root`.
 
-    Without `root` the folder lies in `$XDG_CACHE_HOME` (or `~/.cache`) `/crossdomain-reid`. Its name holds a hash of all parameters, so
-    other parameters go to another folder. `workers`: processes that draw; the files do not depend on it.
-    Raises `InputError` for an unknown name, impossible numbers, and for a folder that has been damaged since it was made.
+    Without `root` the folder lies in `$XDG_CACHE_HOME` (or `~/.cache`) `/crossdomain-reid`. Its name holds a
+    hash of all parameters, so other parameters go to another folder. `workers`: processes that draw; the
+    files do not depend on it. Raises `InputError` for an unknown name, impossible numbers, and for a folder
+    that has been damaged since it was made.
     """
     folder = dataset_folder(name, root, data_seed=data_seed, train_ids=train_ids, test_ids=test_ids)
     plan = make_plan(get_domain(name), data_seed, train_ids, test_ids)
-    if not folder.exists() and folder.parent.is_dir() and not os.access(folder.parent, os.W_OK):   # beside real data that nobody may change
+    # beside real data that nobody may change
+    if not folder.exists() and folder.parent.is_dir() and not os.access(folder.parent, os.W_OK):
         folder = dataset_folder(name, data_seed=data_seed, train_ids=train_ids, test_ids=test_ids)
     if not folder.exists():
         _make_once(folder, _parameters(name, data_seed, train_ids, test_ids), plan, workers)
     _check_files(folder)
-    splits = {split: [_sample(folder, FOLDERS[split], key) for key in getattr(plan, split)] for split in FOLDERS}
+    splits = {
+        split: [_sample(folder, FOLDERS[split], key) for key in getattr(plan, split)] for split in FOLDERS
+    }
     return ReIDDataset(name=name, root=folder, num_cameras=get_domain(name).num_cameras, **splits)
 
 
-def dataset_folder(name: str, root: str | Path | None = None, *, data_seed: int = 0, train_ids: int = TRAIN_IDS, test_ids: int = TEST_IDS) -> Path:
+def dataset_folder(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    data_seed: int = 0,
+    train_ids: int = TRAIN_IDS,
+    test_ids: int = TEST_IDS,
+) -> Path:
     """Where `load_synthetic` keeps the files of these parameters."""
     parameters = _parameters(name, data_seed, train_ids, test_ids)
     if root is None:
@@ -73,7 +92,9 @@ def _parameters(name: str, data_seed: int, train_ids: int, test_ids: int) -> dic
     """All that decides the files' content."""
     domain = get_domain(name)
     if min(train_ids, test_ids) < 1 or train_ids + test_ids > MAX_IDS:
-        raise InputError(f"{train_ids} train ids and {test_ids} test ids: expected at least one of each and at most {MAX_IDS} together")
+        raise InputError(
+            f"{train_ids} train ids and {test_ids} test ids: expected at least one of each and at most {MAX_IDS} together"
+        )
     if data_seed < 0:
         raise InputError(f"data seed {data_seed}: expected 0 or more")
     return {
@@ -91,15 +112,19 @@ def _make_once(folder: Path, parameters: dict, plan: Plan, workers: int) -> None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_name(f".{folder.name}.lock")):
-            if folder.exists():      # another process was faster
+            if folder.exists():  # another process was faster
                 return
             partial_folder = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(partial_folder, ignore_errors=True)      # left by a killed run
+            shutil.rmtree(partial_folder, ignore_errors=True)  # left by a killed run
             sizes = _draw_files(partial_folder, parameters, plan, workers)
-            (partial_folder / "manifest.json").write_text(json.dumps(parameters | {"files": sizes}, indent=0) + "\n")
+            (partial_folder / "manifest.json").write_text(
+                json.dumps(parameters | {"files": sizes}, indent=0) + "\n"
+            )
             os.rename(partial_folder, folder)
     except OSError as error:
-        raise InputError(f"{folder}: the synthetic data could not be written ({error}); give another --data-root or free some space") from None
+        raise InputError(
+            f"{folder}: the synthetic data could not be written ({error}); give another --data-root or free some space"
+        ) from None
 
 
 @contextmanager
@@ -149,11 +174,15 @@ def _mask_name(key: ImageKey) -> str:
 
 
 def _sample(folder: Path, name: str, key: ImageKey) -> Sample:
-    return Sample(folder / name / key.file_name, key.pid, key.camid, mask=folder / "masks" / name / _mask_name(key))
+    return Sample(
+        folder / name / key.file_name, key.pid, key.camid, mask=folder / "masks" / name / _mask_name(key)
+    )
 
 
 def read_manifest(folder: Path) -> dict:
-    """The parameters of a folder and the size of each file; `InputError` if it is not a folder of these domains."""
+    """The parameters of a folder and the size of each file; `InputError` if it is not a folder of these
+    domains.
+    """
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
@@ -161,7 +190,9 @@ def read_manifest(folder: Path) -> dict:
             return manifest
     except (OSError, ValueError, AttributeError):
         pass
-    raise InputError(f"{path}: expected the manifest of a synthetic domain, found none that can be read; delete {folder} to have it made again")
+    raise InputError(
+        f"{path}: expected the manifest of a synthetic domain, found none that can be read; delete {folder} to have it made again"
+    )
 
 
 def _check_files(folder: Path) -> None:
@@ -176,4 +207,6 @@ def _check_files(folder: Path) -> None:
         path = wrong[0]
         state = f"has {found[path]} bytes" if path in found else "is missing"
         wanted = f"expected {expected[path]} bytes" if path in expected else "it does not belong there"
-        raise InputError(f"{folder / path}: {wanted}, it {state} ({len(wrong)} such files); delete {folder} to have it made again")
+        raise InputError(
+            f"{folder / path}: {wanted}, it {state} ({len(wrong)} such files); delete {folder} to have it made again"
+        )

@@ -2,9 +2,10 @@
 
     python -m common.datasets.synthetic.criteria [--data-seeds 1 2 3] [--out criteria.json]
 
-Per data seed and direction, with the thin ResNet at 64x32 (identification loss, last iteration, no colour jitter unless said):
-supervised on the target; direct transfer from the source; direct transfer onto the target's scenes without camera style; and direct
-transfer of a source model trained with colour jitter. All scores are rank-1 in Market-1501's protocol. This script needs PyTorch.
+Per data seed and direction, with the thin ResNet at 64x32 (identification loss, last iteration, no colour
+jitter unless said): supervised on the target; direct transfer from the source; direct transfer onto the
+target's scenes without camera style; and direct transfer of a source model trained with colour jitter. All
+scores are rank-1 in Market-1501's protocol. This script needs PyTorch.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from common.evaluation.ranking import evaluate
 
 HEIGHT, WIDTH = 64, 32
 ITERATIONS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 500, 64, 1e-3, 5e-4
-ERASING = 0.3                 # probability
-JITTERS = (0.15, 0.3)         # brightness = contrast = saturation; hue is a third of it
+ERASING = 0.3  # probability
+JITTERS = (0.15, 0.3)  # brightness = contrast = saturation; hue is a third of it
 DIRECTIONS = ((DUKE.name, MARKET.name), (MARKET.name, DUKE.name))
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,11 @@ def render(name: str, data_seed: int, workers: int = 2) -> Rendered:
     with multiprocessing.get_context("fork").Pool(workers) as pool:
 
         def split(draw: Callable[[ImageKey], np.ndarray], keys: list[ImageKey]) -> Split:
-            images = torch.from_numpy(np.stack(pool.map(_Small(draw), keys, chunksize=64))).permute(0, 3, 1, 2).contiguous()
+            images = (
+                torch.from_numpy(np.stack(pool.map(_Small(draw), keys, chunksize=64)))
+                .permute(0, 3, 1, 2)
+                .contiguous()
+            )
             return Split(images, np.array([key.pid for key in keys]), np.array([key.camid for key in keys]))
 
         return Rendered(
@@ -92,7 +97,9 @@ class _Small:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrors half of the images, moves and scales each a little, and erases a rectangle in some. Float (B, 3, H, W) in, the same out."""
+    """Mirrors half of the images, moves and scales each a little, and erases a rectangle in some. Float (B,
+    3, H, W) in, the same out.
+    """
     batch, _, height, width = images.shape
 
     def uniform(low: float, high: float) -> Tensor:
@@ -116,7 +123,8 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """torchvision's `ColorJitter(strength, strength, strength, strength / 3)` with factors of its own for every image.
+    """torchvision's `ColorJitter(strength, strength, strength, strength / 3)` with factors of its own for
+    every image.
 
     Float (B, 3, H, W) in 0..1. The order of the four changes is drawn once a batch.
     """
@@ -147,15 +155,22 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
     high, low = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     chroma = (high - low).clamp(min=1e-8)
     red, green, blue = images.split(1, dim=1)
-    sector = torch.where(high == red, (green - blue) / chroma, torch.where(high == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma))
+    sector = torch.where(
+        high == red,
+        (green - blue) / chroma,
+        torch.where(high == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma),
+    )
     sector = sector + 6 * turns
-    offsets = torch.tensor([5.0, 3.0, 1.0])[None, :, None, None]      # HSV -> RGB: v - c * clamp(min(k, 4 - k), 0, 1), k = (n + 6 h) mod 6
+    # HSV -> RGB: v - c * clamp(min(k, 4 - k), 0, 1), k = (n + 6 h) mod 6
+    offsets = torch.tensor([5.0, 3.0, 1.0])[None, :, None, None]
     k = (offsets + sector) % 6
     return high - (high - low) * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
 def train(split: Split, seed: int, jitter: float = 0.0, iterations: int = ITERATIONS) -> nn.Module:
-    """A thin ResNet trained to tell the ids of `split` apart; returned in evaluation mode, without its classifier."""
+    """A thin ResNet trained to tell the ids of `split` apart; returned in evaluation mode, without its
+    classifier.
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     ids, labels = np.unique(split.pids, return_inverse=True)
@@ -221,7 +236,11 @@ def measure(data_seed: int, seed: int = 0, iterations: int = ITERATIONS) -> dict
     for strength in JITTERS:
         for source, target in DIRECTIONS:
             model = train(data[source].train, seed, strength, iterations)
-            note(f"{source}->{target}", f"jitter {strength}", rank1(model, data[target].query, data[target].gallery))
+            note(
+                f"{source}->{target}",
+                f"jitter {strength}",
+                rank1(model, data[target].query, data[target].gallery),
+            )
     return results
 
 
@@ -246,9 +265,15 @@ def mean_rows(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
-    """A Markdown table: one line for each data seed and direction, and the mean over the data seeds 1 and above."""
+    """A Markdown table: one line for each data seed and direction, and the mean over the data seeds 1 and
+    above.
+    """
     settings = ["supervised", "direct", "unstyled", *(f"jitter {s}" for s in JITTERS)]
-    lines = ["| direction | data seed | " + " | ".join(settings) + " | gap recovered without style | gap closed by jitter | criteria |"]
+    lines = [
+        "| direction | data seed | "
+        + " | ".join(settings)
+        + " | gap recovered without style | gap closed by jitter | criteria |"
+    ]
     lines.append("|---" * (len(settings) + 5) + "|")
     for direction in (f"{source}->{target}" for source, target in DIRECTIONS):
         rows = {seed: measured[seed][direction] for seed in measured}
@@ -257,17 +282,31 @@ def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
             rows["mean of " + ", ".join(seed for seed in measured if seed != "0")] = mean_rows(tuning)
         for seed, row in rows.items():
             verdict = judge(row)
-            failed = [name.removesuffix("_ok") for name, value in verdict.items() if name.endswith("_ok") and not value]
+            failed = [
+                name.removesuffix("_ok")
+                for name, value in verdict.items()
+                if name.endswith("_ok") and not value
+            ]
             shares = f"{100 * verdict['style_share']:.0f} % | {100 * verdict['jitter_share']:.0f} %"
             values = " | ".join(f"{100 * row[setting]:.1f}" for setting in settings)
-            lines.append(f"| {direction} | {seed} | {values} | {shares} | {'fails: ' + ', '.join(failed) if failed else 'all hold'} |")
+            lines.append(
+                f"| {direction} | {seed} | {values} | {shares} | {'fails: ' + ', '.join(failed) if failed else 'all hold'} |"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-seeds", type=int, nargs="+", default=[1, 2, 3], help="seed 0 is the reported one: never tune on it")
-    parser.add_argument("--out", type=Path, default=None, help="JSON file; results of other data seeds in it are kept")
+    parser.add_argument(
+        "--data-seeds",
+        type=int,
+        nargs="+",
+        default=[1, 2, 3],
+        help="seed 0 is the reported one: never tune on it",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="JSON file; results of other data seeds in it are kept"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     measured = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}

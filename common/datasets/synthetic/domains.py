@@ -1,6 +1,7 @@
 """The two domains: their fixed parameters, the keys of their images, and the plan of who is seen where.
 
-Everything is a function of the data seed, the domain and the key, through one random stream for each purpose (`stream`).
+Everything is a function of the data seed, the domain and the key, through one random stream for each purpose
+(`stream`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from common.datasets.synthetic.people import Wardrobe
 from common.datasets.synthetic.styles import StyleRanges
 from common.errors import InputError
 
-GENERATOR_VERSION = 1        # part of the folder's name: raise it when the code draws other images for the same parameters
+# part of the folder's name: raise it when the code draws other images for the same parameters
+GENERATOR_VERSION = 1
 TRAIN_IDS, TEST_IDS = 150, 100
-DISTRACTOR_SHARE, JUNK_SHARE = 0.15, 0.05      # relative to the gallery images of the test ids
+DISTRACTOR_SHARE, JUNK_SHARE = 0.15, 0.05  # relative to the gallery images of the test ids
 FIRST_SEQUENCE, LAST_SEQUENCE = 1, 6
 
 # What a random stream is for.
@@ -33,18 +35,20 @@ class Domain:
     """What tells one domain from the other."""
 
     name: str
-    code: int                                # its number in the random streams
+    code: int  # its number in the random streams
     num_cameras: int
-    cameras_per_id: tuple[int, int]          # both ends included
+    cameras_per_id: tuple[int, int]  # both ends included
     frames_per_camera: tuple[int, int]
-    scenery: str                             # paved | park
+    scenery: str  # paved | park
     wardrobe: Wardrobe
     style: StyleRanges
-    occluded: float = 0.08                   # share of images with an occluder
+    occluded: float = 0.08  # share of images with an occluder
 
 
 class ImageKey(NamedTuple):
-    """Names one image: `camid` from 0, `frame` is the number in the file name; pid -1 is junk, 0 a distractor."""
+    """Names one image: `camid` from 0, `frame` is the number in the file name; pid -1 is junk, 0 a
+    distractor.
+    """
 
     pid: int
     camid: int
@@ -61,7 +65,9 @@ class ImageKey(NamedTuple):
         """The key of a file by its name; `InputError` if it is not a name of these domains."""
         match = FILE_NAME.fullmatch(Path(path).name)
         if match is None:
-            raise InputError(f"{path}: not a file name of the synthetic domains (expected e.g. 0007_c2s1_000451_00.jpg)")
+            raise InputError(
+                f"{path}: not a file name of the synthetic domains (expected e.g. 0007_c2s1_000451_00.jpg)"
+            )
         pid, camera, sequence, frame = (int(text) for text in match.groups())
         return cls(pid, camera - 1, sequence, frame)
 
@@ -73,13 +79,38 @@ MARKET = Domain(
     cameras_per_id=(4, 6),
     frames_per_camera=(2, 4),
     scenery="paved",
-    wardrobe=Wardrobe(   # a warm season
-        short_sleeves=0.65, shorts=0.35, skirt=0.2, coat=0.05, hat=0.12, backpack=0.35, handbag=0.2,
-        neutral=0.25, saturation=(0.35, 0.95), value=(0.35, 0.95),
+    wardrobe=Wardrobe(  # a warm season
+        short_sleeves=0.65,
+        shorts=0.35,
+        skirt=0.2,
+        coat=0.05,
+        hat=0.12,
+        backpack=0.35,
+        handbag=0.2,
+        neutral=0.25,
+        saturation=(0.35, 0.95),
+        value=(0.35, 0.95),
     ),
     style=StyleRanges(
-        axis="warm-cool", exposure=0.065, cast=0.05, top_cast=0.22, side_light=0.2, dapple=0.1, hue_twist=0.06, hue_turn=0.065, selective=0.12,
-        split=0.06, tone=0.25, curve=0.2, haze=0.065, blur=0.5, shrink=1.5, sharpen=1.0, noise=0.015, blotches=0.015, bands=0.04,
+        axis="warm-cool",
+        exposure=0.065,
+        cast=0.05,
+        top_cast=0.22,
+        side_light=0.2,
+        dapple=0.1,
+        hue_twist=0.06,
+        hue_turn=0.065,
+        selective=0.12,
+        split=0.06,
+        tone=0.25,
+        curve=0.2,
+        haze=0.065,
+        blur=0.5,
+        shrink=1.5,
+        sharpen=1.0,
+        noise=0.015,
+        blotches=0.015,
+        bands=0.04,
     ),
 )
 DUKE = Domain(
@@ -89,13 +120,38 @@ DUKE = Domain(
     cameras_per_id=(4, 7),
     frames_per_camera=(2, 4),
     scenery="park",
-    wardrobe=Wardrobe(   # a cold season
-        short_sleeves=0.2, shorts=0.08, skirt=0.12, coat=0.28, hat=0.25, backpack=0.4, handbag=0.25,
-        neutral=0.22, saturation=(0.3, 0.95), value=(0.35, 0.95),
+    wardrobe=Wardrobe(  # a cold season
+        short_sleeves=0.2,
+        shorts=0.08,
+        skirt=0.12,
+        coat=0.28,
+        hat=0.25,
+        backpack=0.4,
+        handbag=0.25,
+        neutral=0.22,
+        saturation=(0.3, 0.95),
+        value=(0.35, 0.95),
     ),
     style=StyleRanges(
-        axis="green-magenta", exposure=0.04, cast=0.03, top_cast=0.18, side_light=0.12, dapple=0.08, hue_twist=0.09, hue_turn=0.04, selective=0.11,
-        split=0.06, tone=0.23, curve=0.12, haze=0.06, blur=0.3, shrink=1.3, sharpen=0.6, noise=0.015, blotches=0.015, bands=0.03,
+        axis="green-magenta",
+        exposure=0.04,
+        cast=0.03,
+        top_cast=0.18,
+        side_light=0.12,
+        dapple=0.08,
+        hue_twist=0.09,
+        hue_turn=0.04,
+        selective=0.11,
+        split=0.06,
+        tone=0.23,
+        curve=0.12,
+        haze=0.06,
+        blur=0.3,
+        shrink=1.3,
+        sharpen=0.6,
+        noise=0.015,
+        blotches=0.015,
+        bands=0.03,
     ),
 )
 DOMAINS = {domain.name: domain for domain in (MARKET, DUKE)}
@@ -109,7 +165,9 @@ def get_domain(name: str) -> Domain:
 
 
 def stream(data_seed: int, domain: Domain, purpose: int, *numbers: int) -> np.random.Generator:
-    """The random numbers for one purpose and one thing (person, track, image, ...), independent of every other stream."""
+    """The random numbers for one purpose and one thing (person, track, image, ...), independent of every
+    other stream.
+    """
     return np.random.default_rng([data_seed, domain.code, purpose, *(number + 1 for number in numbers)])
 
 
@@ -123,9 +181,11 @@ class Plan:
 
 
 def make_plan(domain: Domain, data_seed: int, train_ids: int, test_ids: int) -> Plan:
-    """Who is seen where. Train ids are 1..train_ids, test ids follow; the first image of a test id in each camera is a query.
+    """Who is seen where. Train ids are 1..train_ids, test ids follow; the first image of a test id in each
+    camera is a query.
 
-    Every id is seen by at least four cameras with at least two images each, so every query has a match in another camera.
+    Every id is seen by at least four cameras with at least two images each, so every query has a match in
+    another camera.
     """
     plan = Plan()
     for pid in range(1, train_ids + test_ids + 1):
@@ -159,6 +219,11 @@ def _false_detections(domain: Domain, data_seed: int, gallery: int) -> list[Imag
     rng = stream(data_seed, domain, PLAN, DISTRACTOR)
     pids = [DISTRACTOR] * round(gallery * DISTRACTOR_SHARE) + [JUNK] * round(gallery * JUNK_SHARE)
     return [
-        ImageKey(pid, int(rng.integers(domain.num_cameras)), int(rng.integers(FIRST_SEQUENCE, LAST_SEQUENCE, endpoint=True)), 1 + 20 * number)
+        ImageKey(
+            pid,
+            int(rng.integers(domain.num_cameras)),
+            int(rng.integers(FIRST_SEQUENCE, LAST_SEQUENCE, endpoint=True)),
+            1 + 20 * number,
+        )
         for number, pid in enumerate(pids)
     ]

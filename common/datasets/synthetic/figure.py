@@ -1,6 +1,8 @@
-"""Draws one walking person: limbs, clothes, hair and bags as polygons, at three times the final size; reduction smooths the edges.
+"""Draws one walking person: limbs, clothes, hair and bags as polygons, at three times the final size;
+reduction smooths the edges.
 
-Screen coordinates: x to the right, y down. The yaw is 0 when the person faces the camera and a quarter turn when walking to the right.
+Screen coordinates: x to the right, y down. The yaw is 0 when the person faces the camera and a quarter turn
+when walking to the right.
 """
 
 from __future__ import annotations
@@ -14,26 +16,30 @@ from PIL import Image, ImageDraw, ImageFilter
 from common.datasets.synthetic.people import Colour, Person, shade
 
 HEIGHT, WIDTH = 128, 64
-SCALE = 3            # drawn at SCALE times the final size
-SWING = 0.42         # half the angle between the legs at full stride, radians
+SCALE = 3  # drawn at SCALE times the final size
+SWING = 0.42  # half the angle between the legs at full stride, radians
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How a person stands in one box: yaw and phase of the walk in radians, size and place relative to the box."""
+    """How a person stands in one box: yaw and phase of the walk in radians, size and place relative to the
+    box.
+    """
 
     yaw: float
     phase: float
     size: float
-    dx: float            # of the body's axis from the middle, in box widths
-    dy: float            # of the feet from their usual place, in box heights
-    side_light: float    # -1 from the left .. 1 from the right
+    dx: float  # of the body's axis from the middle, in box widths
+    dy: float  # of the feet from their usual place, in box heights
+    side_light: float  # -1 from the left .. 1 from the right
 
 
 def draw_figure(person: Person, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    """The person alone: premultiplied colour, float32 (128, 64, 3) in 0..1, and coverage, float32 (128, 64) in 0..1."""
+    """The person alone: premultiplied colour, float32 (128, 64, 3) in 0..1, and coverage, float32 (128, 64)
+    in 0..1.
+    """
     figure = _Figure(person, pose)
     figure.draw_all()
     pixels = np.asarray(figure.canvas.reduce(SCALE), np.float32) / 255
@@ -42,7 +48,9 @@ def draw_figure(person: Person, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _relief(coverage: np.ndarray, side_light: float) -> np.ndarray:
-    """Shading that makes the flat drawing look round: darker towards the edges, lighter on the side of the light."""
+    """Shading that makes the flat drawing look round: darker towards the edges, lighter on the side of the
+    light.
+    """
     soft = Image.fromarray((coverage * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(2))
     soft = np.asarray(soft, np.float32) / 255
     slope = np.zeros_like(soft)
@@ -54,13 +62,15 @@ class _Figure:
     """The canvas, and the body's measures in its pixels."""
 
     def __init__(self, person: Person, pose: Pose):
-        # The fourth channel of RGBX carries the coverage: it is reduced like a colour, so the colours come out premultiplied.
+        # The fourth channel of RGBX carries the coverage: it is reduced like a colour, so the colours come
+        # out premultiplied.
         self.canvas = Image.new("RGBX", (WIDTH * SCALE, HEIGHT * SCALE))
         self.draw = ImageDraw.Draw(self.canvas)
         self.person, self.pose = person, pose
         self.cos, self.sin = math.cos(pose.yaw), math.sin(pose.yaw)
         self.front = self.cos > 0
-        self.near = -1 if self.sin > 0 else 1     # the side of the body that is closer to the camera: +1 the person's left
+        # the side of the body that is closer to the camera: +1 the person's left
+        self.near = -1 if self.sin > 0 else 1
 
         tall = HEIGHT * SCALE * 0.94 * person.height * pose.size
         self.tall = tall
@@ -102,7 +112,9 @@ class _Figure:
     def line(self, points: list[Point], width: float, colour: Colour) -> None:
         self.draw.line(points, fill=(*colour, 255), width=max(1, round(width)))
 
-    def capsule(self, start: Point, end: Point, start_radius: float, end_radius: float, colour: Colour) -> None:
+    def capsule(
+        self, start: Point, end: Point, start_radius: float, end_radius: float, colour: Colour
+    ) -> None:
         (x0, y0), (x1, y1) = start, end
         length = math.hypot(x1 - x0, y1 - y0) + 1e-6
         nx, ny = (y0 - y1) / length, (x1 - x0) / length
@@ -126,9 +138,15 @@ class _Figure:
         swing = SWING * math.sin(phase)
         bend = 0.55 * max(0.0, -math.sin(phase + 0.6))
         hip = (self.cx + side * self.cos * self.pelvis * 0.48, self.hip)
-        knee = (hip[0] + self.sin * math.sin(swing) * self.leg * 0.5, hip[1] + math.cos(swing) * self.leg * 0.5)
+        knee = (
+            hip[0] + self.sin * math.sin(swing) * self.leg * 0.5,
+            hip[1] + math.cos(swing) * self.leg * 0.5,
+        )
         lift = max(0.0, -math.sin(swing)) * abs(self.cos) * self.leg * 0.06
-        ankle = (knee[0] + self.sin * math.sin(swing - bend) * self.leg * 0.46, knee[1] + math.cos(swing - bend) * self.leg * 0.46 - lift)
+        ankle = (
+            knee[0] + self.sin * math.sin(swing - bend) * self.leg * 0.46,
+            knee[1] + math.cos(swing - bend) * self.leg * 0.46 - lift,
+        )
 
         cloth, skin, shoes = shade(person.bottom, dim), shade(person.skin, dim), shade(person.shoes, dim)
         if person.legwear == "trousers":
@@ -136,7 +154,11 @@ class _Figure:
             self.capsule(hip, knee, thigh * 1.15, thigh * 0.88, cloth)
             if person.side_stripe:
                 seam = side * self.cos * thigh
-                points = [(hip[0] + seam, hip[1]), (knee[0] + 0.7 * seam, knee[1]), (ankle[0] + 0.4 * seam, ankle[1])]
+                points = [
+                    (hip[0] + seam, hip[1]),
+                    (knee[0] + 0.7 * seam, knee[1]),
+                    (ankle[0] + 0.4 * seam, ankle[1]),
+                ]
                 self.line(points, SCALE, shade(person.side_stripe, dim))
         else:
             self.capsule(knee, ankle, thigh * 0.66, thigh * 0.45, skin)
@@ -153,10 +175,19 @@ class _Figure:
         swing = -0.85 * SWING * math.sin(self.pose.phase + (0 if side > 0 else math.pi))
         out = side * self.cos
         shoulder = (self.cx + out * self.shoulder * 0.95, self.neck + self.arm * 0.11)
-        elbow = (shoulder[0] + self.sin * math.sin(swing) * self.arm * 0.5 + out * self.arm * 0.07, shoulder[1] + math.cos(swing) * self.arm * 0.48)
-        hand = (elbow[0] + self.sin * math.sin(swing + 0.35) * self.arm * 0.45, elbow[1] + math.cos(swing + 0.35 * abs(self.sin)) * self.arm * 0.45)
+        elbow = (
+            shoulder[0] + self.sin * math.sin(swing) * self.arm * 0.5 + out * self.arm * 0.07,
+            shoulder[1] + math.cos(swing) * self.arm * 0.48,
+        )
+        hand = (
+            elbow[0] + self.sin * math.sin(swing + 0.35) * self.arm * 0.45,
+            elbow[1] + math.cos(swing + 0.35 * abs(self.sin)) * self.arm * 0.45,
+        )
 
-        cloth, skin = shade(person.accent if person.pattern == "two_tone" else person.top, dim), shade(person.skin, dim)
+        cloth, skin = (
+            shade(person.accent if person.pattern == "two_tone" else person.top, dim),
+            shade(person.skin, dim),
+        )
         self.ellipse(hand[0], hand[1] + wrist * 0.2, wrist * 0.8, wrist, skin)
         if person.long_sleeves:
             self.capsule(elbow, hand, wrist * 0.95, wrist * 0.75, cloth)
@@ -172,8 +203,20 @@ class _Figure:
         size = self.tall * 0.05 * self.person.handbag_size
         x, y = hand
         half = size * (0.2 + 0.6 * abs(self.cos) + 1.0 * abs(self.sin))
-        self.line([(x - size * 0.5, y + size * 0.5), (x, y), (x + size * 0.5, y + size * 0.5)], SCALE, shade(colour, 0.6))
-        self.polygon([(x - half, y + size * 0.4), (x + half, y + size * 0.4), (x + half * 0.9, y + size * 2), (x - half * 0.9, y + size * 2)], colour)
+        self.line(
+            [(x - size * 0.5, y + size * 0.5), (x, y), (x + size * 0.5, y + size * 0.5)],
+            SCALE,
+            shade(colour, 0.6),
+        )
+        self.polygon(
+            [
+                (x - half, y + size * 0.4),
+                (x + half, y + size * 0.4),
+                (x + half * 0.9, y + size * 2),
+                (x - half * 0.9, y + size * 2),
+            ],
+            colour,
+        )
 
     def draw_torso(self) -> None:
         person, hem = self.person, self.hip + self.tall * (0.16 if self.person.coat else 0.03)
@@ -189,16 +232,26 @@ class _Figure:
         if person.backpack and self.front:
             for side in (-1, 1):
                 strap = self.cx + side * self.shoulder * 0.55 * abs(self.cos) + self.sin * self.shoulder * 0.2
-                self.line([(strap, self.neck + self.arm * 0.02), (strap, self.neck + self.arm * 0.5)], SCALE * 1.8, shade(person.backpack, 0.8))
+                self.line(
+                    [(strap, self.neck + self.arm * 0.02), (strap, self.neck + self.arm * 0.5)],
+                    SCALE * 1.8,
+                    shade(person.backpack, 0.8),
+                )
 
     def draw_hips(self) -> None:
         person, cx, pelvis = self.person, self.cx, self.pelvis
         if person.legwear == "skirt":
             seam, flare = self.hip + self.leg * 0.42, pelvis * (1.35 + 0.15 * abs(math.sin(self.pose.phase)))
             top = self.hip - self.tall * 0.06
-            self.polygon([(cx - pelvis, top), (cx + pelvis, top), (cx + flare, seam), (cx - flare, seam)], person.bottom)
+            self.polygon(
+                [(cx - pelvis, top), (cx + pelvis, top), (cx + flare, seam), (cx - flare, seam)],
+                person.bottom,
+            )
         else:
-            self.draw.rectangle((cx - pelvis, self.hip - self.tall * 0.04, cx + pelvis, self.hip + self.tall * 0.04), fill=(*person.bottom, 255))
+            self.draw.rectangle(
+                (cx - pelvis, self.hip - self.tall * 0.04, cx + pelvis, self.hip + self.tall * 0.04),
+                fill=(*person.bottom, 255),
+            )
 
     def draw_cloth(self, hem: float) -> Image.Image:
         """The top's cloth over the whole canvas; the torso's outline is cut from it."""
@@ -213,7 +266,11 @@ class _Figure:
                 draw.rectangle((0, y, width, y + period * 0.45), fill=accent)
         if person.pattern in ("stripes", "check"):
             step = max(period * (0.2 + 0.8 * frontal), SCALE)
-            colour = accent if person.pattern == "stripes" else (*((np.array(person.accent) + person.top) // 2).tolist(), 255)
+            colour = (
+                accent
+                if person.pattern == "stripes"
+                else (*((np.array(person.accent) + person.top) // 2).tolist(), 255)
+            )
             count = int(self.shoulder / step) + 2
             for column in range(-count, count):
                 x = self.cx + column * step
@@ -222,10 +279,15 @@ class _Figure:
             draw.rectangle((0, self.neck - self.arm, width, self.neck + self.arm * 0.4), fill=accent)
         if person.pattern == "logo" and self.front and frontal > 0.3:
             x, half = self.cx + self.sin * self.shoulder * 0.3, self.shoulder * 0.5 * frontal
-            draw.rectangle((x - half, self.neck + self.arm * 0.25, x + half, self.neck + self.arm * 0.5), fill=accent)
+            draw.rectangle(
+                (x - half, self.neck + self.arm * 0.25, x + half, self.neck + self.arm * 0.5), fill=accent
+            )
         if person.open_coat and self.front:
             x, half = self.cx + self.sin * self.shoulder * 0.5, self.shoulder * 0.28 * frontal
-            draw.polygon([(x - half * 0.6, self.neck), (x + half * 0.6, self.neck), (x + half, hem), (x - half, hem)], fill=(*person.shirt, 255))
+            draw.polygon(
+                [(x - half * 0.6, self.neck), (x + half * 0.6, self.neck), (x + half, hem), (x - half, hem)],
+                fill=(*person.shirt, 255),
+            )
         return cloth
 
     def draw_backpack(self) -> None:
@@ -241,35 +303,63 @@ class _Figure:
     def draw_backpack_behind(self) -> None:
         """What shows of it beside the body when the person faces the camera."""
         x, radius = self.cx - self.sin * self.shoulder, self.shoulder * (0.35 + 0.45 * abs(self.sin))
-        self.capsule((x, self.neck + self.arm * 0.25), (x, self.neck + self.arm * 0.68), radius, radius, shade(self.person.backpack, 0.85))
+        self.capsule(
+            (x, self.neck + self.arm * 0.25),
+            (x, self.neck + self.arm * 0.68),
+            radius,
+            radius,
+            shade(self.person.backpack, 0.85),
+        )
 
     def draw_head(self) -> None:
         person, head, sin = self.person, self.head, self.sin
         x, y = self.cx + sin * head * 0.25, self.foot - self.tall + head * 1.05
         if person.hair_style == "long" and self.front:
             self.draw_long_hair(x, y)
-        self.capsule((self.cx, self.neck - head * 0.4), (self.cx, self.neck + head * 0.15), head * 0.42, head * 0.48, shade(person.skin, 0.85))
+        self.capsule(
+            (self.cx, self.neck - head * 0.4),
+            (self.cx, self.neck + head * 0.15),
+            head * 0.42,
+            head * 0.48,
+            shade(person.skin, 0.85),
+        )
         if person.hair_style == "long" and not self.front:
             self.draw_long_hair(x, y)
         if person.hair_style == "bun":
-            self.ellipse(x - sin * head * 1.0, y - head * 0.6, head * 0.42, head * 0.42, shade(person.hair, 0.9))
+            self.ellipse(
+                x - sin * head * 1.0, y - head * 0.6, head * 0.42, head * 0.42, shade(person.hair, 0.9)
+            )
         self.ellipse(x, y, head * 0.84, head, person.skin if person.hair_style == "bald" else person.hair)
-        turn = (self.cos + 0.25) / 1.25          # 1 full face, 0 just out of sight
+        turn = (self.cos + 0.25) / 1.25  # 1 full face, 0 just out of sight
         if turn > 0:
-            self.ellipse(x + sin * head * 0.32, y + head * 0.18, head * (0.35 + 0.38 * turn), head * 0.76, person.skin)
+            self.ellipse(
+                x + sin * head * 0.32, y + head * 0.18, head * (0.35 + 0.38 * turn), head * 0.76, person.skin
+            )
         if person.hat:
             self.draw_hat(x, y)
 
     def draw_long_hair(self, x: float, y: float) -> None:
         head, behind = self.head, -self.sin * self.head
-        self.capsule((x + behind * 0.3, y), (x + behind * 0.45, y + head * 1.3), head * 0.92, head * 0.8, self.person.hair)
+        self.capsule(
+            (x + behind * 0.3, y),
+            (x + behind * 0.45, y + head * 1.3),
+            head * 0.92,
+            head * 0.8,
+            self.person.hair,
+        )
 
     def draw_hat(self, x: float, y: float) -> None:
         head, sin = self.head, self.sin
-        self.draw.pieslice((x - head, y - head * 1.2, x + head, y + head * 0.8), 180, 360, fill=(*self.person.hat, 255))
+        self.draw.pieslice(
+            (x - head, y - head * 1.2, x + head, y + head * 0.8), 180, 360, fill=(*self.person.hat, 255)
+        )
         if self.cos > -0.25:
             peak, half = x + sin * head, head * 0.8 * self.cos
-            brim = [(peak - half, y - head * 0.25), (peak + half, y - head * 0.25), (peak + sin * head * 0.8, y - head * 0.08)]
+            brim = [
+                (peak - half, y - head * 0.25),
+                (peak + half, y - head * 0.25),
+                (peak + sin * head * 0.8, y - head * 0.08),
+            ]
             self.polygon(brim, shade(self.person.hat, 0.8))
 
 

@@ -16,8 +16,9 @@ from common.datasets.synthetic.render import SyntheticDomain
 def oracle(image: Sample | str | Path, style_camid: int) -> np.ndarray:
     """The scene of a dataset's image under the style of a camera of its domain (0-based): uint8 (128, 64, 3).
 
-    With the image's own camera the result equals the file's pixels. Domain and data seed are read from the folder's manifest.
-    Raises `InputError` for a file of another dataset and for a camera that the domain does not have.
+    With the image's own camera the result equals the file's pixels. Domain and data seed are read from the
+    folder's manifest. Raises `InputError` for a file of another dataset and for a camera that the domain does
+    not have.
     """
     path = _path(image)
     return _domain_of(path.parent.parent).image(ImageKey.parse(path), style_camid)

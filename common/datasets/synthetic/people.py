@@ -17,7 +17,9 @@ DARKEST_SKIN, LIGHTEST_SKIN = np.array((92, 62, 48)), np.array((240, 205, 180))
 
 @dataclass(frozen=True)
 class Wardrobe:
-    """How a domain dresses: probabilities of garments, and the ranges of saturation and value (HSV, 0..1) of coloured cloth."""
+    """How a domain dresses: probabilities of garments, and the ranges of saturation and value (HSV, 0..1) of
+    coloured cloth.
+    """
 
     short_sleeves: float
     shorts: float
@@ -26,14 +28,16 @@ class Wardrobe:
     hat: float
     backpack: float
     handbag: float
-    neutral: float                     # black, grey, white or navy instead of a colour
+    neutral: float  # black, grey, white or navy instead of a colour
     saturation: tuple[float, float]
     value: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same from camera to camera. Lengths are relative to an average body; `None` means that the item is not worn."""
+    """What stays the same from camera to camera. Lengths are relative to an average body; `None` means that
+    the item is not worn.
+    """
 
     height: float
     build: float
@@ -41,16 +45,16 @@ class Person:
     leg_ratio: float
     skin: Colour
     hair: Colour
-    hair_style: str      # short | long | bun | bald
+    hair_style: str  # short | long | bun | bald
     coat: bool
     open_coat: bool
     long_sleeves: bool
     top: Colour
-    accent: Colour       # the second colour of the top's pattern
-    pattern: str         # plain | hoops | stripes | check | logo | two_tone
-    period: float        # of the pattern, in pixels of a 128-pixel-high image
-    shirt: Colour        # under an open coat
-    legwear: str         # trousers | shorts | skirt
+    accent: Colour  # the second colour of the top's pattern
+    pattern: str  # plain | hoops | stripes | check | logo | two_tone
+    period: float  # of the pattern, in pixels of a 128-pixel-high image
+    shirt: Colour  # under an open coat
+    legwear: str  # trousers | shorts | skirt
     bottom: Colour
     side_stripe: Colour | None
     shoes: Colour
@@ -58,7 +62,7 @@ class Person:
     hat: Colour | None
     backpack: Colour | None
     handbag: Colour | None
-    handbag_side: int    # +1 the person's left hand, -1 the right one
+    handbag_side: int  # +1 the person's left hand, -1 the right one
     handbag_size: float
 
 
@@ -112,7 +116,9 @@ def draw_person(rng: np.random.Generator, wardrobe: Wardrobe) -> Person:
         long_sleeves=coat or rng.random() >= wardrobe.short_sleeves,
         top=draw_cloth(rng, wardrobe),
         accent=draw_cloth(rng, wardrobe),
-        pattern=_choose(rng, {"plain": 0.42, "hoops": 0.14, "stripes": 0.08, "check": 0.1, "logo": 0.14, "two_tone": 0.12}),
+        pattern=_choose(
+            rng, {"plain": 0.42, "hoops": 0.14, "stripes": 0.08, "check": 0.1, "logo": 0.14, "two_tone": 0.12}
+        ),
         period=rng.uniform(5, 9),
         shirt=draw_cloth(rng, wardrobe),
         legwear=_choose(rng, {"trousers": trousers, "shorts": wardrobe.shorts, "skirt": wardrobe.skirt}),

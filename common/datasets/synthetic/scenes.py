@@ -1,4 +1,6 @@
-"""What stands in front of the camera, before any camera's style: background, person, occluder; and the detector's failures."""
+"""What stands in front of the camera, before any camera's style: background, person, occluder; and the
+detector's failures.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,14 @@ from common.datasets.synthetic.figure import HEIGHT, WIDTH, Pose, draw_figure
 from common.datasets.synthetic.people import Person, hsv, shade
 
 PANORAMA_HEIGHT, PANORAMA_WIDTH = 192, 256
-TURNED_BACK = 0.35       # share of tracks that walk against the camera's main direction
+TURNED_BACK = 0.35  # share of tracks that walk against the camera's main direction
 
 
 @lru_cache(maxsize=1)
 def texture() -> np.ndarray:
-    """Soft noise of zero mean and unit deviation, float32 (256, 256): folds in cloth, unevenness of walls and ground."""
+    """Soft noise of zero mean and unit deviation, float32 (256, 256): folds in cloth, unevenness of walls and
+    ground.
+    """
     rng = np.random.default_rng(0)
     noise = np.zeros((256, 256), np.float32)
     for cells, weight in ((8, 0.5), (16, 0.3), (32, 0.2)):
@@ -47,11 +51,22 @@ def draw_panorama(rng: np.random.Generator, scenery: str) -> np.ndarray:
     return np.clip(place * rough[..., None], 0, 1)
 
 
-def _draw_things(draw: ImageDraw.ImageDraw, rng: np.random.Generator, wall: tuple, horizon: int, rounded: float) -> None:
+def _draw_things(
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, wall: tuple, horizon: int, rounded: float
+) -> None:
     """Windows, doors, parked things, trees before the wall."""
     for _ in range(int(rng.integers(6, 13))):
-        x, y, width, height = rng.uniform(0, PANORAMA_WIDTH), rng.uniform(0, horizon), rng.uniform(8, 50), rng.uniform(10, 50)
-        colour = shade(wall, rng.uniform(0.55, 1.3)) if rng.random() < 0.7 else hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.8))
+        x, y, width, height = (
+            rng.uniform(0, PANORAMA_WIDTH),
+            rng.uniform(0, horizon),
+            rng.uniform(8, 50),
+            rng.uniform(10, 50),
+        )
+        colour = (
+            shade(wall, rng.uniform(0.55, 1.3))
+            if rng.random() < 0.7
+            else hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.8))
+        )
         if rng.random() < rounded:
             draw.ellipse((x, y - 10, x + width, y + height), fill=colour)
         else:
@@ -84,7 +99,9 @@ def draw_walk(track: np.random.Generator, shot: np.random.Generator, frame: int,
     )
 
 
-def crop_background(panorama: np.ndarray, track: np.random.Generator, shot: np.random.Generator) -> np.ndarray:
+def crop_background(
+    panorama: np.ndarray, track: np.random.Generator, shot: np.random.Generator
+) -> np.ndarray:
     """The part of the panorama behind one box, (128, 64, 3); it moves a little within a track."""
     x = int(track.integers(0, PANORAMA_WIDTH - WIDTH)) + int(shot.integers(-12, 13))
     y = int(track.integers(20, PANORAMA_HEIGHT - HEIGHT))
@@ -92,8 +109,12 @@ def crop_background(panorama: np.ndarray, track: np.random.Generator, shot: np.r
     return panorama[y : y + HEIGHT, x : x + WIDTH]
 
 
-def compose(person: Person, pose: Pose, background: np.ndarray, shot: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The person before the background: float32 (128, 64, 3), and the person's coverage, float32 (128, 64), both in 0..1."""
+def compose(
+    person: Person, pose: Pose, background: np.ndarray, shot: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The person before the background: float32 (128, 64, 3), and the person's coverage, float32 (128, 64),
+    both in 0..1.
+    """
     colour, coverage = draw_figure(person, pose)
     y, x = shot.integers(0, 128), shot.integers(0, 192)
     folds = 1 + 0.09 * texture()[y : y + HEIGHT, x : x + WIDTH]
@@ -122,7 +143,9 @@ def occlude(scene: np.ndarray, coverage: np.ndarray, rng: np.random.Generator) -
         width = int(WIDTH * rng.uniform(0.2, 0.38))
         rows = slice(int(HEIGHT * rng.uniform(0.3, 0.6)), HEIGHT)
         columns = slice(0, width) if rng.random() < 0.5 else slice(WIDTH - width, WIDTH)
-    scene[rows, columns] = colour * np.linspace(1.1, 0.85, rows.stop - rows.start, dtype=np.float32)[:, None, None]
+    scene[rows, columns] = (
+        colour * np.linspace(1.1, 0.85, rows.stop - rows.start, dtype=np.float32)[:, None, None]
+    )
     coverage[rows, columns] = 0
 
 
@@ -131,4 +154,9 @@ def misplace(pose: Pose, rng: np.random.Generator) -> Pose:
     side = 1 if rng.random() < 0.5 else -1
     if rng.random() < 0.5:
         return replace(pose, dx=side * rng.uniform(0.3, 0.55), size=pose.size * rng.uniform(0.9, 1.3))
-    return replace(pose, dy=side * rng.uniform(0.3, 0.55), dx=rng.uniform(-0.25, 0.25), size=pose.size * rng.uniform(0.9, 1.3))
+    return replace(
+        pose,
+        dy=side * rng.uniform(0.3, 0.55),
+        dx=rng.uniform(-0.25, 0.25),
+        size=pose.size * rng.uniform(0.9, 1.3),
+    )

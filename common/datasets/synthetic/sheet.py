@@ -16,8 +16,8 @@ from PIL import Image
 from common.datasets.synthetic.domains import DOMAINS, ImageKey
 from common.datasets.synthetic.render import SyntheticDomain
 
-GAP = 2          # pixels of white between cameras and between people
-STEP = 17        # video frames between the two images of a camera
+GAP = 2  # pixels of white between cameras and between people
+STEP = 17  # video frames between the two images of a camera
 
 
 def contact_sheet(domain: SyntheticDomain, people: int) -> np.ndarray:
@@ -27,7 +27,9 @@ def contact_sheet(domain: SyntheticDomain, people: int) -> np.ndarray:
         cells = []
         for camid in range(domain.domain.num_cameras):
             frames = [domain.image(ImageKey(pid, camid, 1, 100 + STEP * number)) for number in range(2)]
-            cells.append(np.pad(np.concatenate(frames, axis=1), ((0, GAP), (0, GAP), (0, 0)), constant_values=255))
+            cells.append(
+                np.pad(np.concatenate(frames, axis=1), ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+            )
         rows.append(np.concatenate(cells, axis=1))
     return np.concatenate(rows)[:-GAP, :-GAP]
 
@@ -41,8 +43,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name in DOMAINS:
         sheet = Image.fromarray(contact_sheet(SyntheticDomain(name, args.data_seed), args.people))
-        palette = sheet.quantize(256, kmeans=4)      # a third of the size of full colour
-        sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(args.out / f"{name}.png", optimize=True)
+        palette = sheet.quantize(256, kmeans=4)  # a third of the size of full colour
+        sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
+            args.out / f"{name}.png", optimize=True
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Camera styles: what a camera's place, lens and electronics do to a scene.
 
-A style has four parts, in the order in which light meets them: the light that falls on the place (casts that differ from top to bottom
-and from side to side, dappled shade), the colour response (a 3-D lookup table: hue-dependent shifts, split toning, a tone curve for each
-channel, haze), the optics (blur, resolution, sharpening), and the sensor (noise, chroma blotches, bands, JPEG quality). Most of them are
-not a global change of brightness, contrast, saturation or hue, so colour jitter cannot stand in for them.
+A style has four parts, in the order in which light meets them: the light that falls on the place (casts that
+differ from top to bottom and from side to side, dappled shade), the colour response (a 3-D lookup table:
+hue-dependent shifts, split toning, a tone curve for each channel, haze), the optics (blur, resolution,
+sharpening), and the sensor (noise, chroma blotches, bands, JPEG quality). Most of them are not a global
+change of brightness, contrast, saturation or hue, so colour jitter cannot stand in for them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from PIL import Image, ImageFilter
 from common.datasets.synthetic.figure import HEIGHT, WIDTH
 
 LUT_SIZE = 13
-LIGHT_MARGIN = 32            # the shade's field is larger than the image: each shot sees another part of it
+LIGHT_MARGIN = 32  # the shade's field is larger than the image: each shot sees another part of it
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 WARM_COOL = np.array([1.0, 0.1, -1.0], np.float32)
 GREEN_MAGENTA = np.array([-0.6, 1.0, -0.6], np.float32)
@@ -26,37 +27,39 @@ GREEN_MAGENTA = np.array([-0.6, 1.0, -0.6], np.float32)
 
 @dataclass(frozen=True)
 class StyleRanges:
-    """How far a domain's cameras differ: each number is the largest amplitude of one effect (0 switches it off)."""
+    """How far a domain's cameras differ: each number is the largest amplitude of one effect (0 switches it
+    off).
+    """
 
-    axis: str             # the main direction of colour casts: warm-cool | green-magenta
-    exposure: float       # log gain of the whole image
-    cast: float           # log gain of the cast of the whole image
-    top_cast: float       # log gain of the cast at the upper edge, its opposite at the lower edge
-    side_light: float     # log gain from one side to the other
-    dapple: float         # log gain of the shade pattern
-    hue_twist: float      # radians by which hues move apart or together
-    hue_turn: float       # radians by which all hues turn
-    selective: float      # relative saturation lost by one range of hues
-    split: float          # tint of shadows, its opposite in highlights
-    tone: float           # log gamma of each channel
-    curve: float          # strength of the S-curve of all channels
-    haze: float           # share of veiling light
-    blur: float           # pixels
-    shrink: float         # factor of the loss of resolution
-    sharpen: float        # strength of over-sharpening
-    noise: float          # deviation of the luminance noise
-    blotches: float       # deviation of the chroma noise, in cells of 4 x 4 pixels
-    bands: float          # amplitude of the sensor's row bands
-    quality: tuple[int, int] = (60, 92)   # of the JPEG files
+    axis: str  # the main direction of colour casts: warm-cool | green-magenta
+    exposure: float  # log gain of the whole image
+    cast: float  # log gain of the cast of the whole image
+    top_cast: float  # log gain of the cast at the upper edge, its opposite at the lower edge
+    side_light: float  # log gain from one side to the other
+    dapple: float  # log gain of the shade pattern
+    hue_twist: float  # radians by which hues move apart or together
+    hue_turn: float  # radians by which all hues turn
+    selective: float  # relative saturation lost by one range of hues
+    split: float  # tint of shadows, its opposite in highlights
+    tone: float  # log gamma of each channel
+    curve: float  # strength of the S-curve of all channels
+    haze: float  # share of veiling light
+    blur: float  # pixels
+    shrink: float  # factor of the loss of resolution
+    sharpen: float  # strength of over-sharpening
+    noise: float  # deviation of the luminance noise
+    blotches: float  # deviation of the chroma noise, in cells of 4 x 4 pixels
+    bands: float  # amplitude of the sensor's row bands
+    quality: tuple[int, int] = (60, 92)  # of the JPEG files
 
 
 @dataclass(frozen=True)
 class CameraStyle:
     """One camera's style, ready to be applied."""
 
-    cast: np.ndarray               # (128, 1, 3) gain by row and channel
-    across: np.ndarray             # (64,) gain by column
-    shade: np.ndarray              # (128 + margin, 64 + margin) gain
+    cast: np.ndarray  # (128, 1, 3) gain by row and channel
+    across: np.ndarray  # (64,) gain by column
+    shade: np.ndarray  # (128 + margin, 64 + margin) gain
     response: ImageFilter.Color3DLUT
     blur: float
     shrink: float
@@ -69,22 +72,45 @@ class CameraStyle:
 
 
 def draw_styles(rng: np.random.Generator, ranges: StyleRanges, num_cameras: int) -> list[CameraStyle]:
-    """The styles of a domain's cameras. Each effect is spread evenly over them, in an order of its own (a Latin hypercube)."""
+    """The styles of a domain's cameras. Each effect is spread evenly over them, in an order of its own (a
+    Latin hypercube).
+    """
 
     def spread() -> np.ndarray:
-        return (2 * (rng.permutation(num_cameras) + rng.uniform(0.25, 0.75, num_cameras)) / num_cameras - 1).tolist()
+        return (
+            2 * (rng.permutation(num_cameras) + rng.uniform(0.25, 0.75, num_cameras)) / num_cameras - 1
+        ).tolist()
 
-    effects = ("exposure", "cast", "top_cast", "side_light", "dapple", "hue_twist", "hue_turn", "selective", "split", "tone", "curve", "haze")
+    effects = (
+        "exposure",
+        "cast",
+        "top_cast",
+        "side_light",
+        "dapple",
+        "hue_twist",
+        "hue_turn",
+        "selective",
+        "split",
+        "tone",
+        "curve",
+        "haze",
+    )
     effects += ("softness", "noise", "blotches", "bands", "quality")
     table = {effect: spread() for effect in effects}
-    return [_draw_style(rng, ranges, {effect: values[camid] for effect, values in table.items()}) for camid in range(num_cameras)]
+    return [
+        _draw_style(rng, ranges, {effect: values[camid] for effect, values in table.items()})
+        for camid in range(num_cameras)
+    ]
 
 
 def _draw_style(rng: np.random.Generator, ranges: StyleRanges, level: dict[str, float]) -> CameraStyle:
     """One camera: `level` holds the place of each effect in its range, -1..1."""
     axis = WARM_COOL if ranges.axis == "warm-cool" else GREEN_MAGENTA
     rows, columns = np.linspace(-1, 1, HEIGHT, dtype=np.float32), np.linspace(-1, 1, WIDTH, dtype=np.float32)
-    cast = ranges.exposure * level["exposure"] + (ranges.cast * level["cast"] - ranges.top_cast * level["top_cast"] * rows[:, None]) * axis
+    cast = (
+        ranges.exposure * level["exposure"]
+        + (ranges.cast * level["cast"] - ranges.top_cast * level["top_cast"] * rows[:, None]) * axis
+    )
     softness = level["softness"]
     return CameraStyle(
         cast=np.exp(cast, dtype=np.float32)[:, None, :],
@@ -116,10 +142,13 @@ def _draw_shade(rng: np.random.Generator, amplitude: float) -> np.ndarray:
     return np.exp(amplitude * np.tanh(3 * field))
 
 
-def _colour_response(rng: np.random.Generator, ranges: StyleRanges, level: dict[str, float], axis: np.ndarray) -> ImageFilter.Color3DLUT:
+def _colour_response(
+    rng: np.random.Generator, ranges: StyleRanges, level: dict[str, float], axis: np.ndarray
+) -> ImageFilter.Color3DLUT:
     """The colour that the camera puts out for each colour that comes in."""
     steps = np.linspace(0, 1, LUT_SIZE, dtype=np.float32)
-    blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")     # red runs fastest in Pillow's table
+    # red runs fastest in Pillow's table
+    blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
     colour = np.stack([red, green, blue], axis=-1)
     colour = _bend_hues(colour, rng.uniform(0, 2 * np.pi, 2), ranges, level)
     luma = (colour @ LUMA)[..., None]
@@ -131,20 +160,28 @@ def _colour_response(rng: np.random.Generator, ranges: StyleRanges, level: dict[
     return ImageFilter.Color3DLUT(LUT_SIZE, np.clip(colour, 0, 1).astype(np.float32).ravel())
 
 
-def _bend_hues(colour: np.ndarray, phases: np.ndarray, ranges: StyleRanges, level: dict[str, float]) -> np.ndarray:
-    """Moves hues by an angle that depends on the hue, and dulls one range of them; grey stays grey. Colours (..., 3)."""
+def _bend_hues(
+    colour: np.ndarray, phases: np.ndarray, ranges: StyleRanges, level: dict[str, float]
+) -> np.ndarray:
+    """Moves hues by an angle that depends on the hue, and dulls one range of them; grey stays grey. Colours
+    (..., 3).
+    """
     basis = np.exp(2j * np.pi * np.arange(3) / 3)
     grey = colour.mean(axis=-1, keepdims=True)
     chroma = (colour @ basis)[..., None]
     hue = np.angle(chroma)
-    turn = ranges.hue_turn * level["hue_turn"] + ranges.hue_twist * level["hue_twist"] * np.sin(2 * hue + phases[0])
+    turn = ranges.hue_turn * level["hue_turn"] + ranges.hue_twist * level["hue_twist"] * np.sin(
+        2 * hue + phases[0]
+    )
     dull = 1 - ranges.selective * _upper(level["selective"]) * _upper(np.cos(hue + phases[1]))
     chroma = chroma * dull * np.exp(1j * turn)
     return grey + (2 / 3) * np.real(chroma * basis.conj())
 
 
 def photograph(scene: np.ndarray, style: CameraStyle, rng: np.random.Generator) -> bytes:
-    """A scene, float32 (128, 64, 3) in 0..1, as the camera's JPEG file. `rng` gives what differs from shot to shot."""
+    """A scene, float32 (128, 64, 3) in 0..1, as the camera's JPEG file. `rng` gives what differs from shot to
+    shot.
+    """
     y, x = rng.integers(0, LIGHT_MARGIN, 2)
     light = style.shade[y : y + HEIGHT, x : x + WIDTH] * (style.across * math.exp(rng.normal(0, 0.05)))
     image = as_image(scene * (style.cast * light[..., None])).filter(style.response)
@@ -164,7 +201,9 @@ def _apply_optics(image: Image.Image, style: CameraStyle) -> Image.Image:
         image = image.filter(ImageFilter.BoxBlur(style.blur))
     if style.shrink > 1:
         small = (round(WIDTH / style.shrink), round(HEIGHT / style.shrink))
-        image = image.resize(small, Image.Resampling.BILINEAR).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+        image = image.resize(small, Image.Resampling.BILINEAR).resize(
+            (WIDTH, HEIGHT), Image.Resampling.BILINEAR
+        )
     if style.sharpen:
         image = Image.blend(image.filter(ImageFilter.BoxBlur(1.5)), image, 1 + style.sharpen)
     return image

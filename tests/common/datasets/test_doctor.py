@@ -75,18 +75,26 @@ def test_broken_images_are_named(complete, capsys):
     (complete / "bounding_box_test" / "0000_c1s1_000151_01.jpg").write_text("<html>404</html>")
     code, out, _ = check(capsys, "market1501", "--root", complete, "--jobs", 2)
     assert code == 1 and "9 images decoded without error." in out
-    assert ("3 of 12 images cannot be decoded: bounding_box_test/0000_c1s1_000151_01.jpg, bounding_box_train/0002_c1s1_000451_03.jpg, "
-            "query/0003_c3s1_000551_00.jpg") in out
+    assert (
+        "3 of 12 images cannot be decoded: bounding_box_test/0000_c1s1_000151_01.jpg, bounding_box_train/0002_c1s1_000451_03.jpg, "
+        "query/0003_c3s1_000551_00.jpg"
+    ) in out
     assert "-> replace these files by those of the archive" in out
     code, out, _ = check(capsys, "market1501", "--root", complete, "--no-decode")
     assert code == 0 and "Images not decoded." in out
 
 
 def test_identical_files_are_reported_without_being_a_finding(complete, capsys):
-    shutil.copy(complete / "query" / "0001_c1s1_001051_00.jpg", complete / "bounding_box_test" / "0001_c1s1_002301_01.jpg")
+    shutil.copy(
+        complete / "query" / "0001_c1s1_001051_00.jpg",
+        complete / "bounding_box_test" / "0001_c1s1_002301_01.jpg",
+    )
     code, out, _ = check(capsys, "market1501", "--root", complete)
     assert code == 0
-    assert "1 group of files with identical content: bounding_box_test/0001_c1s1_002301_01.jpg = query/0001_c1s1_001051_00.jpg" in out
+    assert (
+        "1 group of files with identical content: bounding_box_test/0001_c1s1_002301_01.jpg = query/0001_c1s1_001051_00.jpg"
+        in out
+    )
 
 
 def test_everything_wrong_is_said_at_once(market, trees):
@@ -97,20 +105,35 @@ def test_everything_wrong_is_said_at_once(market, trees):
     report = examine(read_dataset("market1501", market))
     whats = [what for what, _ in report.findings]
     assert len(whats) == 5
-    for part in ("holiday.jpg", "camera 7", "occur more than once in query", "ids are in train and in query", "counts differ"):
+    for part in (
+        "holiday.jpg",
+        "camera 7",
+        "occur more than once in query",
+        "ids are in train and in query",
+        "counts differ",
+    ):
         assert sum(part in what for what in whats) == 1
     text = "\n".join(report_lines(report))
     assert "5 findings:" in text and "  5. " in text
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["market", "--root", "."], "unknown dataset 'market' (did you mean 'market1501'?)"),
-    (["market1501"], "market1501: no folder given"),
-    (["market1501", "--root", "no/such/folder"], "no/such/folder: expected a folder with market1501, found nothing"),
-    (["market1501", "--root", ".", "--jobs", "0"], "--jobs 0: expected at least 1"),
-    (["cuhk03", "--root", ".", "--option", "images"], "--option images: expected KEY=VALUE"),
-    (["cuhk03", "--root", ".", "--option", "split=3"], "cuhk03: split 3: expected 0 to 19 with protocol classic"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["market", "--root", "."], "unknown dataset 'market' (did you mean 'market1501'?)"),
+        (["market1501"], "market1501: no folder given"),
+        (
+            ["market1501", "--root", "no/such/folder"],
+            "no/such/folder: expected a folder with market1501, found nothing",
+        ),
+        (["market1501", "--root", ".", "--jobs", "0"], "--jobs 0: expected at least 1"),
+        (["cuhk03", "--root", ".", "--option", "images"], "--option images: expected KEY=VALUE"),
+        (
+            ["cuhk03", "--root", ".", "--option", "split=3"],
+            "cuhk03: split 3: expected 0 to 19 with protocol classic",
+        ),
+    ],
+)
 def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):
     code, out, err = check(capsys, *arguments)
     assert code == 2 and out == "" and err.startswith(f"error: {message}") and err.count("\n") == 1
@@ -118,19 +141,29 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):
 
 def test_options_reach_the_reader(tmp_path, trees, capsys):
     trees.cuhk03_extracted(tmp_path / "cuhk03")
-    code, out, _ = check(capsys, "cuhk03", "--root", tmp_path, "--option", "protocol=classic", "--option", "split=1")
-    assert code == 0 and "official" not in out   # the counts of the classic splits are not published one by one
+    code, out, _ = check(
+        capsys, "cuhk03", "--root", tmp_path, "--option", "protocol=classic", "--option", "split=1"
+    )
+    # the counts of the classic splits are not published one by one
+    assert code == 0 and "official" not in out
 
 
 def test_duke_is_called_withdrawn(tmp_path, trees, capsys):
     trees.duke(tmp_path / "DukeMTMC-reID")
-    assert "Note: withdrawn by its authors in 2019; nothing here fetches it." in check(capsys, "dukemtmc", "--root", tmp_path)[1]
+    assert (
+        "Note: withdrawn by its authors in 2019; nothing here fetches it."
+        in check(capsys, "dukemtmc", "--root", tmp_path)[1]
+    )
 
 
 def test_list_names_every_dataset(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert all(f"\n{name} " in out for name in DATASETS) and "withdrawn by its authors in 2019" in out and "12,936    751   3,368   19,732" in out
+    assert (
+        all(f"\n{name} " in out for name in DATASETS)
+        and "withdrawn by its authors in 2019" in out
+        and "12,936    751   3,368   19,732" in out
+    )
 
 
 def test_make_renders_into_the_given_folder(capsys, monkeypatch, tmp_path, market):
@@ -152,7 +185,13 @@ def test_make_renders_into_the_given_folder(capsys, monkeypatch, tmp_path, marke
 
 def test_manifest_identifies_a_copy(market):
     before = read_dataset("market1501", market).manifest
-    assert (before["train"], before["train_ids"], before["query"], before["gallery"], before["cameras"]) == (4, 2, 2, 6, 6)
+    assert (before["train"], before["train_ids"], before["query"], before["gallery"], before["cameras"]) == (
+        4,
+        2,
+        2,
+        6,
+        6,
+    )
     assert json.loads(json.dumps(before)) == before
     truncate(market / "query" / "0003_c3s1_000551_00.jpg")
     assert read_dataset("market1501", market).manifest["hash"] != before["hash"]

@@ -74,7 +74,10 @@ def test_ranks_share_a_batch_and_draw_as_one_process_would(images):
     plan = epoch_plan(13, 6, seed=5)
     whole = batches(planned_loader(images, plan, 0, 4))
     parts = [batches(planned_loader(images, plan, 0, 4, rank=rank, world=3)) for rank in range(3)]
-    joined = [(torch.cat([b for b, _ in ranks]), torch.cat([i for _, i in ranks])) for ranks in zip(*parts, strict=True)]
+    joined = [
+        (torch.cat([b for b, _ in ranks]), torch.cat([i for _, i in ranks]))
+        for ranks in zip(*parts, strict=True)
+    ]
     assert_equal(whole, joined)
 
 
@@ -89,7 +92,15 @@ def test_seed_stream_step_and_slot_change_the_draw(paths):
     def value(seed=5, stream="source", key=Draw(0, 0, 2)):  # noqa: B008
         return SampleImages(paths, lambda image, rng: rng.random(), seed=seed, stream=stream)[key][0]
 
-    values = [value(), value(seed=6), value(stream="target"), value(key=Draw(1, 0, 2)), value(key=Draw(0, 1, 2)), value(key=2), value(key=3)]
+    values = [
+        value(),
+        value(seed=6),
+        value(stream="target"),
+        value(key=Draw(1, 0, 2)),
+        value(key=Draw(0, 1, 2)),
+        value(key=2),
+        value(key=3),
+    ]
     assert len(set(values)) == len(values) and value() == value() == value(key=Draw(0, 0, 7))
 
 
@@ -134,7 +145,10 @@ def test_a_broken_image_is_one_line_that_names_it(tmp_path, trees, workers):
         SampleImages([path], EvalTransform(16, 8), cache=True)
 
 
-@pytest.mark.parametrize("content, message", [(None, "found no such file"), (b"", "not an image"), (b"<html>404</html>", "not an image")])
+@pytest.mark.parametrize(
+    "content, message",
+    [(None, "found no such file"), (b"", "not an image"), (b"<html>404</html>", "not an image")],
+)
 def test_read_image_says_what_is_wrong(tmp_path, content, message):
     path = tmp_path / "a.png"
     if content is not None:
@@ -148,7 +162,7 @@ def test_read_image_says_what_is_wrong(tmp_path, content, message):
 def test_truncated_files_of_every_kind_are_found(tmp_path, trees, suffix, kept):
     path = trees.image(tmp_path / f"a.{suffix}")
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * kept)])
+    path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(InputError, match=f"a.{suffix}: "):
         read_image(path)
 
@@ -178,8 +192,12 @@ def test_epochs_are_shuffled_anew_and_depend_on_seed_and_stream_alone():
     plan = epoch_plan(100, 100, seed=3, stream="source")
     epochs = [tuple(plan(step)) for step in range(20)]
     assert len(set(epochs)) == 20 and epochs[0] != tuple(range(100))
-    assert tuple(plan(0)) == epochs[0]   # forgotten by the cache and drawn again
-    assert tuple(epoch_plan(100, 100, seed=3, stream="target")(0)) != epochs[0] != tuple(epoch_plan(100, 100, seed=4, stream="source")(0))
+    assert tuple(plan(0)) == epochs[0]  # forgotten by the cache and drawn again
+    assert (
+        tuple(epoch_plan(100, 100, seed=3, stream="target")(0))
+        != epochs[0]
+        != tuple(epoch_plan(100, 100, seed=4, stream="source")(0))
+    )
 
 
 @pytest.mark.parametrize("batch_size, seed", [(0, 0), (-4, 0), (4, -1)])
@@ -191,7 +209,9 @@ def test_epoch_plan_refuses_senseless_numbers(batch_size, seed):
 @pytest.mark.parametrize("mean, std", [(IMAGENET_MEAN, IMAGENET_STD), ((0.5,) * 3, (0.5,) * 3)])
 def test_normalise_equals_torchvision(paths, mean, std):
     image = read_image(paths[0])
-    expected = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(image)
+    expected = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])(
+        image
+    )
     found = normalise(image, mean, std)
     assert found.dtype == torch.float32 and found.is_contiguous()
     torch.testing.assert_close(found, torch.as_tensor(expected), rtol=0, atol=2e-6)
@@ -203,13 +223,19 @@ def test_eval_transform_equals_torchvision_on_pillow_images(paths, interpolation
     mode = v2.InterpolationMode[interpolation.upper()]
     resized = v2.Resize((24, 12), interpolation=mode)(image)
     assert torch.equal(EvalTransform(24, 12, interpolation)(image), normalise(resized))
-    assert not np.array_equal(EvalTransform(24, 12, "bicubic")(image), EvalTransform(24, 12, "bilinear")(image))
+    assert not np.array_equal(
+        EvalTransform(24, 12, "bicubic")(image), EvalTransform(24, 12, "bilinear")(image)
+    )
 
 
 def test_eval_transform_travels_to_workers_and_checks_its_numbers():
     transform = EvalTransform(24, 12)
     assert pickle.loads(pickle.dumps(transform)) == transform
-    wrong = [((0, 12), "image size 0 x 12"), ((24, -1), "image size 24 x -1"), ((24, 12, "nearest"), "expected one of bilinear, bicubic")]
+    wrong = [
+        ((0, 12), "image size 0 x 12"),
+        ((24, -1), "image size 24 x -1"),
+        ((24, 12, "nearest"), "expected one of bilinear, bicubic"),
+    ]
     for bad, message in wrong:
         with pytest.raises(InputError, match=message):
             EvalTransform(*bad)

@@ -13,13 +13,32 @@ from common.evaluation.ranking import evaluate
 @pytest.fixture
 def files(tmp_path, evaluator_inputs):
     queries, query_pids, query_camids, gallery, gallery_pids, gallery_camids = evaluator_inputs
-    for name, features, pids, camids in (("query", queries, query_pids, query_camids), ("gallery", gallery, gallery_pids, gallery_camids)):
-        save_features(tmp_path / f"{name}.npz", features, pids, camids, [f"{i}.jpg" for i in range(len(pids))], normalised=True, model="toy pool5")
+    for name, features, pids, camids in (
+        ("query", queries, query_pids, query_camids),
+        ("gallery", gallery, gallery_pids, gallery_camids),
+    ):
+        save_features(
+            tmp_path / f"{name}.npz",
+            features,
+            pids,
+            camids,
+            [f"{i}.jpg" for i in range(len(pids))],
+            normalised=True,
+            model="toy pool5",
+        )
     return tmp_path / "query.npz", tmp_path / "gallery.npz"
 
 
 def test_round_trip(tmp_path):
-    save_features(tmp_path / "deep" / "a.npz", torch.ones(2, 3), [1, -1], [0, 5], ["a.jpg", "ä.jpg"], normalised=False, model="m")
+    save_features(
+        tmp_path / "deep" / "a.npz",
+        torch.ones(2, 3),
+        [1, -1],
+        [0, 5],
+        ["a.jpg", "ä.jpg"],
+        normalised=False,
+        model="m",
+    )
     content = load_features(tmp_path / "deep" / "a.npz")
     assert content.features.dtype == np.float32 and content.features.tolist() == [[1, 1, 1]] * 2
     assert content.pids.tolist() == [1, -1] and content.camids.tolist() == [0, 5]

@@ -13,7 +13,9 @@ def test_multi_query_pools_the_group_of_each_query():
     pids, camids = np.array([1, 1, 1, 2]), np.array([0, 0, 1, 0])
     mean = multi_query([2, 1], [0, 0], features, pids, camids, normalise=False)
     np.testing.assert_allclose(mean, [[0, 2], [2, 2]])
-    np.testing.assert_allclose(multi_query([1], [0], features, pids, camids, pooling="max"), [[0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(
+        multi_query([1], [0], features, pids, camids, pooling="max"), [[0.6, 0.8]], rtol=1e-6
+    )
     with pytest.raises(InputError, match="person 2 in camera 1"):
         multi_query([2], [1], features, pids, camids)
     with pytest.raises(InputError, match="pooling"):
@@ -43,8 +45,12 @@ def test_single_shot_averages_seeded_draws():
 
     queries, query_pids, _, gallery, pids, _ = arguments
     distances = ((queries[:, None] - gallery) ** 2).sum(2)
-    wins = [np.prod([(distances[i, pids == other] > d).mean() for other in range(1, 21) if other != pid])   # chance that d is nearest of a draw
-            for i, pid in enumerate(query_pids) for d in distances[i, pids == pid]]
+    # chance that d is nearest of a draw
+    wins = [
+        np.prod([(distances[i, pids == other] > d).mean() for other in range(1, 21) if other != pid])
+        for i, pid in enumerate(query_pids)
+        for d in distances[i, pids == pid]
+    ]
     many = evaluate_single_shot(*arguments, repeats=400)
     assert many.cmc[1] == pytest.approx(np.mean(wins), abs=0.02)
 
@@ -53,7 +59,7 @@ def test_single_shot_draws_from_other_cameras_only():
     queries, gallery = np.eye(2), np.array([[1.0, 0], [0, 1], [0, 1]])
     result = evaluate_single_shot(queries, [1, 2], [0, 1], gallery, [1, 2, 1], [0, 0, 1], repeats=5)
     assert result.num_valid_queries == 2
-    assert result.first_rank.tolist() == [1, 1]   # the copy of query 1 in its own camera is never drawn
+    assert result.first_rank.tolist() == [1, 1]  # the copy of query 1 in its own camera is never drawn
     alone = evaluate_single_shot(queries, [1, 2], [0, 0], gallery, [1, 2, 1], [0, 0, 1], repeats=2)
     assert alone.num_valid_queries == 1 and np.isnan(alone.ap[1])
     with pytest.raises(InputError, match="repeats 0"):

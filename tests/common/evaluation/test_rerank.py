@@ -11,13 +11,17 @@ from common.evaluation.rerank import RerankedDistances, RerankOptions, _upper_bo
 
 
 def dense_rerank(queries, gallery, k1, k2, lam):
-    """Zhong et al. (CVPR 2017), Sec. 3, in float64 with sets; distances squared Euclidean, each row over its maximum."""
+    """Zhong et al. (CVPR 2017), Sec. 3, in float64 with sets; distances squared Euclidean, each row over its
+    maximum.
+    """
     points = np.concatenate([queries, gallery]).astype(np.float64)
     d = ((points[:, None] - points[None]) ** 2).sum(2)
     order = np.argsort(d, axis=1, kind="stable")
     d /= d.max(axis=1, keepdims=True)
+
     def reciprocal(i, k):
         return {j for j in order[i, : k + 1] if i in order[j, : k + 1]}
+
     v = np.zeros_like(d)
     for i in range(len(points)):
         near = reciprocal(i, k1)
@@ -38,7 +42,10 @@ def dense_rerank(queries, gallery, k1, k2, lam):
 def clustered(seed, num_queries, num_gallery, width=8, people=6):
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(people, width))
-    return [centres[rng.integers(0, people, n)] + 0.7 * rng.normal(size=(n, width)) for n in (num_queries, num_gallery)]
+    return [
+        centres[rng.integers(0, people, n)] + 0.7 * rng.normal(size=(n, width))
+        for n in (num_queries, num_gallery)
+    ]
 
 
 @pytest.mark.parametrize("k1, k2, lam", [(20, 6, 0.3), (7, 3, 0.0), (5, 1, 0.5), (1, 2, 1.0)])
@@ -53,7 +60,7 @@ def test_equals_the_dense_reference(k1, k2, lam, library, monkeypatch):
 
 
 def test_equals_the_released_code(golden, rerank_inputs):
-    arrays, tolerance = golden("ranking_rerank")   # float16 inside
+    arrays, tolerance = golden("ranking_rerank")  # float16 inside
     np.testing.assert_allclose(RerankedDistances(*rerank_inputs)(0, 24), arrays["distances"], atol=tolerance)
 
 
@@ -83,7 +90,9 @@ def test_cosine_reranks_normalised_features():
     queries, gallery = clustered(3, 5, 40)
     scaled = queries * np.arange(1, 6)[:, None]
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (queries, gallery)]
-    np.testing.assert_allclose(RerankedDistances(scaled, gallery, metric="cosine")(0, 5), RerankedDistances(*unit)(0, 5), atol=1e-5)
+    np.testing.assert_allclose(
+        RerankedDistances(scaled, gallery, metric="cosine")(0, 5), RerankedDistances(*unit)(0, 5), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("values", [(0, 1, 0.3), (5, 7, 0.3), (5, 0, 0.3), (5, 2, 1.5)])

@@ -8,7 +8,16 @@ import tensorflow as tf
 
 from common.errors import InputError
 from spgan.config import GanConfig
-from spgan.gan.model import build_networks, discriminator, dropout_factors, embed, generator, load_variables, metric_net, named_variables
+from spgan.gan.model import (
+    build_networks,
+    discriminator,
+    dropout_factors,
+    embed,
+    generator,
+    load_variables,
+    metric_net,
+    named_variables,
+)
 
 
 def fill(network, formulas) -> None:
@@ -16,15 +25,26 @@ def fill(network, formulas) -> None:
         variable.assign(formulas.weight(f"{network.name}/{name}", tuple(variable.shape)))
 
 
-@pytest.mark.parametrize("build, name, variables, parameters", [
-    (generator, "generator", 94, 11_388_675), (discriminator, "discriminator", 16, 2_766_529), (metric_net, "sianet", 12, 2_830_464)])
+@pytest.mark.parametrize(
+    "build, name, variables, parameters",
+    [
+        (generator, "generator", 94, 11_388_675),
+        (discriminator, "discriminator", 16, 2_766_529),
+        (metric_net, "sianet", 12, 2_830_464),
+    ],
+)
 def test_full_networks_have_the_released_variables(golden, build, name, variables, parameters):
     network = build(name)
     assert (len(network.trainable_variables), network.count_params()) == (variables, parameters)
     assert golden("spgan_model")[f"count_{name}"].tolist() == [variables, parameters]
-    assert network.output_shape[1:] == {"generator": (256, 256, 3), "discriminator": (32, 32, 1), "sianet": (64,)}[name]
-    if name == "sianet":   # after the last pooling
-        assert [layer.output.shape[1:] for layer in network.layers if layer.name.startswith("max_pool")][-1] == (1, 1, 512)
+    assert (
+        network.output_shape[1:]
+        == {"generator": (256, 256, 3), "discriminator": (32, 32, 1), "sianet": (64,)}[name]
+    )
+    if name == "sianet":  # after the last pooling
+        assert [layer.output.shape[1:] for layer in network.layers if layer.name.startswith("max_pool")][
+            -1
+        ] == (1, 1, 512)
 
 
 def test_kernels_start_as_slims(formulas):
@@ -41,13 +61,18 @@ def test_kernels_start_as_slims(formulas):
             assert not values.any()
 
 
-@pytest.mark.parametrize("role, output, build, channels, image, tolerance", [
-    ("g_s2t", "generator", generator, 64, ("image g", 1, 64, 32, 3), 1e-4),
-    ("g_t2s", "generator_8", generator, 8, ("image g2", 2, 36, 52, 3), 1e-4),
-    ("d_source", "discriminator", discriminator, 64, ("image d", 1, 64, 32, 3), 1e-5),
-    ("d_target", "discriminator_8", discriminator, 8, ("image d2", 2, 35, 50, 3), 1e-5),
-])
-def test_outputs_equal_the_released_networks(formulas, golden, role, output, build, channels, image, tolerance):
+@pytest.mark.parametrize(
+    "role, output, build, channels, image, tolerance",
+    [
+        ("g_s2t", "generator", generator, 64, ("image g", 1, 64, 32, 3), 1e-4),
+        ("g_t2s", "generator_8", generator, 8, ("image g2", 2, 36, 52, 3), 1e-4),
+        ("d_source", "discriminator", discriminator, 64, ("image d", 1, 64, 32, 3), 1e-5),
+        ("d_target", "discriminator_8", discriminator, 8, ("image d2", 2, 35, 50, 3), 1e-5),
+    ],
+)
+def test_outputs_equal_the_released_networks(
+    formulas, golden, role, output, build, channels, image, tolerance
+):
     arrays = golden("spgan_model")
     network = build(role, *image[2:4], channels=channels)
     fill(network, formulas)
@@ -61,9 +86,15 @@ def test_outputs_equal_the_released_networks(formulas, golden, role, output, bui
 def test_sianet_equals_the_released_one(formulas, golden):
     arrays, network = golden("spgan_model"), metric_net("sianet")
     fill(network, formulas)
-    image, none = formulas.scatter("image m", 1, 256, 256, 3).astype(np.float32), np.ones((1, 128), np.float32)
+    image, none = (
+        formulas.scatter("image m", 1, 256, 256, 3).astype(np.float32),
+        np.ones((1, 128), np.float32),
+    )
     raw, unit = network([image, none]).numpy(), embed(network, tf.constant(image), none).numpy()
-    assert np.abs(raw - arrays["sianet"]).max() < 1e-5 * np.abs(raw).max() and np.abs(unit - arrays["embedding"]).max() < 1e-5
+    assert (
+        np.abs(raw - arrays["sianet"]).max() < 1e-5 * np.abs(raw).max()
+        and np.abs(unit - arrays["embedding"]).max() < 1e-5
+    )
     assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
 
 
@@ -86,9 +117,14 @@ def test_the_demos_generator_starts_at_the_image(formulas):
 
 def test_dropout_masks():
     draw = np.random.default_rng(0)
-    independent, shared, off = (dropout_factors(kind, 4, 2, 64, draw) for kind in ("independent", "shared", "off"))
+    independent, shared, off = (
+        dropout_factors(kind, 4, 2, 64, draw) for kind in ("independent", "shared", "off")
+    )
     assert set(np.unique(independent)) == {0, 2} and abs(independent.mean() - 1) < 0.2
-    assert len({tower.tobytes() for tower in independent}) == 4 and len({tower.tobytes() for tower in shared}) == 1
+    assert (
+        len({tower.tobytes() for tower in independent}) == 4
+        and len({tower.tobytes() for tower in shared}) == 1
+    )
     assert shared[0, 0].tobytes() != shared[0, 1].tobytes() and (off == 1).all()
 
 
@@ -100,5 +136,7 @@ def test_cyclegan_has_no_sianet_and_a_seed_gives_its_weights():
 
 def test_a_checkpoint_of_another_width_is_refused(formulas):
     narrow, wide = (generator("g", 16, 16, channels=channels, blocks=1) for channels in (2, 4))
-    with pytest.raises(InputError, match=r"file\.npz: g's c1_conv/kernel should be \(7, 7, 3, 4\), found \(7, 7, 3, 2\)"):
+    with pytest.raises(
+        InputError, match=r"file\.npz: g's c1_conv/kernel should be \(7, 7, 3, 4\), found \(7, 7, 3, 2\)"
+    ):
         load_variables(wide, {name: v.numpy() for name, v in named_variables(narrow).items()}, "file.npz")

@@ -27,19 +27,33 @@ from spgan.gan.train import Trainer, train_gan
 from spgan.gan.translate import load_generator, to_input, to_uint8, translate
 from spgan.process import OS_ERROR
 
-TINY = GanConfig(height=16, width=8, load_height=18, load_width=9, g_channels=2, blocks=1, d_channels=2, sia_channels=2, epochs=8.0, batch=2,
-                 pool_size=3)
+TINY = GanConfig(
+    height=16,
+    width=8,
+    load_height=18,
+    load_width=9,
+    g_channels=2,
+    blocks=1,
+    d_channels=2,
+    sia_channels=2,
+    epochs=8.0,
+    batch=2,
+    pool_size=3,
+)
 
 
 @pytest.fixture(scope="module")
 def files(data_root) -> tuple[list[str], list[str]]:
-    return tuple(sorted(map(str, (data_root / folder / "bounding_box_train").glob("*.jpg")))[:count]
-                 for folder, count in (("DukeMTMC-reID", 9), ("Market-1501-v15.09.15", 7)))
+    return tuple(
+        sorted(map(str, (data_root / folder / "bounding_box_train").glob("*.jpg")))[:count]
+        for folder, count in (("DukeMTMC-reID", 9), ("Market-1501-v15.09.15", 7))
+    )
 
 
 def test_iterations_of_duke_and_market():
     assert iterations(GanConfig(), 16_522, 12_936) == 77_616
-    assert iterations(PRESETS["released"].gan, 16_522, 12_936) == 77_000   # the newest checkpoint that the script leaves
+    # the newest checkpoint that the script leaves
+    assert iterations(PRESETS["released"].gan, 16_522, 12_936) == 77_000
     assert iterations(PRESETS["paper"].gan, 16_522, 12_936) == 64_680
     for count, words in ((1, "at least two"), (2, "no step")):
         with pytest.raises(InputError, match=words):
@@ -48,9 +62,15 @@ def test_iterations_of_duke_and_market():
 
 def test_resize_is_tf1s(golden, formulas):
     photo = ((formulas.scatter("photo", 20, 10, 3) + 1) * 127.5).astype(np.uint8)
-    released, ours = golden("spgan_data")["resized"], resize(tf.constant(photo), 23, 13, "legacy").numpy() / 127.5 - 1
+    released, ours = (
+        golden("spgan_data")["resized"],
+        resize(tf.constant(photo), 23, 13, "legacy").numpy() / 127.5 - 1,
+    )
     assert np.abs(ours - released).max() < 1e-6
-    assert np.abs(resize(tf.constant(photo), 23, 13, "half_pixel").numpy() / 127.5 - 1 - released).mean() > 0.05   # white noise: half a pixel is much
+    # white noise: half a pixel is much
+    assert (
+        np.abs(resize(tf.constant(photo), 23, 13, "half_pixel").numpy() / 127.5 - 1 - released).mean() > 0.05
+    )
 
 
 def test_flip_and_crop(formulas):
@@ -62,19 +82,28 @@ def test_flip_and_crop(formulas):
 
 def test_every_pass_shows_every_image_once():
     drawn = plan(7, 21, TINY, 0, "source")
-    assert all(sorted(drawn["index"][k:k + 7]) == list(range(7)) for k in (0, 7, 14)) and (drawn["index"][:7] != drawn["index"][7:14]).any()
+    assert (
+        all(sorted(drawn["index"][k : k + 7]) == list(range(7)) for k in (0, 7, 14))
+        and (drawn["index"][:7] != drawn["index"][7:14]).any()
+    )
     assert drawn["top"].max() == 2 and drawn["left"].max() == 1 and 0 < drawn["flip"].mean() < 1
 
 
 def test_batches_depend_on_the_step_alone(files):
     whole = list(pairs(*files, TINY, 0, 0, 6))
     rest = list(pairs(*files, TINY, 0, 4, 6, threads=1))
-    assert len(whole) == 6 and whole[0][0].shape == (2, 16, 8, 3) and -1 <= whole[0][0].min() < whole[0][0].max() <= 1
+    assert (
+        len(whole) == 6
+        and whole[0][0].shape == (2, 16, 8, 3)
+        and -1 <= whole[0][0].min() < whole[0][0].max() <= 1
+    )
     assert all((a == b).all() for early, late in zip(whole[4:], rest) for a, b in zip(early, late))
 
 
 def test_resume_is_exact(files, tmp_path, monkeypatch):
-    """Stopped in step 3 of 24, by SIGTERM and the parent's SIGINT, then --resume: the next 20 losses, and all weights, are an unbroken run's."""
+    """Stopped in step 3 of 24, by SIGTERM and the parent's SIGINT, then --resume: the next 20 losses, and all
+    weights, are an unbroken run's.
+    """
     terms = {name: [] for name in ("whole", "broken", "resumed")}
     original = Trainer.__call__
 
@@ -95,11 +124,19 @@ def test_resume_is_exact(files, tmp_path, monkeypatch):
         run("broken", "other", stop=3)
     assert (tmp_path / "other" / "kept").is_file() and not (tmp_path / "other" / "networks.npz").exists()
     run("resumed", "other", resume=True)
-    assert len(terms["whole"]) == 24 and len(terms["broken"]) == 4 and terms["broken"] + terms["resumed"] == terms["whole"]
+    assert (
+        len(terms["whole"]) == 24
+        and len(terms["broken"]) == 4
+        and terms["broken"] + terms["resumed"] == terms["whole"]
+    )
     weights = [load_arrays(tmp_path / name / "networks.npz") for name in ("whole", "other")]
-    assert set(weights[0]) == set(weights[1]) and all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    assert set(weights[0]) == set(weights[1]) and all(
+        (weights[0][name] == weights[1][name]).all() for name in weights[0]
+    )
     whole, other = (read_curves(tmp_path / name / "curves.jsonl")[-1] for name in ("whole", "other"))
-    assert {"sia_cos_source", "sia_across", "g_loss", "d_target", "sianet"} <= set(whole) and other["sia_across"] == whole["sia_across"]
+    assert {"sia_cos_source", "sia_across", "g_loss", "d_target", "sianet"} <= set(whole) and other[
+        "sia_across"
+    ] == whole["sia_across"]
     assert not (tmp_path / "other" / "checkpoint.npz").exists()
 
     rendered_by(tmp_path / "whole" / "networks.npz", files[0], tmp_path / "out")
@@ -130,6 +167,7 @@ class Counter:
 
 def test_the_checkpoint_stays_until_the_networks_are_saved(files, tmp_path, monkeypatch):
     """The disk is full when a training of 24 steps ends; --resume goes on from its last checkpoint."""
+
     def full(path, arrays):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -140,7 +178,9 @@ def test_the_checkpoint_stays_until_the_networks_are_saved(files, tmp_path, monk
     assert load_arrays(tmp_path / "checkpoint.npz")["step"] == 18 and (tmp_path / "kept").is_file()
     assert not (tmp_path / "networks.npz").exists()
     train_gan(TINY, *files, 0, Workspace(tmp_path, True), threads=1)
-    assert load_arrays(tmp_path / "networks.npz")["steps"] == 24 and not (tmp_path / "checkpoint.npz").exists()
+    assert (
+        load_arrays(tmp_path / "networks.npz")["steps"] == 24 and not (tmp_path / "checkpoint.npz").exists()
+    )
     assert read_curves(tmp_path / "curves.jsonl")[-1]["step"] == 24
 
 
@@ -156,10 +196,20 @@ def rendered_by(networks: Path, files: list[str], out: Path) -> None:
 
 
 def test_levels_on_the_way_through_the_generator(golden, formulas):
-    arrays, ramp = golden("spgan_data"), Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2))
+    arrays, ramp = (
+        golden("spgan_data"),
+        Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)),
+    )
     config = replace(TINY, height=16, width=16)
-    read, exact = (np.rint((to_input(ramp, config, truncate=truncate)[:, :, 0].ravel() + 1) * 127.5) for truncate in (True, False))
-    assert (read == arrays["read_levels"]).all() and (read != exact).sum() == 20 and (exact == np.arange(256)).all()
+    read, exact = (
+        np.rint((to_input(ramp, config, truncate=truncate)[:, :, 0].ravel() + 1) * 127.5)
+        for truncate in (True, False)
+    )
+    assert (
+        (read == arrays["read_levels"]).all()
+        and (read != exact).sum() == 20
+        and (exact == np.arange(256)).all()
+    )
     output = formulas.scatter("output", 1000).astype(np.float32)
     assert (to_uint8(output, truncate=True) == arrays["saved_levels"]).all()
     assert (to_uint8(np.array([2 * 100.7 / 255 - 1]), truncate=False) == 101).all()
@@ -187,8 +237,18 @@ def test_a_damaged_checkpoint(tmp_path):
 @pytest.fixture
 def job(files, tmp_path) -> Path:
     """The job of a training that has one source image, which is too few."""
-    job = {"task": "train", "gan": {**vars(TINY)}, "source": files[0][:1], "target": files[1], "seed": 0, "folder": str(tmp_path), "resume": False,
-           "device": "auto", "threads": 0, "deterministic": False}
+    job = {
+        "task": "train",
+        "gan": {**vars(TINY)},
+        "source": files[0][:1],
+        "target": files[1],
+        "seed": 0,
+        "folder": str(tmp_path),
+        "resume": False,
+        "device": "auto",
+        "threads": 0,
+        "deterministic": False,
+    }
     path = tmp_path / "job.json"
     path.write_text(json.dumps(job))
     return path
@@ -209,8 +269,15 @@ def test_a_full_or_closed_disk_is_an_exit_code(job, monkeypatch, number):
     assert wing.main(job) == OS_ERROR + number and not job.with_suffix(".error").exists()
 
 
-@pytest.mark.parametrize("gpus, batch, words, warned", [
-    (0, 4, "the CPU", False), (1, 4, "one GPU", False), (2, 4, "2 GPUs, a replica on each; they share batches of 4", False), (3, 4, "one GPU", True)])
+@pytest.mark.parametrize(
+    "gpus, batch, words, warned",
+    [
+        (0, 4, "the CPU", False),
+        (1, 4, "one GPU", False),
+        (2, 4, "2 GPUs, a replica on each; they share batches of 4", False),
+        (3, 4, "one GPU", True),
+    ],
+)
 def test_the_log_says_what_a_gan_trains_on(caplog, gpus, batch, words, warned):
     with caplog.at_level(logging.INFO, logger="run"):
         wing.say_where(gpus, batch)

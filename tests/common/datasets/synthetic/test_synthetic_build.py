@@ -17,7 +17,15 @@ import pytest
 from PIL import Image
 
 from common.datasets.base import DISTRACTOR, JUNK
-from common.datasets.synthetic import DOMAINS, ImageKey, SyntheticDomain, dataset_folder, load_synthetic, oracle, unstyled
+from common.datasets.synthetic import (
+    DOMAINS,
+    ImageKey,
+    SyntheticDomain,
+    dataset_folder,
+    load_synthetic,
+    oracle,
+    unstyled,
+)
 from common.datasets.synthetic.build import FOLDERS
 from common.errors import InputError
 
@@ -35,7 +43,9 @@ def dataset(request, root):
 
 
 def hashes(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_layout_and_counts(dataset):
@@ -50,7 +60,9 @@ def test_layout_and_counts(dataset):
         assert [s.mask.name for s in samples] == [name.replace(".jpg", ".png") for name in names]
         assert sorted(os.listdir(dataset.root / "masks" / folder)) == sorted(s.mask.name for s in samples)
         assert all(0 <= s.camid < dataset.num_cameras for s in samples)
-    assert len({s.path.name for split in FOLDERS for s in getattr(dataset, split)}) == sum(len(getattr(dataset, split)) for split in FOLDERS)
+    assert len({s.path.name for split in FOLDERS for s in getattr(dataset, split)}) == sum(
+        len(getattr(dataset, split)) for split in FOLDERS
+    )
 
 
 def test_junk_and_distractors_have_their_share(dataset):
@@ -74,7 +86,7 @@ def test_every_query_has_a_match_in_another_camera_and_every_id_four_cameras(dat
     for sample in dataset.query:
         assert cameras[sample.pid] - {sample.camid}
     queries = Counter((s.pid, s.camid) for s in dataset.query)
-    assert set(queries.values()) == {1}                                # one query an id and camera
+    assert set(queries.values()) == {1}  # one query an id and camera
     assert min(Counter(pid for pid, _ in queries).values()) >= 4
 
 
@@ -106,7 +118,9 @@ def test_two_processes_draw_the_same_bytes(dataset, tmp_path):
 def test_an_image_does_not_depend_on_how_many_ids_there_are(dataset, tmp_path):
     more = load_synthetic(dataset.name, tmp_path, data_seed=5, train_ids=7, test_ids=1, workers=1)
     assert more.root.name != dataset.root.name
-    assert (more.root / "bounding_box_train" / dataset.train[0].path.name).read_bytes() == dataset.train[0].path.read_bytes()
+    assert (more.root / "bounding_box_train" / dataset.train[0].path.name).read_bytes() == dataset.train[
+        0
+    ].path.read_bytes()
 
 
 def test_other_parameters_go_to_other_folders(tmp_path):
@@ -141,13 +155,20 @@ def test_a_second_call_reads_and_draws_nothing(dataset, monkeypatch):
 
 def test_two_builds_at_once_make_one_folder(tmp_path):
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=load_synthetic, args=("synthetic-market", tmp_path), kwargs={**SMALL, "workers": 1}) for _ in range(2)]
+    processes = [
+        context.Process(
+            target=load_synthetic, args=("synthetic-market", tmp_path), kwargs={**SMALL, "workers": 1}
+        )
+        for _ in range(2)
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [dataset_folder("synthetic-market", **SMALL).name]
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [
+        dataset_folder("synthetic-market", **SMALL).name
+    ]
 
 
 def test_a_killed_build_leaves_nothing_that_is_taken_for_good(tmp_path):
@@ -164,7 +185,8 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_good(tmp_path):
     assert partial.is_dir() and not folder.exists()
 
     small = dataset_folder("synthetic-market", tmp_path, **SMALL)
-    partial.rename(small.with_name(f".{small.name}.partial"))       # the same leftovers under a name that is quick to build
+    # the same leftovers under a name that is quick to build
+    partial.rename(small.with_name(f".{small.name}.partial"))
     assert len(load_synthetic("synthetic-market", tmp_path, **SMALL, workers=1).train_labels) == 6
     assert not list(tmp_path.glob(".*.partial"))
 
@@ -224,7 +246,9 @@ def test_a_damaged_folder_is_named_and_left_alone(damage, tmp_path):
     assert hashes(folder) == before
 
 
-@pytest.mark.parametrize("options", [{"train_ids": 0}, {"test_ids": -1}, {"train_ids": 9999, "test_ids": 1}, {"data_seed": -1}])
+@pytest.mark.parametrize(
+    "options", [{"train_ids": 0}, {"test_ids": -1}, {"train_ids": 9999, "test_ids": 1}, {"data_seed": -1}]
+)
 def test_impossible_numbers_are_refused(options, tmp_path):
     with pytest.raises(InputError):
         load_synthetic("synthetic-market", tmp_path, **options)
@@ -236,13 +260,17 @@ def test_an_unknown_name_is_refused(tmp_path):
         load_synthetic("synthetic-cuhk", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["0001_c1s1_000151_01.jpg", "1_c1s1_000151_00.jpg", "0001_c1s1_000151_00.png", "-1.jpg"])
+@pytest.mark.parametrize(
+    "name", ["0001_c1s1_000151_01.jpg", "1_c1s1_000151_00.jpg", "0001_c1s1_000151_00.png", "-1.jpg"]
+)
 def test_foreign_file_names_are_refused(name):
     with pytest.raises(InputError):
         ImageKey.parse(name)
 
 
-@pytest.mark.parametrize("key", [ImageKey(7, 0, 1, 451), ImageKey(JUNK, 7, 6, 1), ImageKey(DISTRACTOR, 3, 2, 99_999)])
+@pytest.mark.parametrize(
+    "key", [ImageKey(7, 0, 1, 451), ImageKey(JUNK, 7, 6, 1), ImageKey(DISTRACTOR, 3, 2, 99_999)]
+)
 def test_names_and_keys_are_one_to_one(key):
     assert ImageKey.parse(Path("query") / key.file_name) == key
 

@@ -1,4 +1,6 @@
-"""The criteria script: its colour jitter against torchvision's, its verdicts, one tiny measurement, and the table in the README."""
+"""The criteria script: its colour jitter against torchvision's, its verdicts, one tiny measurement, and the
+table in the README.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ FOLDER = Path(synthetic.__file__).parent
 
 
 def test_hues_turn_as_in_torchvision():
-    images, turns = torch.rand(5, 3, 8, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0.1, -0.1, 0.05, -0.03, 0.0])
+    images, turns = (
+        torch.rand(5, 3, 8, 6, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0.1, -0.1, 0.05, -0.03, 0.0]),
+    )
     turned = criteria.turn_hue(images, turns[:, None, None, None])
     for image, turn, result in zip(images, turns, turned, strict=True):
         torch.testing.assert_close(result, functional.adjust_hue(image, float(turn)), atol=2e-5, rtol=0)
@@ -38,7 +43,9 @@ def test_the_jitter_changes_each_image_by_one_factor_as_torchvision_does(name, c
     images = torch.rand(3, 3, 8, 6, generator=torch.Generator().manual_seed(1))
     jittered = criteria.colour_jitter(images, 0.3, torch.Generator().manual_seed(2))
     for image, result in zip(images, jittered, strict=True):
-        errors = [float((changed(image, factor) - result).abs().max()) for factor in np.linspace(0.7, 1.3, 601)]
+        errors = [
+            float((changed(image, factor) - result).abs().max()) for factor in np.linspace(0.7, 1.3, 601)
+        ]
         assert min(errors) < 2e-3 < max(errors)
 
 
@@ -56,7 +63,10 @@ def test_verdicts():
     assert all(verdict[name] for name in ("supervised_ok", "direct_ok", "style_ok", "jitter_ok"))
     assert not criteria.judge(row | {"jitter 0.15": 0.7})["jitter_ok"]
     assert not criteria.judge(row | {"unstyled": 0.5})["style_ok"]
-    assert not criteria.judge(row | {"direct": 0.6})["direct_ok"] and not criteria.judge(row | {"supervised": 0.8})["supervised_ok"]
+    assert (
+        not criteria.judge(row | {"direct": 0.6})["direct_ok"]
+        and not criteria.judge(row | {"supervised": 0.8})["supervised_ok"]
+    )
 
 
 def test_a_tiny_measurement_runs(monkeypatch):

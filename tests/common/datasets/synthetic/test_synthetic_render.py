@@ -50,27 +50,41 @@ def test_masks_have_a_sensible_size(domain):
 
 def test_some_distractors_show_nobody_and_junk_is_off_centre(domain):
     plan = make_plan(domain.domain, 5, 1, 60)
-    masks = {pid: [domain.mask(key) > 0 for key in plan.gallery if key.pid == pid] for pid in (DISTRACTOR, JUNK)}
+    masks = {
+        pid: [domain.mask(key) > 0 for key in plan.gallery if key.pid == pid] for pid in (DISTRACTOR, JUNK)
+    }
     empty = [not mask.any() for mask in masks[DISTRACTOR]]
     assert 0.1 < np.mean(empty) < 0.7
     people = [domain.mask(key) > 0 for key in plan.query]
     average = np.mean(people, axis=0)
-    junk, usual = (np.mean([(average * mask).sum() / average.sum() for mask in group]) for group in (masks[JUNK], people))
+    junk, usual = (
+        np.mean([(average * mask).sum() / average.sum() for mask in group]) for group in (masks[JUNK], people)
+    )
     assert junk < 0.8 * usual
 
 
 def test_a_figure_has_the_colours_of_its_clothes():
-    red = dataclasses.replace(person(), top=(250, 0, 0), pattern="plain", bottom=(0, 0, 250), legwear="trousers", coat=False, open_coat=False)
+    red = dataclasses.replace(
+        person(),
+        top=(250, 0, 0),
+        pattern="plain",
+        bottom=(0, 0, 250),
+        legwear="trousers",
+        coat=False,
+        open_coat=False,
+    )
     red = dataclasses.replace(red, backpack=None, handbag=None, side_stripe=None, boots=False)
     colour, coverage = draw_figure(red, pose())
     assert colour.shape == (128, 64, 3) and coverage.shape == (128, 64)
-    assert colour[45, 32].argmax() == 0 and colour[45, 32, 1:].max() < 0.1        # the chest
+    assert colour[45, 32].argmax() == 0 and colour[45, 32, 1:].max() < 0.1  # the chest
     rows = colour[80:110][coverage[80:110] > 0.9]
-    assert rows[:, 2].mean() > 4 * rows[:, 0].mean()                              # the legs
+    assert rows[:, 2].mean() > 4 * rows[:, 0].mean()  # the legs
 
 
 def test_the_face_is_seen_from_the_front_only():
-    bare = dataclasses.replace(person(), skin=(240, 200, 180), hair=(10, 10, 10), hair_style="short", hat=None, height=1.0)
+    bare = dataclasses.replace(
+        person(), skin=(240, 200, 180), hair=(10, 10, 10), hair_style="short", hat=None, height=1.0
+    )
     front, back = (draw_figure(bare, pose(yaw=yaw))[0] for yaw in (0.0, np.pi))
     head = slice(8, 18), slice(26, 38)
     assert front[head].mean() > 1.5 * back[head].mean()
@@ -82,7 +96,7 @@ def test_every_person_can_be_drawn_from_every_side(pid, yaw):
     colour, coverage = draw_figure(person(pid), pose(yaw=float(yaw)))
     assert np.isfinite(colour).all() and 0 <= colour.min() and colour.max() <= 1
     assert 0.1 < coverage.mean() < 0.5
-    assert (colour.max(axis=2) <= coverage * 1.1 + 1e-6).all()                    # premultiplied
+    assert (colour.max(axis=2) <= coverage * 1.1 + 1e-6).all()  # premultiplied
 
 
 def test_people_differ_and_stay_themselves():
@@ -101,7 +115,9 @@ def test_renderings_depend_on_seed_camera_and_frame_only(domain):
 
 
 def test_a_camera_style_is_more_than_a_global_change_of_colour(domain):
-    """The best affine map of all pixels' colours (12 numbers, more than jitter has) leaves most of the difference between styles."""
+    """The best affine map of all pixels' colours (12 numbers, more than jitter has) leaves most of the
+    difference between styles.
+    """
     left = []
     for camid in range(1, domain.domain.num_cameras):
         key = ImageKey(2, 0, 1, 100)
@@ -113,12 +129,14 @@ def test_a_camera_style_is_more_than_a_global_change_of_colour(domain):
 
 
 def test_styles_without_any_effect_leave_the_scene_as_it_is():
-    zero = {field.name: 0.0 for field in dataclasses.fields(StyleRanges) if field.name not in ("axis", "quality")}
+    zero = {
+        field.name: 0.0 for field in dataclasses.fields(StyleRanges) if field.name not in ("axis", "quality")
+    }
     off = dataclasses.replace(MARKET.style, **(zero | {"shrink": 1.0}), quality=(95, 95))
     style = draw_styles(np.random.default_rng(0), off, 3)[1]
     scene = np.tile(np.linspace(0.2, 0.8, 128, dtype=np.float32)[:, None, None], (1, 64, 3))
     pixels = np.asarray(Image.open(io.BytesIO(photograph(scene, style, np.random.default_rng(0))))) / 255
-    exposure = (pixels / scene).mean()                     # differs a little from shot to shot
+    exposure = (pixels / scene).mean()  # differs a little from shot to shot
     assert abs(exposure - 1) < 0.2 and np.abs(pixels - exposure * scene).max() < 0.02
 
 
@@ -133,7 +151,9 @@ def test_plans_follow_the_domains_numbers(domain):
     cameras = [len({key.camid for key in plan.train if key.pid == pid}) for pid in range(1, 81)]
     assert (min(cameras), max(cameras)) == domain.domain.cameras_per_id
     assert {key.camid for key in plan.train} == set(range(domain.domain.num_cameras))
-    assert len({*plan.train, *plan.query, *plan.gallery}) == len(plan.train) + len(plan.query) + len(plan.gallery)
+    assert len({*plan.train, *plan.query, *plan.gallery}) == len(plan.train) + len(plan.query) + len(
+        plan.gallery
+    )
     assert {key.pid for key in plan.train}.isdisjoint(key.pid for key in (*plan.query, *plan.gallery))
 
 

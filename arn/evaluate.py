@@ -33,7 +33,7 @@ from common.datasets.loading import SampleImages, ordered_loader
 from common.errors import InputError
 from common.evaluation.features import save_features
 from common.evaluation.ranking import evaluate_dataset
-from common.records import canonical
+from common.hashing import canonical
 from common.runs import Workspace
 from common.training import pick_device
 

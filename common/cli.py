@@ -20,7 +20,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from common.errors import InputError, RunError
-from common.records import Experiment, Record, check_experiments, digest
+from common.hashing import digest
+from common.records import Experiment, Record, check_experiments
 from common.runs import Run, rank_and_world
 from common.switches import switches
 from common.tables import measures_table, results_table

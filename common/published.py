@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.records import KEY, ROOT
+from common.provenance import ROOT
+from common.records import KEY
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
-import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
 PAPERS = ("arn", "hhl", "spgan", "ptgan", "dcgan_lsro")
 SCHEMA = 1
 KEY = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.,=+-]+){2,}")
@@ -179,72 +172,3 @@ def _check_score(score: Mapping[str, float], origin: str) -> None:
     ranks = [score[name] for name in RANKS]
     if ranks != sorted(ranks):
         raise InputError(f"{origin}: the CMC curve falls: {ranks}")
-
-
-LATER = {"later": True}
-
-
-def canonical(value: Any) -> Any:
-    """Plain JSON values of dataclasses, tuples and paths, for hashing and for records.
-
-    A field with the metadata `LATER` is left out at its default: it came when records had been made, which
-    then keep their config hash.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: canonical(getattr(value, f.name))
-            for f in dataclasses.fields(value)
-            if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
-        }
-    if isinstance(value, Mapping):
-        return {str(k): canonical(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [canonical(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def digest(value: Any) -> str:
-    """A short hash of anything that `canonical` accepts."""
-    return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def code_version() -> str:
-    """The checkout's commit or tag, `-dirty` if a tracked file outside reports/, which no run reads, differs
-    from it; or the installed version.
-    """
-    try:
-        commit = _git("describe", "--always", "--abbrev=10")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)reports")
-    except (OSError, subprocess.SubprocessError):
-        return metadata.version("crossdomain-reid")
-    return f"{commit}-dirty" if changed else commit
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
-    ).stdout.strip()
-
-
-def library_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("torch", "torchvision", "tensorflow", "numpy", "scipy", "pillow"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def hardware(device: str) -> dict[str, Any]:
-    """Processor model, usable cores and the device's name; nothing that identifies a machine."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
-        )
-    except OSError:
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": model, "cores": cores, "device": device}

@@ -25,7 +25,9 @@ from typing import Any
 
 from common.errors import InputError, RunError
 from common.files import locked, write_atomic
-from common.records import Experiment, Record, canonical, code_version, digest, hardware, library_versions
+from common.hashing import canonical, digest
+from common.provenance import code_version, hardware, library_versions
+from common.records import Experiment, Record
 
 log = logging.getLogger("run")
 MAX_PICTURE = 1 << 20

@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from common.records import canonical
+from common.hashing import canonical
 
 
 def switches(presets: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from common.errors import InputError
 from common.evaluation.features import save_features
 from common.evaluation.protocols import POOLINGS, evaluate_single_shot, multi_query
 from common.evaluation.ranking import evaluate
-from common.records import digest
+from common.hashing import digest
 from common.runs import Workspace
 from common.training import pick_device
 from dcgan_lsro.config import EvalConfig, NetConfig

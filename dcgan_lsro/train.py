@@ -22,7 +22,8 @@ from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.loading import planned_loader
 from common.errors import InputError
-from common.records import Record, canonical, digest
+from common.hashing import canonical, digest
+from common.records import Record
 from common.runs import Run, Workspace, rank_and_world, read_curves
 from common.training import (
     Loop,

@@ -11,7 +11,7 @@ from typing import Literal
 
 from common.backbones import BACKBONES
 from common.errors import InputError
-from common.records import LATER
+from common.hashing import LATER
 
 
 @dataclass(frozen=True)

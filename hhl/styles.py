@@ -23,7 +23,7 @@ from common.datasets.images import read_image
 from common.datasets.layout import refuse_equal_names
 from common.datasets.synthetic import DOMAINS, oracle
 from common.errors import InputError
-from common.records import digest
+from common.hashing import digest
 from common.runs import Run, Workspace
 from hhl.config import HHLConfig
 from hhl.data import camera_style_views

@@ -18,7 +18,8 @@ from common.checkpoints import save_checkpoint, weights_content
 from common.cli import Options, main
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.errors import InputError
-from common.records import Record, canonical
+from common.hashing import canonical
+from common.records import Record
 from common.runs import Run, Stage, Workspace, rank_and_world
 from common.training import (
     Loop,

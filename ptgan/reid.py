@@ -25,7 +25,7 @@ from common.checkpoints import load_checkpoint, load_strictly, read_state_dict, 
 from common.cli import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan, planned_loader
-from common.records import canonical
+from common.hashing import canonical
 from common.runs import Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, seed_everything
 from ptgan.config import GOOGLENET, NetConfig, PTGANConfig, RecipeConfig

@@ -15,7 +15,7 @@ import torch
 from common.cli import Options
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
-from common.records import digest
+from common.hashing import digest
 from common.runs import Run, Stage, Workspace
 from ptgan.analysis import analyse
 from ptgan.config import MaskConfig, PTGANConfig

@@ -24,7 +24,7 @@ from common.datasets.layout import refuse_equal_names
 from common.datasets.loading import EvalTransform, SampleImages, normalise, ordered_loader
 from common.errors import InputError
 from common.files import write_atomic
-from common.records import code_version
+from common.provenance import code_version
 from common.runs import Workspace
 from ptgan.config import GANConfig, TranslationConfig
 from ptgan.data import HALF, bytescale

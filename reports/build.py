@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.files import write_atomic
-from common.records import ROOT
+from common.provenance import ROOT
 from reports.consistency import check_published
 from reports.experiments import REPORTS, ask_all
 from reports.figures import figure_data, figure_specs

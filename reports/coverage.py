@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.provenance import ROOT
 from common.published import published, read_toml
-from common.records import PAPERS, ROOT
+from common.records import PAPERS
 from reports.experiments import REPORTS, built_papers, experiments, switches
 
 KINDS = ("figure", "table", "formula", "code", "setting", "question")

@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from common.errors import RunError
-from common.records import PAPERS, ROOT
+from common.provenance import ROOT
+from common.records import PAPERS
 
 if sys.version_info >= (3, 11):
     import tomllib

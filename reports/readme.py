@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import write_atomic
-from common.records import PAPERS, ROOT
+from common.provenance import ROOT
+from common.records import PAPERS
 from reports.claims import LEGEND, Claim, Difference, all_claims, claimed, measured, read_claims, verdict
 from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers, switches

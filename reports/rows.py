@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import mean, stdev
 
+from common.provenance import ROOT
 from common.published import ANY, STANDS_FOR, Published, published, published_for
-from common.records import METRICS, ROOT, Record, newest_configuration
+from common.records import METRICS, Record, newest_configuration
 from reports.collect import read_results
 from reports.experiments import REPORTS, built_papers, experiments, sweep_entries
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import median
 
 from common.errors import InputError, RunError
-from common.records import PAPERS, ROOT, Record, read_record
+from common.provenance import ROOT
+from common.records import PAPERS, Record, read_record
 from common.runs import run_folder
 from reports.collect import read_results
 from reports.experiments import built_papers, experiments, sweep_entries

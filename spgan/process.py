@@ -17,7 +17,7 @@ from typing import Any
 from common.cli import Options
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.records import ROOT
+from common.provenance import ROOT
 from common.runs import Stage, Workspace
 from spgan.config import GanConfig, TranslateConfig
 

@@ -23,7 +23,8 @@ from common.datasets.images import read_image
 from common.datasets.layout import list_images, refuse_equal_names
 from common.errors import InputError
 from common.files import write_atomic
-from common.records import code_version, digest
+from common.hashing import digest
+from common.provenance import code_version
 from common.runs import Run, Stage, Workspace, read_curves
 from spgan import process
 from spgan.config import GanConfig, SPGANConfig

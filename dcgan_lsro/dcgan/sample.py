@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from common.datasets.layout import list_images
 from common.files import write_atomic
-from common.records import code_version
+from common.provenance import code_version
 from common.runs import Workspace
 from dcgan_lsro.config import PoolConfig
 from dcgan_lsro.dcgan.model import Generator

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
 from common.files import write_atomic
-from common.records import code_version
+from common.provenance import code_version
 from common.runs import Workspace
 from hhl.config import StarGANConfig, StyleConfig
 from hhl.data import fake_path

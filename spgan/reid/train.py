@@ -14,7 +14,7 @@ from common.checkpoints import save_checkpoint
 from common.cli import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan, planned_loader
-from common.records import canonical
+from common.hashing import canonical
 from common.runs import Stage, Workspace, rank_and_world
 from common.training import Loop, accelerate, average_gradients, gather, seed_everything
 from spgan.config import NetConfig, RecipeConfig

@@ -25,7 +25,8 @@ from common.backbones import build_backbone, global_pool
 from common.datasets import load_dataset
 from common.errors import InputError
 from common.evaluation.features import load_features
-from common.records import ROOT, read_record
+from common.provenance import ROOT
+from common.records import read_record
 from common.runs import Workspace
 
 TINY = (

@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.records import PAPERS, ROOT, read_record
+from common.provenance import ROOT
+from common.records import PAPERS, read_record
 from reports.claims import Difference, difference
 
 PRECISIONS = ("bf16", "fp32")

@@ -18,7 +18,8 @@ from common import cli
 from common.cli import Options, Paper, override, parse
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.records import Experiment, check_experiments, code_version, read_record
+from common.provenance import code_version
+from common.records import Experiment, check_experiments, read_record
 from common.runs import Run
 from common.tables import measures_table, results_table
 
@@ -282,7 +283,7 @@ def test_the_schema_check_names_what_is_wrong(tmp_path, change, words):
 
 
 def test_results_that_are_being_collected_do_not_make_the_code_dirty(tmp_path, monkeypatch):
-    monkeypatch.setattr("common.records.ROOT", tmp_path)
+    monkeypatch.setattr("common.provenance.ROOT", tmp_path)
     for name in ("hhl/losses.py", "reports/results/hhl.jsonl"):
         write_atomic(tmp_path / name, "first\n")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@localhost"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.records import PAPERS, ROOT
+from common.provenance import ROOT
+from common.records import PAPERS
 
 ROOMS = (*PAPERS, "common", "reports")
 ALLOWED = {

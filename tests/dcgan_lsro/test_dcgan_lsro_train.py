@@ -20,7 +20,9 @@ from common.backbones import split_batch_norm
 from common.checkpoints import save_checkpoint
 from common.datasets import load_dataset
 from common.errors import InputError
-from common.records import ROOT, canonical, digest, read_record
+from common.hashing import canonical, digest
+from common.provenance import ROOT
+from common.records import read_record
 from common.runs import Stage
 from dcgan_lsro import evaluate, pictures
 from dcgan_lsro import train as training

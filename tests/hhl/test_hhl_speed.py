@@ -12,7 +12,8 @@ from PIL import Image
 from common import cli
 from common.cli import Options
 from common.datasets.synthetic import load_synthetic
-from common.records import digest, read_record
+from common.hashing import digest
+from common.records import read_record
 from common.runs import Workspace
 from hhl.batches import schedule
 from hhl.config import PRESETS, HHLConfig, MethodConfig, NetConfig, RecipeConfig

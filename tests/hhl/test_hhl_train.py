@@ -17,7 +17,9 @@ from common import cli, training
 from common.cli import Options
 from common.datasets import load_dataset
 from common.errors import InputError
-from common.records import ROOT, canonical, read_record
+from common.hashing import canonical
+from common.provenance import ROOT
+from common.records import read_record
 from common.runs import read_curves
 from hhl import evaluate
 from hhl.config import PRESETS, HHLConfig, NetConfig, StarGANConfig

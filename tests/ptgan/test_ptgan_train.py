@@ -19,7 +19,8 @@ from common import cli, training
 from common.cli import Options, override
 from common.datasets import load_dataset
 from common.errors import InputError
-from common.records import ROOT, read_record
+from common.provenance import ROOT
+from common.records import read_record
 from ptgan import evaluate
 from ptgan.analysis import rms_change, style_distance
 from ptgan.config import PRESETS, GANConfig, PTGANConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.records import METRICS, PAPERS, ROOT, Record
+from common.provenance import ROOT
+from common.records import METRICS, PAPERS, Record
 from reports.__main__ import main
 from reports.claims import LEGEND, read_claims
 from reports.collect import collect, read_results

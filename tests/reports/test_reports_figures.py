@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import InputError
+from common.provenance import ROOT
 from common.published import Published
-from common.records import METRICS, ROOT, Record
+from common.records import METRICS, Record
 from reports.build import figure_files
 from reports.figures import figure_data, figure_specs, without_experiment
 from reports.markdown import difference_text, markdown, number_text, published_text, values_text

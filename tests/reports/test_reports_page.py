@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from common.records import METRICS, PAPERS, ROOT, Record
+from common.provenance import ROOT
+from common.records import METRICS, PAPERS, Record
 from reports.claims import LEGEND
 from reports.coverage import read_coverage
 from reports.experiments import REPORTS, built_papers, experiments, switches

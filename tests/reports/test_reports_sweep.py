@@ -12,7 +12,8 @@ import pytest
 
 from common.datasets.cameras import parse_split
 from common.errors import InputError, RunError
-from common.records import METRICS, ROOT
+from common.provenance import ROOT
+from common.records import METRICS
 from reports import sweep as sweeps
 from reports.experiments import ask, built_papers
 from reports.processes import Job, Progress, clock

@@ -21,8 +21,10 @@ from PIL import Image
 from common.cli import override
 from common.datasets.base import Sample
 from common.errors import InputError
+from common.hashing import digest
+from common.provenance import ROOT
 from common.published import STANDS_FOR
-from common.records import ROOT, check_experiments, digest
+from common.records import check_experiments
 from spgan import process, translations
 from spgan.config import PRESETS, RECIPES, GanConfig, SPGANConfig, TranslateConfig
 from spgan.experiments import EXPERIMENTS, ROWS, SPGAN

@@ -17,7 +17,7 @@ from common.augment import jitter_colours
 from common.checkpoints import save_checkpoint
 from common.datasets.base import Sample
 from common.errors import InputError
-from common.records import canonical
+from common.hashing import canonical
 from spgan.config import PRESETS, NetConfig, RecipeConfig
 from spgan.reid.data import TrainTransform, rate_factor, total_steps, training_set
 from spgan.reid.model import (

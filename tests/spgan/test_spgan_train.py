@@ -22,7 +22,8 @@ from common.checkpoints import save_checkpoint
 from common.cli import Options
 from common.datasets import load_dataset
 from common.errors import InputError
-from common.records import ROOT, read_record
+from common.provenance import ROOT
+from common.records import read_record
 from spgan import evaluate, pictures, process
 from spgan.config import PRESETS
 from spgan.experiments import SPGAN

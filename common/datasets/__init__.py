@@ -1,7 +1,9 @@
-"""Datasets by name: `load_dataset("market1501", root)` gives train, query and gallery in sorted file order.
+"""Loads datasets: `load_dataset("market1501", root)` returns train, query and gallery, in sorted order.
 
-Nothing here imports PyTorch (`common.datasets.loading` does) and nothing is downloaded; the synthetic domains
-are rendered on first use. The doctor: `python -m common.datasets check market1501 --root DIR`.
+This package does not import PyTorch (`common.datasets.loading` does) and downloads nothing. The synthetic
+domains are rendered on first use. `python -m common.datasets check market1501 --root DIR` checks a copy.
+
+To add a dataset, write one file with a reader and its `ABOUT`, and add one entry to `DATASETS`.
 """
 
 from __future__ import annotations
@@ -10,15 +12,12 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from common.datasets.base import DISTRACTOR, JUNK, Counts, Official, ReIDDataset, Sample, count
+from common.datasets import cuhk03, dukemtmc, market1501, msmt17, prid2011
+from common.datasets.base import DISTRACTOR, JUNK, About, Counts, Official, ReIDDataset, Sample, count
 from common.datasets.cameras import camera_split, parse_split
-from common.datasets.cuhk03 import load_cuhk03
-from common.datasets.dukemtmc import load_dukemtmc
-from common.datasets.market1501 import load_market1501
-from common.datasets.msmt17 import load_msmt17
-from common.datasets.prid2011 import load_prid2011
 from common.datasets.validate import differences, validate
 from common.errors import InputError
 
@@ -27,6 +26,7 @@ __all__ = [
     "DISTRACTOR",
     "JUNK",
     "Counts",
+    "Entry",
     "Official",
     "ReIDDataset",
     "Sample",
@@ -38,52 +38,58 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def _synthetic(name: str) -> Callable[..., ReIDDataset]:
+@dataclass(frozen=True)
+class Entry:
+    """One dataset: its reader, `load(root, **options)`, and its facts (None for a synthetic domain)."""
+
+    load: Callable[..., ReIDDataset]
+    about: About | None = None
+
+
+def _synthetic(name: str) -> Entry:
     def load(root: str | Path | None = None, **options) -> ReIDDataset:
-        from common.datasets.synthetic import load_synthetic  # numpy and Pillow: only when asked for
+        from common.datasets.synthetic import load_synthetic  # NumPy and Pillow: only when requested
 
         _check_options(name, load_synthetic, options)
         return load_synthetic(name, root, **options)
 
-    return load
+    return Entry(load)
 
 
-DATASETS: dict[str, Callable[..., ReIDDataset]] = {
-    "market1501": load_market1501,
-    "dukemtmc": load_dukemtmc,
-    "cuhk03": load_cuhk03,
-    "msmt17": load_msmt17,
-    "prid2011": load_prid2011,
+DATASETS: dict[str, Entry] = {
+    "market1501": Entry(market1501.load_market1501, market1501.ABOUT),
+    "dukemtmc": Entry(dukemtmc.load_dukemtmc, dukemtmc.ABOUT),
+    "cuhk03": Entry(cuhk03.load_cuhk03, cuhk03.ABOUT),
+    "msmt17": Entry(msmt17.load_msmt17, msmt17.ABOUT),
+    "prid2011": Entry(prid2011.load_prid2011, prid2011.ABOUT),
     "synthetic-market": _synthetic("synthetic-market"),
     "synthetic-duke": _synthetic("synthetic-duke"),
 }
 
 
 def read_dataset(name: str, root: str | Path | None = None, **options) -> ReIDDataset:
-    """The dataset as it lies on disk, before any check of its content (the doctor starts here); `NAME@c123`:
-    the part of some cameras.
-    """
+    """Reads a dataset, or a camera split of one (`NAME@c123`), without checking its content."""
     whole, cameras = parse_split(name)
     if whole not in DATASETS:
         near = difflib.get_close_matches(whole.lower(), DATASETS, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise InputError(f"unknown dataset {whole!r}{hint}: expected one of {', '.join(DATASETS)}")
-    _check_options(whole, DATASETS[whole], options)
-    dataset = DATASETS[whole](root, **options)
+    load = DATASETS[whole].load
+    _check_options(whole, load, options)
+    dataset = load(root, **options)
     return camera_split(dataset, cameras) if cameras else dataset
 
 
 def load_dataset(
     name: str, root: str | Path | None = None, *, strict: bool = False, **options
 ) -> ReIDDataset:
-    """One of `DATASETS`, or a camera split of one (`market1501@c123`, see `common.datasets.cameras`),
-    checked.
+    """Loads and checks one of `DATASETS`, or a camera split of one (`market1501@c123`).
 
-    `root`: the folder that holds the datasets (`--data-root`) or the dataset's own folder; the synthetic
-    domains need none. `options` are the keyword arguments of the dataset's own function
-    (`load_cuhk03(images="labeled")`, say). Counts that differ from the published ones, as in a subset, are
-    logged as warnings; `strict` makes them an error. Raises `InputError` for an unknown name or option, a
-    missing or foreign layout, and for what `common.datasets.validate` refuses.
+    `root` is the folder that holds the datasets (`--data-root`) or the dataset's folder itself; the synthetic
+    domains need none. `options` are the keyword arguments of the dataset's reader, e.g. `images="labeled"`
+    for `load_cuhk03`. Counts that differ from the published ones, as in a subset, are logged as warnings;
+    with `strict` they are an error. Raises `InputError` for an unknown name or option, a missing or
+    unexpected layout, and for whatever `common.datasets.validate` rejects.
     """
     dataset = read_dataset(name, root, **options)
     validate(dataset)
@@ -107,6 +113,5 @@ def _check_options(name: str, function: Callable, options: dict) -> None:
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise InputError(
-            f"{name}: unknown option {unknown[0]!r}: expected {', '.join(known) if known else 'none'}"
-        )
+        expected = ", ".join(known) or "none"
+        raise InputError(f"{name}: unknown option {unknown[0]!r}: expected {expected}")

@@ -1,5 +1,6 @@
-"""`python -m common.datasets list | check NAME --root DIR | make synthetic-market`: exit code 0 fine, 1
-findings, 2 bad input.
+"""Lists, checks and makes datasets: `python -m common.datasets list | check NAME --root DIR | make NAME`.
+
+Exit codes: 0 without findings, 1 with findings, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -9,31 +10,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from common.datasets import (
-    DATASETS,
-    cuhk03,
-    dukemtmc,
-    load_dataset,
-    market1501,
-    msmt17,
-    prid2011,
-    read_dataset,
-)
+from common.datasets import DATASETS, load_dataset, read_dataset
 from common.datasets.doctor import examine, report_lines
 from common.errors import InputError
 
-REAL = {
-    "market1501": market1501,
-    "dukemtmc": dukemtmc,
-    "cuhk03": cuhk03,
-    "msmt17": msmt17,
-    "prid2011": prid2011,
-}
+REAL = {name: entry.about for name, entry in DATASETS.items() if entry.about is not None}
 SYNTHETIC = tuple(name for name in DATASETS if name not in REAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit code."""
+    """Runs one command and returns its exit code."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
@@ -46,24 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Prints the doctor's report; 1 if it has findings."""
+    """Prints the doctor's report; returns 1 if it contains findings."""
     if options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: expected at least 1")
     dataset = read_dataset(options.name, options.root, **dict(map(_key_value, options.option)))
     report = examine(dataset, decode=not options.no_decode, jobs=options.jobs)
     print("\n".join(report_lines(report)))
-    if options.name in REAL and REAL[options.name].ABOUT.status:
-        print(f"Note: {REAL[options.name].ABOUT.status}.")
+    about = REAL.get(options.name)
+    if about and about.status:
+        print(f"Note: {about.status}.")
     return 1 if report.findings else 0
 
 
 def list_datasets(options: argparse.Namespace) -> int:
-    """Prints every dataset with its published counts and where to get it."""
+    """Prints every dataset with its published counts and its source."""
     print(f"{'name':18}{'cameras':>7}{'train':>8}{'ids':>7}{'query':>8}{'gallery':>9}")
-    for name, module in REAL.items():
-        about, official = module.ABOUT, module.ABOUT.official
-        images = f"{official.train.images:>8,}{official.train.ids:>7,}{official.query.images:>8,}{official.gallery.images:>9,}"
-        print(f"{name:18}{module.CAMERAS:>7}{images}   {about.counts_of}".rstrip())
+    for name, about in REAL.items():
+        train, query, gallery = about.official.train, about.official.query, about.official.gallery
+        counts = f"{train.images:>8,}{train.ids:>7,}{query.images:>8,}{gallery.images:>9,}"
+        print(f"{name:18}{about.num_cameras:>7}{counts}   {about.counts_of}".rstrip())
         print(f"{'':18}{about.paper}; {about.where}{': ' + about.status if about.status else ''}")
     for name in SYNTHETIC:
         print(f"{name:18}python -m common.datasets make {name}")
@@ -72,11 +59,10 @@ def list_datasets(options: argparse.Namespace) -> int:
 
 
 def make(options: argparse.Namespace) -> int:
-    """Renders a synthetic domain and prints where it is."""
+    """Renders a synthetic domain and prints its folder."""
     dataset = load_dataset(options.name, options.root, data_seed=options.data_seed)
-    print(
-        f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.query):,} query, {len(dataset.gallery):,} gallery images in {dataset.root}"
-    )
+    train, query, gallery = map(len, (dataset.train, dataset.query, dataset.gallery))
+    print(f"{dataset.name}: {train:,} train, {query:,} query, {gallery:,} gallery images in {dataset.root}")
     return 0
 
 
@@ -93,37 +79,27 @@ def _parser() -> argparse.ArgumentParser:
         description="The datasets: list them, check a copy, make the synthetic ones.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("list", help="names, published counts, where to get them")
+    command = commands.add_parser("list", help="names, published counts, sources")
     command.set_defaults(command=list_datasets)
 
     command = commands.add_parser(
         "check", help="layout, counts, junk and distractors, broken images, and what to do"
     )
-    command.add_argument("name", metavar="NAME", help=", ".join(DATASETS))
-    command.add_argument(
-        "--root", metavar="DIR", help="the folder that holds the datasets, or the dataset's own"
-    )
-    command.add_argument(
-        "--option",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="as images=labeled, protocol=classic, version=V2",
-    )
-    command.add_argument(
-        "--jobs",
-        metavar="N",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        help="images decoded at a time (default %(default)s)",
-    )
-    command.add_argument("--no-decode", action="store_true", help="names and counts only")
+    add = command.add_argument
+    add("name", metavar="NAME", help=", ".join(DATASETS))
+    add("--root", metavar="DIR", help="the folder that holds the datasets, or the dataset's folder itself")
+    examples = "e.g. images=labeled, protocol=classic, version=V2"
+    add("--option", metavar="KEY=VALUE", action="append", default=[], help=examples)
+    jobs = min(8, os.cpu_count() or 1)
+    add("--jobs", metavar="N", type=int, default=jobs, help="decoding threads (default %(default)s)")
+    add("--no-decode", action="store_true", help="names and counts only")
     command.set_defaults(command=check)
 
     command = commands.add_parser("make", help="render a synthetic domain")
-    command.add_argument("name", metavar="NAME", choices=SYNTHETIC, help=", ".join(SYNTHETIC))
-    command.add_argument("--root", metavar="DIR", help="where to put it (default: the cache folder)")
-    command.add_argument("--data-seed", metavar="N", type=int, default=0)
+    add = command.add_argument
+    add("name", metavar="NAME", choices=SYNTHETIC, help=", ".join(SYNTHETIC))
+    add("--root", metavar="DIR", help="output folder (default: the cache folder)")
+    add("--data-seed", metavar="N", type=int, default=0)
     command.set_defaults(command=make)
     return parser
 

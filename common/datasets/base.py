@@ -1,4 +1,4 @@
-"""What every dataset hands to the papers: samples in sorted file order, and a manifest that identifies them."""
+"""Defines a dataset: samples in sorted file order, published counts, a manifest that identifies the copy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from pathlib import Path
 
 from common.errors import InputError
 
-JUNK = -1  # the detector's failures in Market-1501's numbering: never a hit, never a miss
+SPLITS = ("train", "query", "gallery")
+JUNK = -1  # failed detections in Market-1501's numbering: ignored, neither a hit nor a miss
 DISTRACTOR = 0  # people or background outside the test ids: always a miss
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: `pid` as in the file name (-1 junk, 0 distractor), `camid` counted from 0, the foreground
-    mask if one is on disk.
-    """
+    """One image: `pid` as in the file name (-1 junk, 0 distractor), `camid` from 0, a mask if any."""
 
     path: Path
     pid: int
@@ -30,9 +29,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Counts:
-    """What one split holds: all image files, ids above 0, junk and distractor files, files of each camera
-    (None: not known).
-    """
+    """Counts of one split: image files, ids above 0, junk and distractor files, files per camera if known."""
 
     images: int
     ids: int
@@ -43,9 +40,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Official:
-    """The published counts of a dataset in one protocol; `ReIDDataset.official` is compared with what was
-    found.
-    """
+    """The published counts of a dataset in one protocol."""
 
     train: Counts
     query: Counts
@@ -54,17 +49,18 @@ class Official:
 
 @dataclass(frozen=True)
 class About:
-    """For `python -m common.datasets list`: where a dataset comes from and whether it can still be had."""
+    """The facts of a real dataset that `python -m common.datasets list` prints."""
 
+    num_cameras: int
+    official: Official
     paper: str
     where: str
-    official: Official
-    counts_of: str = ""  # which protocol, where there are several
+    counts_of: str = ""  # the protocol of `official`, for a dataset with several
     status: str = ""
 
 
 def count(samples: Sequence[Sample], num_cameras: int) -> Counts:
-    """The counts of a split as it was found."""
+    """Counts the samples of a split."""
     cameras = Counter(s.camid for s in samples)
     return Counts(
         images=len(samples),
@@ -77,10 +73,9 @@ def count(samples: Sequence[Sample], num_cameras: int) -> Counts:
 
 @dataclass(frozen=True)
 class ReIDDataset:
-    """Train, query and gallery of one dataset. Junk and distractors are in `gallery`; the evaluator treats
-    them.
+    """Train, query and gallery of a dataset; `gallery` includes junk and distractors.
 
-    `official` holds the published counts, `problems` what the reader had to leave out, one sentence each.
+    `official` holds the published counts, `problems` one sentence for everything that the reader had to omit.
     """
 
     name: str
@@ -94,18 +89,17 @@ class ReIDDataset:
 
     @cached_property
     def train_labels(self) -> dict[int, int]:
-        """pid -> class label 0..K-1, in ascending order of pid."""
+        """Maps pid to the class label 0..K-1, in ascending order of pid."""
         return {pid: label for label, pid in enumerate(sorted({s.pid for s in self.train}))}
 
     @cached_property
     def manifest(self) -> dict:
         """Counts of each split and a hash of all file names (relative to the root) and sizes in bytes."""
         digest = hashlib.sha256()
-        for split in ("train", "query", "gallery"):
+        for split in SPLITS:
             for s in getattr(self, split):
-                digest.update(
-                    f"{split} {s.path.relative_to(self.root).as_posix()} {_size(s.path)} {s.pid} {s.camid}\n".encode()
-                )
+                name = s.path.relative_to(self.root).as_posix()
+                digest.update(f"{split} {name} {_size(s.path)} {s.pid} {s.camid}\n".encode())
         return {
             "name": self.name,
             "train": len(self.train),
@@ -121,4 +115,4 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        raise InputError(f"{path}: listed, but there is no file (a link that leads nowhere?)") from None
+        raise InputError(f"{path}: listed, but there is no file (a dangling link?)") from None

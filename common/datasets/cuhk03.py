@@ -1,20 +1,19 @@
-"""CUHK03 (Li et al., CVPR 2014): five pairs of cameras, 1,467 people, each seen by one pair; boxes detected
-by DPM or drawn by hand.
+"""CUHK03 (Li et al., CVPR 2014): 1,467 people, each seen by one of five camera pairs, in two sets of boxes.
 
 Protocols: `767/700` (CUHK03-NP, Zhong et al., CVPR 2017: 767 ids to train, 700 to test, query and gallery as
 in Market-1501) and `classic` (Li et al.: 20 splits with 1,367 and 100 ids, single-shot: query and gallery
-hold all test images, and the evaluator draws one gallery image an id, many times).
+contain all test images, and the evaluator repeatedly draws one gallery image per id).
 
-Layouts, `images` being `detected` or `labeled`:
+Layouts, where `images` is `detected` or `labeled`:
 
-* CUHK03-NP in Market-1501's form: `cuhk03-np/detected/bounding_box_train/...`, also `cuhk03_detected/...` as
-in HHL's data; * extracted images `images_detected/1_001_1_01.png` (pair, person, view, number) with
-`splits_new_detected.json` or
-  `splits_classic_detected.json` as torchreid writes them, or `cuhk03_new_protocol_config_detected.mat` of the
-  protocol's authors.
+* CUHK03-NP in Market-1501's layout: `cuhk03-np/detected/bounding_box_train/...`, also
+  `cuhk03_detected/...` as in HHL's data;
+* extracted images `images_detected/1_001_1_01.png` (pair, person, view, number) with
+  `splits_new_detected.json` or `splits_classic_detected.json` as torchreid writes them, or with the protocol
+  authors' `cuhk03_new_protocol_config_detected.mat`.
 
-The raw `cuhk-03.mat` is HDF5 and is not read. A person is seen by two cameras only, so the camera is the view
-within the pair, 0 or 1.
+The raw `cuhk-03.mat` is HDF5 and is not read. Only two cameras see a person, so the camera is the view within
+the pair, 0 or 1.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import json
 import re
 from pathlib import Path
 
-from common.datasets.base import About, Counts, Official, ReIDDataset, Sample
+from common.datasets.base import SPLITS, About, Counts, Official, ReIDDataset, Sample
 from common.datasets.layout import (
     MARKET_FOLDERS,
     find_root,
@@ -36,10 +35,9 @@ from common.errors import InputError
 
 NAME_NP = name_rule(r"(\d+)_c(\d+)_")
 PROTOCOLS = {"767/700": "new", "classic": "classic"}
-CAMERAS = 2
 OTHER = {"detected": "labeled", "labeled": "detected"}
 RAW = "cuhk-03.mat"
-OFFICIAL = {  # 767/700; cameras: counted in the protocol's own cuhk03_new_protocol_config_*.mat
+OFFICIAL = {  # 767/700; cameras: counted in the protocol's cuhk03_new_protocol_config_*.mat
     "detected": Official(
         Counts(7_365, 767, cameras=(3_601, 3_764)),
         Counts(1_400, 700, cameras=(700, 700)),
@@ -52,9 +50,10 @@ OFFICIAL = {  # 767/700; cameras: counted in the protocol's own cuhk03_new_proto
     ),
 }
 ABOUT = About(
-    "Li et al., CVPR 2014; Zhong et al., CVPR 2017",
-    "https://github.com/zhunzhong07/person-re-ranking (CUHK03-NP)",
-    OFFICIAL["detected"],
+    num_cameras=2,
+    official=OFFICIAL["detected"],
+    paper="Li et al., CVPR 2014; Zhong et al., CVPR 2017",
+    where="https://github.com/zhunzhong07/person-re-ranking (CUHK03-NP)",
     counts_of="detected boxes, 767/700 protocol",
 )
 _EXTRACTED_NAME = re.compile(r"([1-5])_(\d+)_([12])_\d+\.")
@@ -63,8 +62,9 @@ _EXTRACTED_NAME = re.compile(r"([1-5])_(\d+)_([12])_\d+\.")
 def load_cuhk03(
     root: str | Path | None, *, images: str = "detected", protocol: str = "767/700", split: int = 0
 ) -> ReIDDataset:
-    """`images`: `detected` or `labeled`; `protocol`: `767/700` or `classic`; `split`: 0..19, which of the
-    classic splits.
+    """Reads CUHK03. `images` is `detected` or `labeled`, `protocol` is `767/700` or `classic`.
+
+    `split`, 0..19, selects one of the classic splits.
     """
     if images not in OFFICIAL:
         raise InputError(f"cuhk03: images {images!r}: expected detected or labeled")
@@ -74,7 +74,7 @@ def load_cuhk03(
         raise InputError(f"cuhk03: split {split!r}: expected 0 to 19 with protocol classic, 0 with 767/700")
     folder = _find(root, images, protocol)
     if has(folder, MARKET_FOLDERS):
-        return read_market_layout("cuhk03", folder, 2, OFFICIAL[images], NAME_NP)
+        return read_market_layout("cuhk03", folder, ABOUT.num_cameras, OFFICIAL[images], NAME_NP)
     return _read_extracted(folder, images, protocol, split)
 
 
@@ -88,7 +88,8 @@ def _find(root: str | Path | None, images: str, protocol: str) -> Path:
         raise _raw_file_error(root, names, images) or error from None
     if has(folder, MARKET_FOLDERS) and OTHER[images] in folder.name.lower():
         raise InputError(
-            f"{folder}: expected {images} images, found a folder called {folder.name}: pass images={OTHER[images]!r} or its neighbour"
+            f"{folder}: expected {images} images, found a folder called {folder.name}: "
+            f"pass images={OTHER[images]!r} or the other folder"
         )
     return folder
 
@@ -99,7 +100,8 @@ def _raw_file_error(root: str | Path | None, names: tuple[str, ...], images: str
     except InputError:
         return None
     return InputError(
-        f"{raw}: this HDF5 file is not read: extract it to images_{images}/ (torchreid does so), or get {ABOUT.where}"
+        f"{raw}: this HDF5 file is not read: extract it to images_{images}/ (torchreid does so), "
+        f"or get {ABOUT.where}"
     )
 
 
@@ -111,18 +113,18 @@ def _read_extracted(folder: Path, images: str, protocol: str, split: int) -> ReI
     elif protocol == "767/700" and mat_file.is_file():
         source, names = mat_file, _names_in_mat(mat_file)
     else:
-        wanted = json_file.name + (f" or {mat_file.name}" if protocol == "767/700" else "")
+        expected = json_file.name + (f" or {mat_file.name}" if protocol == "767/700" else "")
         raise InputError(
-            f"{folder}: expected {wanted}, the list of the {protocol} split, beside images_{images}; found neither"
+            f"{folder}: expected {expected}, the list of the {protocol} split, "
+            f"beside images_{images}; found neither"
         )
     problems: list[str] = []
-    splits = [
+    train, query, gallery = (
         keep_existing([_sample(folder / f"images_{images}", n, source) for n in part], source, problems)
         for part in names
-    ]
-    return ReIDDataset(
-        "cuhk03", folder, *splits, 2, OFFICIAL[images] if protocol == "767/700" else None, tuple(problems)
     )
+    official = OFFICIAL[images] if protocol == "767/700" else None
+    return ReIDDataset("cuhk03", folder, train, query, gallery, ABOUT.num_cameras, official, tuple(problems))
 
 
 def _sample(folder: Path, name: str, source: Path) -> Sample:
@@ -136,17 +138,14 @@ def _sample(folder: Path, name: str, source: Path) -> Sample:
 
 
 def _names_in_json(path: Path, split: int) -> list[list[str]]:
-    """Train, query and gallery; the file holds [path, label, camera] with the paths of the machine that wrote
-    it.
-    """
+    """Reads the names of each split from rows [path, label, camera] with another machine's paths."""
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))[split]
-        return [
-            [re.split(r"[\\/]", row[0])[-1] for row in chosen[part]] for part in ("train", "query", "gallery")
-        ]
+        return [[re.split(r"[\\/]", row[0])[-1] for row in chosen[part]] for part in SPLITS]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"{path}: expected splits as torchreid writes them, with number {split} ({type(error).__name__}: {error})"
+            f"{path}: expected splits as torchreid writes them, with number {split} "
+            f"({type(error).__name__}: {error})"
         ) from None
 
 
@@ -156,10 +155,7 @@ def _names_in_mat(path: Path) -> list[list[str]]:
     try:
         mat = loadmat(path)
         names = [str(cell[0]) for cell in mat["filelist"].ravel()]
-        return [
-            [names[int(i) - 1] for i in mat[part].ravel()]
-            for part in ("train_idx", "query_idx", "gallery_idx")
-        ]
+        return [[names[int(i) - 1] for i in mat[f"{part}_idx"].ravel()] for part in SPLITS]
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         raise InputError(
             f"{path}: expected the split file of the 767/700 protocol ({type(error).__name__}: {error})"

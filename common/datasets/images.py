@@ -1,4 +1,4 @@
-"""Reading one image file, with errors that name it."""
+"""Reads image files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from common.errors import InputError
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """The image in RGB, fully decoded. Raises `InputError` with the file's name if it is missing, truncated
-    or no image.
-    """
+    """Decodes an image to RGB. Raises `InputError` if the file is missing, truncated or not an image."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
@@ -20,6 +18,6 @@ def read_image(path: str | Path) -> Image.Image:
         raise InputError(f"{path}: expected an image, found no such file") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that Pillow can read; replace the file") from None
-    # Pillow's ways of saying broken
+    # what Pillow raises for a broken file
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: broken image ({' '.join(str(error).split())}); replace the file") from None

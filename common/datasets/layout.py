@@ -1,6 +1,4 @@
-"""Folders and file names: where a dataset lies below `--data-root`, its images in sorted order, ids and
-cameras from their names.
-"""
+"""Finds a dataset below `--data-root`, lists its images in sorted order, parses ids and cameras."""
 
 from __future__ import annotations
 
@@ -22,8 +20,9 @@ Parse = Callable[[str], "tuple[int, int] | None"]
 
 
 def name_rule(pattern: str) -> Parse:
-    """A reader of file names: pid and camera (from 1) are the pattern's two groups; gives (pid, camera from
-    0), or None for other names.
+    """Returns a parser of file names: (pid, camera from 0), or None if the name does not match.
+
+    The two groups of `pattern` are the pid and the camera counted from 1.
     """
     compiled = re.compile(pattern)
 
@@ -34,36 +33,36 @@ def name_rule(pattern: str) -> Parse:
     return parse
 
 
-# whatever follows the camera: Market-1501, DukeMTMC-reID, CUHK03-NP and what is derived from them
+# ignores everything after the camera: Market-1501, DukeMTMC-reID, CUHK03-NP and datasets derived from them
 market_name = name_rule(r"(-?\d+)_c(\d+)")
 
 
 def find_root(dataset: str, root: str | Path | None, names: Sequence[str], *layouts: Sequence[str]) -> Path:
-    """The folder that holds all parts (files or folders) of one of `layouts`: `root` itself, or one below it
-    called like one of `names`.
+    """Finds the folder with all parts of one of `layouts`: `root`, or a subfolder called like one of `names`.
 
-    Names are compared without case and punctuation, so `market1501` also finds `Market-1501`. Raises
-    `InputError` with what was looked for and what was found.
+    Names are compared without case and punctuation, so `market1501` also matches `Market-1501`. Raises
+    `InputError` that states what was expected and what was found.
     """
     if root is None:
         raise InputError(
-            f"{dataset}: no folder given: pass --data-root DIR, the folder that holds {names[0]} (nothing is downloaded)"
+            f"{dataset}: no folder given: pass --data-root DIR, the folder that holds {names[0]} "
+            "(nothing is downloaded)"
         )
     root = Path(root).expanduser()
     if not root.is_dir():
         raise InputError(
             f"{root}: expected a folder with {dataset}, found {'a file' if root.exists() else 'nothing'}"
         )
-    looked = list(_candidates(root, {_plain(name) for name in names}))
+    candidates = list(_candidates(root, {_plain(name) for name in names}))
     for layout in layouts:
-        for folder in looked:
+        for folder in candidates:
             if has(folder, layout):
                 return folder
-    raise InputError(_not_found(dataset, looked, names, layouts))
+    raise InputError(_not_found(dataset, candidates, names, layouts))
 
 
 def has(folder: Path, layout: Sequence[str]) -> bool:
-    """Whether all parts of a layout are in the folder."""
+    """Returns whether the folder contains all parts of a layout."""
     return all((folder / part).exists() for part in layout)
 
 
@@ -87,25 +86,24 @@ def _listing(folder: Path) -> list[str]:
 
 
 def _not_found(
-    dataset: str, looked: list[Path], names: Sequence[str], layouts: Sequence[Sequence[str]]
+    dataset: str, candidates: list[Path], names: Sequence[str], layouts: Sequence[Sequence[str]]
 ) -> str:
-    found_parts = {
-        (folder, layout): [part for part in layout if (folder / part).exists()]
-        for layout in layouts
-        for folder in looked
-    }
-    best, layout = max(found_parts, key=lambda place: len(found_parts[place]))
+    """Describes the closest candidate: what is missing there, and what it contains."""
+
+    def missing(place: tuple[Sequence[str], Path]) -> list[str]:
+        return [part for part in place[0] if not (place[1] / part).exists()]
+
+    places = [(layout, folder) for layout in layouts for folder in candidates]
+    layout, best = place = max(places, key=lambda place: len(place[0]) - len(missing(place)))
     listing = shorten(_listing(best), 8) or "an empty folder"
-    wanted = f"{best}: {dataset} needs {' or '.join(', '.join(layout) for layout in layouts)}"
-    if found_parts[best, layout]:
-        return f"{wanted}; missing {', '.join(part for part in layout if part not in found_parts[best, layout])}; found {listing}"
-    return f"{wanted}, here or in a folder called {', '.join(names)}; found {listing}"
+    expected = f"{best}: {dataset} needs {' or '.join(', '.join(layout) for layout in layouts)}"
+    if len(missing(place)) < len(layout):
+        return f"{expected}; missing {', '.join(missing(place))}; found {listing}"
+    return f"{expected}, here or in a folder called {', '.join(names)}; found {listing}"
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the images in a folder, sorted; other files (Thumbs.db, lists, macOS `._` files) are passed
-    over.
-    """
+    """Lists the sorted image names of a folder; skips other files (Thumbs.db, lists, macOS `._` files)."""
     return [
         name
         for name in _listing(folder)
@@ -114,10 +112,9 @@ def list_images(folder: Path) -> list[str]:
 
 
 def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]:
-    """The samples of one folder in sorted order; image files whose names `parse` does not understand are left
-    out and named in `problems`.
-    """
-    samples, unknown = [], []
+    """Returns the samples of a folder in sorted order; names that `parse` rejects go to `problems`."""
+    samples: list[Sample] = []
+    unknown: list[str] = []
     for name in list_images(folder):
         parsed = parse(name)
         if parsed is None:
@@ -125,36 +122,27 @@ def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]
         else:
             samples.append(Sample(folder / name, *parsed))
     if unknown:
-        problems.append(
-            f"{folder}: {len(unknown)} image name{'s' * (len(unknown) > 1)} not understood and left out: {shorten(unknown)}"
-        )
+        names = f"image name{'s' * (len(unknown) > 1)}"
+        problems.append(f"{folder}: {len(unknown)} {names} not understood and left out: {shorten(unknown)}")
     return samples
 
 
 def keep_existing(samples: list[Sample], source: Path, problems: list[str]) -> list[Sample]:
-    """In sorted order, without the samples that `source` lists but that are not on disk; these are named in
-    `problems`.
-    """
-    present = {
-        folder: set(_listing(folder)) if folder.is_dir() else set()
-        for folder in {s.path.parent for s in samples}
-    }
-    missing = [s.path.name for s in samples if s.path.name not in present[s.path.parent]]
+    """Sorts the samples that `source` lists; those that are not on disk are dropped and go to `problems`."""
+    folders = {s.path.parent for s in samples}
+    present = {folder / name for folder in folders if folder.is_dir() for name in _listing(folder)}
+    missing = [s.path.name for s in samples if s.path not in present]
     if missing:
         problems.append(
             f"{source}: {len(missing)} listed images are not on disk and left out: {shorten(missing)}"
         )
-    return sorted(
-        (s for s in samples if s.path.name in present[s.path.parent]), key=lambda s: s.path.as_posix()
-    )
+    return sorted((s for s in samples if s.path in present), key=lambda s: s.path.as_posix())
 
 
 def read_market_layout(
     name: str, root: Path, num_cameras: int, official: Official | None = None, parse: Parse = market_name
 ) -> ReIDDataset:
-    """A dataset in Market-1501's layout: `bounding_box_train`, `query`, `bounding_box_test`. Junk does not
-    train.
-    """
+    """Reads `bounding_box_train`, `query` and `bounding_box_test`; junk is left out of training."""
     problems: list[str] = []
     train, query, gallery = (read_folder(root / folder, parse, problems) for folder in MARKET_FOLDERS)
     junk = sum(s.pid == JUNK for s in train)
@@ -165,18 +153,16 @@ def read_market_layout(
 
 
 def refuse_equal_names(samples: Sequence[Sample]) -> None:
-    """`InputError` if two images have one name up to the suffix, as PRID2011's in its two folders: one
-    translation would replace the other.
-    """
+    """Raises `InputError` if two images share a stem: one translation would overwrite the other."""
     name, count = Counter(sample.path.stem for sample in samples).most_common(1)[0]
     if count > 1:
         raise InputError(
             f"{samples[0].path.parent.parent}: {count} training images are called {name}: "
-            "translations are named after their image, so each needs a name of its own"
+            "translations are named after their image, so each image needs a unique name"
         )
 
 
 def shorten(names: Sequence[str], limit: int = 3) -> str:
-    """`a, b, c and 12 more`."""
+    """Joins names as `a, b, c and 12 more`."""
     names = list(names)
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -2,8 +2,8 @@
 
 Layout: `bounding_box_train`, `query`, `bounding_box_test` with names `0002_c1s1_000451_03.jpg` (id, camera,
 sequence, frame, box). The gallery folder holds 19,732 files; 3,819 of them are junk (`-1_...`), which the
-protocol ignores, hence the 15,913 of the papers; 2,798 of these are distractors (`0000_...`), which are
-always wrong.
+protocol ignores; hence the 15,913 of the papers. 2,798 of these are distractors (`0000_...`), which always
+count as wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from common.datasets.base import About, Counts, Official, ReIDDataset
 from common.datasets.layout import MARKET_FOLDERS, find_root, name_rule, read_market_layout
 
 FOLDERS = ("Market-1501-v15.09.15", "market1501", "market")
-CAMERAS = 6
 NAME = name_rule(r"(-?\d+)_c(\d+)s\d+_")
 OFFICIAL = Official(  # cameras: as in the evaluation files of zhunzhong07/person-re-ranking
     train=Counts(12_936, 751, cameras=(2_017, 1_709, 2_707, 920, 2_338, 3_245)),
@@ -24,11 +23,14 @@ OFFICIAL = Official(  # cameras: as in the evaluation files of zhunzhong07/perso
     ),
 )
 ABOUT = About(
-    "Zheng et al., ICCV 2015", "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html", OFFICIAL
+    num_cameras=6,
+    official=OFFICIAL,
+    paper="Zheng et al., ICCV 2015",
+    where="https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html",
 )
 
 
 def load_market1501(root: str | Path | None) -> ReIDDataset:
-    """`root`: the folder that holds the datasets, or the one with `bounding_box_train`."""
+    """Reads Market-1501 from `root`, the folder of all datasets or the one with `bounding_box_train`."""
     folder = find_root("market1501", root, FOLDERS, MARKET_FOLDERS)
-    return read_market_layout("market1501", folder, CAMERAS, OFFICIAL, NAME)
+    return read_market_layout("market1501", folder, ABOUT.num_cameras, OFFICIAL, NAME)

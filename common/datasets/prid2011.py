@@ -2,10 +2,10 @@
 200 are the same.
 
 Layout: `single_shot/cam_a/person_0001.png`, `single_shot/cam_b/person_0001.png`. People above 200 differ
-between A and B. Protocol of Hirzer et al. (Sec. 4): 100 of the 200 pairs, drawn at random, to train; the
-other 100 of camera A are the queries, and the gallery is all of camera B but the training people, 649 images.
-The authors publish no list of draws: here draw number `split` takes the 100 people with the smallest SHA-256
-of `prid2011 SPLIT PERSON`, the same on every machine.
+between A and B. Protocol of Hirzer et al. (Sec. 4): 100 of the 200 pairs, drawn at random, form the training
+set; the other 100 images of camera A are the queries, and the gallery is camera B without the training
+people, 649 images. The authors publish no list of draws. Here, draw number `split` takes the 100 people with
+the smallest SHA-256 of `prid2011 SPLIT PERSON`, which is the same on every machine.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from common.errors import InputError
 
 FOLDERS = ("prid2011", "prid", "single_shot")
 CAMERA_FOLDERS = {"a": "cam_a", "b": "cam_b"}
-CAMERAS = 2
 PAIRS = 200
 TRAIN_IDS = 100
 SPLITS = 10
-_OFFICIAL = {  # by query camera; the gallery is everyone of the other one but the training people
+_OFFICIAL = {  # by query camera; the gallery is the other camera without the training people
     "a": Official(Counts(200, 100), Counts(100, 100), Counts(649, 649)),
     "b": Official(Counts(200, 100), Counts(100, 100), Counts(285, 285)),
 }
 ABOUT = About(
-    "Hirzer et al., SCIA 2011",
-    "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/PRID11/",
-    _OFFICIAL["a"],
+    num_cameras=2,
+    official=_OFFICIAL["a"],
+    paper="Hirzer et al., SCIA 2011",
+    where="https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/PRID11/",
     counts_of="single-shot",
 )
 
@@ -39,8 +39,9 @@ _NAME = re.compile(r"person_(\d+)\.")  # the camera is the folder
 
 
 def load_prid2011(root: str | Path | None, *, split: int = 0, query_camera: str = "a") -> ReIDDataset:
-    """`split`: which draw of the 100 training people, 0..9; `query_camera`: `a` (the protocol) or `b`,
-    against the gallery of the other.
+    """Reads PRID2011. `split`, 0..9, selects the draw of the 100 training people.
+
+    `query_camera` is `a` (the protocol) or `b`; the other camera is the gallery.
     """
     if split not in range(SPLITS):
         raise InputError(f"prid2011: split {split!r}: expected 0 to {SPLITS - 1}")
@@ -48,6 +49,7 @@ def load_prid2011(root: str | Path | None, *, split: int = 0, query_camera: str 
         raise InputError(f"prid2011: query camera {query_camera!r}: expected a or b")
     folder = find_root("prid2011", root, FOLDERS, tuple(CAMERA_FOLDERS.values()))
     problems: list[str] = []
+    official = _OFFICIAL[query_camera]
     cameras = {
         c: _read_camera(folder / name, camid, problems)
         for camid, (c, name) in enumerate(CAMERA_FOLDERS.items())
@@ -58,7 +60,9 @@ def load_prid2011(root: str | Path | None, *, split: int = 0, query_camera: str 
     train = [s for samples in cameras.values() for s in samples if s.pid in chosen]
     query = [s for s in cameras[query_camera] if s.pid <= PAIRS and s.pid not in chosen]
     gallery = [s for s in cameras[other] if s.pid not in chosen]
-    return ReIDDataset("prid2011", folder, train, query, gallery, 2, _OFFICIAL[query_camera], tuple(problems))
+    return ReIDDataset(
+        "prid2011", folder, train, query, gallery, ABOUT.num_cameras, official, tuple(problems)
+    )
 
 
 def _read_camera(folder: Path, camid: int, problems: list[str]) -> list[Sample]:
@@ -70,10 +74,9 @@ def _read_camera(folder: Path, camid: int, problems: list[str]) -> list[Sample]:
 
 
 def training_people(split: int) -> set[int]:
-    """The 100 of the 200 people that train in draw number `split`."""
-    return set(
-        sorted(
-            range(1, PAIRS + 1),
-            key=lambda person: hashlib.sha256(f"prid2011 {split} {person}".encode()).digest(),
-        )[:TRAIN_IDS]
-    )
+    """Returns the 100 of the 200 people that form the training set in draw number `split`."""
+
+    def digest(person: int) -> bytes:
+        return hashlib.sha256(f"prid2011 {split} {person}".encode()).digest()
+
+    return set(sorted(range(1, PAIRS + 1), key=digest)[:TRAIN_IDS])

@@ -8,10 +8,9 @@ import pytest
 
 from common.datasets import DATASETS, read_dataset
 from common.datasets.__main__ import main
-from common.datasets.base import Official, count
+from common.datasets.base import SPLITS, Official, count
 from common.datasets.doctor import examine, report_lines
 from common.datasets.market1501 import OFFICIAL as MARKET_OFFICIAL
-from common.datasets.validate import SPLITS
 
 
 @pytest.fixture
@@ -55,9 +54,8 @@ def test_the_question_of_the_field_is_answered_by_the_published_counts():
 
 @pytest.mark.parametrize("name", ["market1501", "dukemtmc", "cuhk03"])
 def test_published_camera_counts_add_up(name):
-    about = sys.modules[f"common.datasets.{name}"].ABOUT
     for split in SPLITS:
-        counts = getattr(about.official, split)
+        counts = getattr(DATASETS[name].about.official, split)
         assert counts.cameras is None or sum(counts.cameras) == counts.images
 
 

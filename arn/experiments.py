@@ -7,8 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from arn.config import PRESETS
-from common.cli import Paper
-from common.records import Experiment
+from common.records import Experiment, Paper
 
 _NO_LABELS = {"w.cls": 0.0, "w.ctr": 0.0}
 _NO_PRIVATE = {"latent.private": False, "w.diff": 0.0}

@@ -20,7 +20,7 @@ from arn.data import Part, train_images
 from common.augment import on_device
 from common.backbones import build_backbone, global_pool, split_batch_norm
 from common.checkpoints import save_checkpoint
-from common.cli import Options
+from common.job import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan
 from common.runs import Workspace, rank_and_world

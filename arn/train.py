@@ -26,7 +26,8 @@ from arn.model import ARNNet, Codes, build_network, load_weights, parameter_grou
 from arn.pretrain import pretrain
 from common.augment import on_device
 from common.checkpoints import file_hash, load_checkpoint, save_checkpoint, weights_content
-from common.cli import Options, main
+from common.cli import main
+from common.job import Options
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.cameras import parse_split
 from common.errors import InputError

@@ -18,7 +18,8 @@ from torchvision.models.resnet import BasicBlock
 
 from common.checkpoints import fetched_weights, load_strictly, read_state_dict
 from common.datasets.base import Sample
-from common.datasets.loading import SampleImages, epoch_plan, planned_loader
+from common.datasets.loading import SampleImages, planned_loader
+from common.datasets.plans import epoch_plan
 from common.errors import InputError
 
 BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -49,33 +50,30 @@ def thin_resnet() -> Backbone:
 
 
 def build_backbone(name: str, weights: str = "none") -> Backbone:
-    """One of `BACKBONES`.
+    """Builds one of `BACKBONES`.
 
-    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the ones that 2017-18 papers used;
-    fetched into torch's cache if absent) or a file with a torchvision state dict. Raises `InputError` for an
-    unknown name and for weights that cannot be had.
+    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the weights of 2017-18 papers; fetched
+    into torch's cache if absent) or a file with a torchvision state dict. Raises `InputError` for an unknown
+    name and for weights that are unavailable or do not fit.
     """
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}")
     if name == "thin":
         backbone = thin_resnet()
-        if weights == "imagenet":
-            raise InputError(
-                "the thin ResNet of the demo has no ImageNet weights: give a weights file, or none"
-            )
     else:
         resnet = getattr(torchvision.models, name)(weights=None)
-        num_features = resnet.fc.in_features
-        backbone = Backbone(
-            OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc")),
-            num_features,
-        )
+        layers = OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc"))
+        backbone = Backbone(layers, resnet.fc.in_features)
     if weights != "none":
-        state = imagenet_v1(name) if weights == "imagenet" else read_state_dict(weights)
-        load_strictly(
-            backbone, {key: value for key, value in state.items() if not key.startswith("fc.")}, weights
-        )
+        state = {key: value for key, value in _state(name, weights).items() if not key.startswith("fc.")}
+        load_strictly(backbone, state, weights)
     return backbone
+
+
+def _state(name: str, weights: str) -> dict[str, Tensor]:
+    if name == "thin" and weights == "imagenet":
+        raise InputError("the thin ResNet of the demo has no ImageNet weights: give a weights file, or none")
+    return imagenet_v1(name) if weights == "imagenet" else read_state_dict(weights)
 
 
 def imagenet_v1(name: str) -> dict[str, Tensor]:
@@ -160,8 +158,9 @@ def adabn_on(
 
 
 class SplitBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm as `splits` GPUs under DataParallel see it: each part of the batch by its own statistics,
-    running ones from the first part.
+    """Batch norm as `splits` GPUs under DataParallel compute it.
+
+    Each part of the batch is normalised by its own statistics; running statistics follow the first part.
     """
 
     splits = 1
@@ -181,10 +180,21 @@ class SplitBatchNorm1d(nn.BatchNorm1d):
     forward = SplitBatchNorm2d.forward
 
 
+SPLIT = {nn.BatchNorm2d: SplitBatchNorm2d, nn.BatchNorm1d: SplitBatchNorm1d}
+
+
 def split_batch_norm(model: nn.Module, splits: int) -> nn.Module:
-    """Turns every batch norm of `model` into its split form, in place."""
-    for module in model.modules():
-        if type(module) in (nn.BatchNorm2d, nn.BatchNorm1d) and splits > 1:
-            module.__class__ = SplitBatchNorm2d if isinstance(module, nn.BatchNorm2d) else SplitBatchNorm1d
-            module.splits = splits
+    """Replaces every batch norm below `model` by its split form with the same weights and buffers; returns `model`."""
+    if splits > 1:
+        for parent in list(model.modules()):
+            for name, norm in parent.named_children():
+                if type(norm) in SPLIT:
+                    setattr(parent, name, _split(norm, splits))
     return model
+
+
+def _split(norm: nn.BatchNorm2d | nn.BatchNorm1d, splits: int) -> nn.Module:
+    copied = SPLIT[type(norm)](norm.num_features, norm.eps, norm.momentum)
+    copied.load_state_dict(norm.state_dict())
+    copied.splits = splits
+    return copied.train(norm.training)

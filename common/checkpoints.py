@@ -63,7 +63,8 @@ def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> None:
     """`model.load_state_dict`, with an `InputError` that names the checkpoint and what differs."""
     try:
-        model.load_state_dict(state)
+        on_meta = any(tensor.is_meta for tensor in model.parameters())  # only shapes are compared
+        model.load_state_dict(state, assign=on_meta)
     except RuntimeError as error:
         raise InputError(
             f"{origin(checkpoint)}: does not fit this network: {' '.join(str(error).split())[:300]}"
@@ -92,15 +93,20 @@ def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str
         ) from None
 
 
-def saved_config(kind: type[Config], values: Mapping[str, Any], checkpoint: str | Path, paper: str) -> Config:
-    """`kind(**values)`, the configuration of a checkpoint's network. Raises `InputError` if the network is
-    not this paper's.
+def saved_network(
+    path: str | Path, kind: type[Config], paper: str, expected: Iterable[str] = ("num_ids",)
+) -> tuple[Config, dict[str, Any]]:
+    """Reads a `model.pt`: the configuration of its network, `kind(**saved["net"])`, and the whole checkpoint.
+
+    Raises `InputError` for a file without the expected entries, and for a network of another paper.
     """
+    saved = load_checkpoint(path, expected=("state_dict", "net", *expected))
     try:
-        return kind(**values)
+        return kind(**saved["net"]), saved
     except TypeError:
         raise InputError(
-            f"{checkpoint}: not a re-ID network of {paper} but of another paper or program; its net is {str(values)[:200]}"
+            f"{path}: expected a re-ID network of {paper}, found one of another paper or program, with the "
+            f"settings {str(saved['net'])[:200]}"
         ) from None
 
 

@@ -13,79 +13,32 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from common import datasets
+from common.datasets import ReIDDataset
 from common.errors import InputError, RunError
 from common.hashing import digest
-from common.records import Experiment, Record, check_experiments
-from common.runs import Run, rank_and_world
+from common.job import Job, Options
+from common.records import Experiment, Paper, Record, check_experiments
+from common.runs import StageStore, rank_and_world
 from common.switches import switches
 from common.tables import measures_table, results_table
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger("run")
 Config = TypeVar("Config")
+Load = Callable[[str, Path | None, Any], ReIDDataset]
 
 
-@dataclass(frozen=True)
-class Paper:
-    """What a paper's folder gives to the command line."""
-
-    name: str
-    folder: Path
-    presets: Mapping[str, Any]  # name -> config; "demo" is the default
-    experiments: Sequence[Experiment]
-    demo: Sequence[str]  # keys that run without --experiment in the preset demo
-    headline: Sequence[str]  # ... in every other preset
-    source: str = "synthetic-duke"  # dataset with labels, without --source
-    # dataset that is tested on, without --target; the source's own for a supervised paper
-    target: str = "synthetic-market"
-
-
-@dataclass(frozen=True)
-class Options:
-    """The flags that all five papers have."""
-
-    preset: str = "demo"  # starting values: demo, released, paper, blog or scratch, as the paper offers them
-    experiment: tuple[str, ...] = ()  # keys to run, from --list-experiments
-    list_experiments: bool = False  # print this paper's experiments as JSON and stop
-    # print every field of the configuration, with its value in each preset, as JSON and stop
-    list_switches: bool = False
-    source: str = "synthetic-duke"  # dataset with labels
-    target: str = "synthetic-market"  # dataset that is tested on
-    # folder that holds the datasets; synthetic ones are made in the cache without it
-    data_root: Path | None = None
-    seed: int = 0  # of everything random
-    out: Path | None = None  # output folder; default: runs/ in the paper's folder
-    resume: bool = False  # go on from the checkpoint of an interrupted run
-    fresh: bool = False  # compute every stage anew
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # where networks run
-    workers: int = 0  # processes that load images
-    threads: int = 0  # CPU threads of each process; 0: torch's choice
-    # of the re-ID networks' passes; bf16: autocast, scores are no longer comparable bit by bit
-    precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False  # torch.compile the re-ID networks: slower first steps, faster later ones
-    # decode training images once into one file below the output folder and augment on the device
-    pack: bool = False
-    deterministic: bool = False  # forbid CUDA kernels whose results vary
-    tensorboard: bool = False  # also write TensorBoard files (needs the extra)
-
-    @property
-    def numerics(self) -> dict[str, Any]:
-        """What sets a trained network apart from that of a plain run: part of the key of the stage that
-        trains it, and empty for a plain run.
-
-        `compile` is not among it: it moves results by float32's rounding, as another machine would. `pack`
-        is, although both paths gave the same bits wherever they were compared: that hangs on how Pillow
-        rounds, and on its version. So are the processes of `torchrun`: each normalises its own part of a
-        batch.
-        """
-        plain = {"precision": "fp32", "pack": False, "processes": 1}
-        this = {"precision": self.precision, "pack": self.pack, "processes": rank_and_world()[1]}
-        return {name: value for name, value in this.items() if value != plain[name]}
+def load_dataset(name: str, root: Path | None, config: Any) -> ReIDDataset:
+    """Reads a dataset with its default options, whatever the configuration."""
+    return datasets.load_dataset(name, root)
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -183,66 +136,72 @@ def _one_line(box: str) -> str:
 
 
 def main(
-    paper: Paper, train: Callable[[Any, Run, Options], Record | None], argv: Sequence[str] | None = None
+    paper: Paper,
+    train: Callable[[Job], Record | None],
+    argv: Sequence[str] | None = None,
+    *,
+    check: Callable[[Job], None] | None = None,
+    load: Load = load_dataset,
 ) -> int:
-    """Parses, runs each experiment with `train(config, run, options)`, prints the table. Returns the exit
-    code.
+    """Runs each requested experiment with `train(job)`, prints the table and returns the exit code.
+
+    `check(job)` raises `InputError` for what would fail only after hours, before the job's first stage;
+    `load(name, root, config)`: how this paper reads a dataset, see `load_dataset`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(
-        level=logging.INFO if rank_and_world()[0] == 0 else logging.ERROR,
-        format="%(message)s",
-        stream=sys.stderr,
-    )
-    return exit_code(lambda: _run(paper, train, argv))
+    level = logging.INFO if rank_and_world()[0] == 0 else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
+    return exit_code(lambda: _run(paper, train, argv, check, load))
 
 
-def _run(paper: Paper, train: Callable, argv: Sequence[str]) -> None:
+def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | None, load: Load) -> None:
+    if {"--list-experiments", "--list-switches"} & set(argv):
+        print(json.dumps(_lists(paper, argv), indent=1))
+        return
+    options, experiments = parse(paper, argv)
+    device = _prepare(options)
+    store = StageStore((options.out or paper.folder / "runs").absolute(), options.resume, options.fresh)
+    records: dict[str, Record] = {}
+    for experiment, config in experiments:
+        key = experiment.runs_as
+        if key not in records:
+            log.info("== %s | %s -> %s | seed %d", key, options.source, options.target, options.seed)
+            source, target = (
+                load(name, options.data_root, config) for name in (options.source, options.target)
+            )
+            job = Job(paper.name, experiment, config, source, target, device, options, store)
+            if check is not None:
+                check(job)
+            records[key] = train(job)
+    if rank_and_world()[0] == 0:
+        print(results_table(paper.name, [(e, records[e.runs_as]) for e, _ in experiments]))
+        rows = [(e, records[e.runs_as]) for e in paper.experiments if e.runs_as in records]
+        if measured := measures_table(paper.name, rows):
+            print(measured)
+
+
+def _prepare(options: Options) -> torch.device:
+    """Sets up what must precede the first tensor: deterministic kernels, threads, the process group; returns the device."""
+    if options.deterministic:
+        # PyTorch reads it once, at its first product on a GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from common.training import pick_device, set_threads, start_processes  # imports PyTorch
+
+    device = pick_device(options.device)
+    set_threads(options.threads)
+    start_processes(device)
+    return device
+
+
+def _lists(paper: Paper, argv: Sequence[str]) -> Any:
+    """Returns what --list-experiments and --list-switches print; with both flags one object with both lists."""
     lists = {}
     if "--list-experiments" in argv:
         preset = _preset(paper, argv)
         lists["experiments"] = [describe(paper, experiment, preset) for experiment in paper.experiments]
     if "--list-switches" in argv:
         lists["switches"] = switches(paper.presets)
-    if lists:  # both flags: one object with both lists
-        print(json.dumps(lists if len(lists) == 2 else next(iter(lists.values())), indent=1))
-        return
-    options, jobs = parse(paper, argv)
-    if options.deterministic:
-        # PyTorch reads it once, at its first product on a GPU
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    records: dict[str, Record] = {}
-    built: set[Path] = set()
-    for experiment, config in jobs:
-        if experiment.runs_as not in records:
-            log.info(
-                "== %s | %s -> %s | seed %d", experiment.runs_as, options.source, options.target, options.seed
-            )
-            run = Run(
-                paper.name,
-                experiment,
-                options.preset,
-                config,
-                options.source,
-                options.target,
-                options.seed,
-                (options.out or paper.folder / "runs").absolute(),
-                options.resume,
-                options.fresh,
-                tensorboard=options.tensorboard,
-                built=built,
-                how=options.numerics | ({"compile": True} if options.compile else {}),
-            )
-            records[experiment.runs_as] = train(config, run, options)
-    if rank_and_world()[0] == 0:
-        print(
-            results_table(paper.name, [(experiment, records[experiment.runs_as]) for experiment, _ in jobs])
-        )
-        measured = measures_table(
-            paper.name, [(e, records[e.runs_as]) for e in paper.experiments if e.runs_as in records]
-        )
-        if measured:
-            print(measured)
+    return lists if len(lists) == 2 else next(iter(lists.values()))
 
 
 def describe(paper: Paper, experiment: Experiment, preset: str = "demo") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
@@ -36,6 +37,20 @@ class Experiment:
     @property
     def runs_as(self) -> str:
         return self.alias_of or self.key
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a paper's folder declares for the command line."""
+
+    name: str
+    folder: Path
+    presets: Mapping[str, Any]  # name -> config; "demo" is the default
+    experiments: Sequence[Experiment]
+    demo: Sequence[str]  # keys that run without --experiment in the preset demo
+    headline: Sequence[str]  # ... in every other preset
+    source: str = "synthetic-duke"  # default of --source
+    target: str = "synthetic-market"  # default of --target; the source itself for a supervised paper
 
 
 def check_experiments(paper: str, experiments: list[Experiment]) -> dict[str, Experiment]:

@@ -1,46 +1,41 @@
-"""A run on disk: stages that rows share, curves, pictures and the record.
+"""Stages on disk: finished parts of a run that later rows and runs reuse.
 
-The output folder looks like this:
+The output folder:
 
-    stages/<name>-<hash>/           a finished part of a job (weights, translations, scores), shared by every
-    row with the same hash
-    stages/<name>-<hash>.partial/   one in progress, with its checkpoint
-    runs/<key>/<pair>/seed=<n>/     record.json and the pictures of one experiment; <preset>+seed=<n> for all
-    presets but the demo
+    stages/<name>-<hash>/           a finished stage (weights, translations, scores), shared by all rows with its hash
+    stages/<name>-<hash>.partial/   a stage under construction, with its checkpoint
+    runs/<key>/<pair>/seed=<n>/     record.json and pictures of one experiment; <preset>+seed=<n> outside the demo
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
-import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from common.errors import InputError, RunError
+from common.errors import InputError
 from common.files import locked, write_atomic
 from common.hashing import canonical, digest
-from common.provenance import code_version, hardware, library_versions
-from common.records import Experiment, Record
+from common.provenance import code_version
 
-log = logging.getLogger("run")
-MAX_PICTURE = 1 << 20
+if TYPE_CHECKING:
+    from common.job import Workspace
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's rank and the number of processes, as `torchrun` says; (0, 1) without it."""
+    """Returns this process's rank and the number of processes as `torchrun` sets them; (0, 1) without it."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage: read its files from `folder`."""
+    """A finished stage: its results are files in `folder`."""
 
     name: str
     hash: str
@@ -53,145 +48,83 @@ class Stage:
 
     @property
     def throughput(self) -> dict[str, float]:
-        """`images_per_second` and `waiting` (share of the time) of a stage that trained a network; nothing
-        for others and for older ones.
-        """
+        """`images_per_second` and `waiting` (share of the time) of a training stage; empty for other stages."""
         if not (self.folder / "throughput.json").is_file():
             return {}
         measured = self.json("throughput.json")
         return {name: measured[name] for name in ("images_per_second", "waiting")}
 
 
-@dataclass
-class Workspace:
-    """The folder in which a stage is being built. `resume` says that what an interrupted run kept should be
-    continued.
-    """
-
-    folder: Path
-    resume: bool
-    tensorboard: bool = False
-    # folder for packed training images; None: the loader decodes them again and again (no --pack)
-    cache: Path | None = None
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def curves(self) -> Path:
-        return self.folder / "curves.jsonl"
-
-    @property
-    def kept(self) -> Path:
-        """Marks a folder that is worth resuming: later runs will not overwrite it unasked."""
-        return self.folder / "kept"
-
-    def write_json(self, name: str, value: Any) -> None:
-        write_atomic(self.folder / name, json.dumps(canonical(value), indent=1))
-
-
-def run_folder(out: Path, key: str, source: str, target: str, seed: int, preset: str) -> Path:
-    """Where the record and the pictures of a run lie in an output folder; presets other than the demo's have
-    folders of their own.
-    """
-    return (
-        out
-        / "runs"
-        / key.replace("/", "+")
-        / f"{source}+{target}"
-        / f"{'' if preset == 'demo' else f'{preset}+'}seed={seed}"
-    )
+def stage_hash(name: str, depends_on: Mapping[str, Any]) -> str:
+    """Returns the hash of a stage's name and of everything that its result depends on."""
+    return digest({"stage": name, **depends_on})
 
 
 @dataclass
-class Run:
-    """One experiment on one pair with one seed: its place on disk and what goes into its record."""
+class StageStore:
+    """The stages of an output folder, shared by the rows of one command."""
 
-    paper: str
-    experiment: Experiment
-    preset: str
-    config: Any
-    source: str
-    target: str
-    seed: int
     out: Path
     resume: bool = False
     fresh: bool = False
-    device: str = "cpu"
-    tensorboard: bool = False
-    # precision, pack and compile, as far as a flag asks for them; the record says it
-    how: Mapping[str, Any] = field(default_factory=dict)
-    # stages that this command has built, shared by its rows: `fresh` builds each once
-    built: set[Path] = field(default_factory=set)
-    stages: dict[str, Stage] = field(default_factory=dict)
-    pictures: list[str] = field(default_factory=list)
-    started: float = field(default_factory=time.perf_counter)
+    built: set[Path] = field(default_factory=set)  # built by this command: `fresh` builds each stage once
 
-    @property
-    def folder(self) -> Path:
-        return run_folder(self.out, self.experiment.runs_as, self.source, self.target, self.seed, self.preset)
+    def folder(self, name: str, key: str) -> Path:
+        return self.out / "stages" / f"{name}-{key}"
 
-    @property
-    def cache(self) -> Path | None:
-        return self.out / "cache" if self.how.get("pack") else None
-
-    def stage(
-        self,
-        name: str,
-        depends_on: Mapping[str, Any],
-        build: Callable[[Workspace], None],
-        *,
-        collective: bool = False,
+    def obtain(
+        self, name: str, depends_on: Mapping[str, Any], build: Callable[[Workspace], None], work: Workspace
     ) -> Stage:
-        """The stage with these dependencies: found on disk, or built by `build(workspace)` and then kept.
+        """Returns the stage, found on disk or built by `build`. `work`: a workspace whose folder is set here.
 
-        `depends_on`: every field, manifest hash, stage hash and seed that the result depends on. With several
-        processes rank 0 builds and the others wait, unless `collective` (training): then all of them build
-        together and rank 0 alone keeps the result. Raises `InputError` if an interrupted build is found and
-        neither `resume` nor `fresh` says what to do with it.
+        With several processes rank 0 builds and the others wait, unless the workspace is collective
+        (training): then all of them build together and rank 0 alone keeps the result. Raises `InputError` if
+        an interrupted build exists and neither `resume` nor `fresh` decides what happens to it.
         """
-        key = digest({"stage": name, **depends_on})
-        final = self.out / "stages" / f"{name}-{key}"
-        rank, _ = rank_and_world()
+        key = stage_hash(name, depends_on)
+        final = self.folder(name, key)
+        work.folder, work.resume = final.with_name(final.name + ".partial"), self.resume
         reused = True
-        if rank > 0:
+        if rank_and_world()[0] > 0:
             reused = not self._missing(final)
             if not reused:
-                self._join(final, build if collective else None)
+                self._join(final, build, work)
         else:
             with locked(final.with_suffix(".lock"), name):
                 if self._missing(final):
                     reused = False
-                    self._build(name, final, depends_on, build)
-        info = json.loads((final / "stage.json").read_text())
-        log.info("%s: %s (%.0f s)", name, "reused" if reused else "done", info["seconds"])
-        stage = Stage(name, key, final, info["seconds"], reused)
-        self.stages[name] = stage
-        return stage
+                    self._build(name, final, depends_on, build, work)
+        seconds = json.loads((final / "stage.json").read_text())["seconds"]
+        return Stage(name, key, final, seconds, reused)
 
     def finished(self, name: str, depends_on: Mapping[str, Any]) -> Path | None:
-        """The folder of a stage with these dependencies if an earlier row or run has left it; nothing is
-        built, nothing goes into the record.
-        """
-        folder = self.out / "stages" / f"{name}-{digest({'stage': name, **depends_on})}"
+        """Returns the folder of a stage that an earlier row or run finished, if there is one; builds nothing."""
+        folder = self.folder(name, stage_hash(name, depends_on))
         return folder if (folder / "stage.json").is_file() else None
 
+    def _missing(self, final: Path) -> bool:
+        return not (final / "stage.json").is_file() or (self.fresh and final not in self.built)
+
     def _build(
-        self, name: str, final: Path, depends_on: Mapping[str, Any], build: Callable[[Workspace], None]
+        self,
+        name: str,
+        final: Path,
+        depends_on: Mapping[str, Any],
+        build: Callable[[Workspace], None],
+        work: Workspace,
     ) -> None:
-        partial = final.with_name(final.name + ".partial")
-        if (partial / "kept").is_file() and not (self.resume or self.fresh):
+        partial = work.folder
+        if work.kept.is_file() and not (self.resume or self.fresh):
             raise InputError(
-                f"{partial}: an earlier run stopped here; --resume goes on from what it kept, --fresh starts over"
+                f"{partial}: an earlier run was interrupted here; --resume continues from what it kept, --fresh starts over"
             )
         if not self.resume:
             shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        build(Workspace(partial, self.resume, self.tensorboard, self.cache))
-        for name_ in ("checkpoint.pt", "kept"):
-            (partial / name_).unlink(missing_ok=True)
+        build(work)
+        for path in (work.checkpoint, work.kept):
+            path.unlink(missing_ok=True)
         info = {
             "name": name,
             "depends_on": canonical(depends_on),
@@ -204,77 +137,25 @@ class Run:
         os.replace(partial, final)
         self.built.add(final)
 
-    def _missing(self, final: Path) -> bool:
-        return not (final / "stage.json").is_file() or (self.fresh and final not in self.built)
-
-    def _join(self, final: Path, build: Callable[[Workspace], None] | None) -> None:
-        """A further rank: builds along without keeping anything (or only waits), until rank 0 has put the
-        result in place.
-        """
+    def _join(self, final: Path, build: Callable[[Workspace], None], work: Workspace) -> None:
+        """Builds along on a further rank without keeping anything (or only waits) until rank 0 has finished."""
         marker = final / "stage.json"
         before = marker.stat().st_ino if marker.is_file() else None
-        if build is not None:
-            build(Workspace(final.with_name(final.name + ".partial"), self.resume, cache=self.cache))
+        if work.collective:
+            build(work)
         while not marker.is_file() or marker.stat().st_ino == before:
             time.sleep(0.2)
         self.built.add(final)
 
-    def picture(self, name: str) -> Path:
-        """Where the picture `name` (`*.png`) of this run goes; it is listed in the record."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / name
-        self.pictures.append(path.relative_to(self.out).as_posix())
-        return path
 
-    def record(
-        self,
-        scores: Mapping[str, Mapping[str, float]],
-        *,
-        data: Mapping[str, dict],
-        selection: str,
-        measures: Mapping[str, float] | None = None,
-    ) -> Record:
-        """Writes `record.json` and returns it."""
-        for picture in self.pictures:
-            size = (self.out / picture).stat().st_size
-            if size > MAX_PICTURE:
-                raise RunError(f"{picture}: {size} bytes, more than the 1 MB that a picture may have")
-        record = Record(
-            paper=self.paper,
-            key=self.experiment.runs_as,
-            preset=self.preset,
-            source=self.source,
-            target=self.target,
-            seed=self.seed,
-            config=canonical(self.config),
-            config_hash=digest(self.config),
-            data=dict(data),
-            scores=canonical(scores),
-            measures=dict(measures or {}),
-            selection=selection,
-            stages={
-                n: {"hash": s.hash, "reused": s.reused, "seconds": s.seconds, **s.throughput}
-                for n, s in self.stages.items()
-            },
-            code_version=code_version(),
-            libraries=library_versions(),
-            hardware=hardware(self.device) | dict(self.how),
-            seconds=round(time.perf_counter() - self.started, 1),
-            curves=[
-                (s.folder / "curves.jsonl").relative_to(self.out).as_posix()
-                for s in self.stages.values()
-                if (s.folder / "curves.jsonl").is_file()
-            ],
-            pictures=list(self.pictures),
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        )
-        if rank_and_world()[0] == 0:
-            write_atomic(self.folder / "record.json", record.to_json() + "\n")
-        return record
+def run_folder(out: Path, key: str, source: str, target: str, seed: int, preset: str) -> Path:
+    """Returns the folder of a run's record and pictures; presets other than the demo have separate folders."""
+    prefix = "" if preset == "demo" else f"{preset}+"
+    return out / "runs" / key.replace("/", "+") / f"{source}+{target}" / f"{prefix}seed={seed}"
 
 
 def read_curves(path: Path) -> list[dict]:
-    """The lines of a `curves.jsonl`; a last line cut short by a kill is left out."""
+    """Returns the lines of a `curves.jsonl`, without a last line that a kill cut short."""
     lines = []
     for text in path.read_text().splitlines():
         with contextlib.suppress(json.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""What a training loop needs besides its paper: seeds, a device, exact resume, curves, a NaN guard, several
+"""What every training loop needs besides its paper: seeds, a device, exact resume, curves, a NaN guard, several
 processes.
 """
 
@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,15 +22,22 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_fn
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from common.augment import on_device
 from common.checkpoints import load_checkpoint, save_checkpoint
-from common.cli import Options
+from common.datasets.loading import Batch, planned_loader
+from common.datasets.plans import Plan
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.runs import Workspace, rank_and_world, read_curves
+from common.job import Options, Workspace
+from common.runs import rank_and_world, read_curves
 
 log = logging.getLogger("run")
+
+
+Labels = Sequence[int] | np.ndarray | Callable[[int, np.ndarray], np.ndarray]
 
 
 class Stateful(Protocol):
@@ -113,7 +120,7 @@ class Loop:
     """The steps of a training stage: `for step, batch in loop.over(batches)`.
 
     After each step it logs, and every `save_every` steps or on Ctrl-C it saves `state`, torch's random state
-    and the step, so that a resumed stage continues exactly as an unbroken one would, given batches that are a
+    and the step, so that a resumed stage continues exactly as an uninterrupted one would, given batches that are a
     function of the step (`batches = loader(loop.start, total)`). With several processes each draws dropout
     masks of its own; only rank 0's random state is saved, so that others draw new masks after a resume.
     """
@@ -149,22 +156,19 @@ class Loop:
         for name, target in self.state.items():
             target.load_state_dict(saved["state"][name])
         self.start, self._random = saved["step"], saved["random"]
-        log.info("%s: goes on from step %d of %d", self.label, self.start, self.total)
+        log.info("%s: continues from step %d of %d", self.label, self.start, self.total)
 
     def _cut_curves(self) -> None:
         if self.main:
-            kept = (
-                [line for line in read_curves(self.workspace.curves) if line["step"] <= self.start]
-                if self.workspace.curves.is_file()
-                else []
-            )
+            lines = read_curves(self.workspace.curves) if self.workspace.curves.is_file() else []
+            kept = [line for line in lines if line["step"] <= self.start]
             write_atomic(self.workspace.curves, "".join(json.dumps(line) + "\n" for line in kept))
 
     def __iter__(self) -> Iterator[int]:
         if self._random is not None:
             _set_random_state(self._random)
         rank, _ = rank_and_world()
-        if rank > 0:  # the networks have begun alike on all ranks
+        if rank > 0:  # all ranks start from identical weights
             torch.manual_seed(torch.initial_seed() + 1_000_003 * rank + self.start)
         self._open_board()
         previous = self._catch_interrupts()
@@ -189,7 +193,7 @@ class Loop:
                     self._save(step + 1)
                 if self._interrupted:
                     log.warning(
-                        "%s: stopped at step %d of %d; --resume goes on from there",
+                        "%s: stopped at step %d of %d; --resume continues from there",
                         self.label,
                         step + 1,
                         self.total,
@@ -216,7 +220,7 @@ class Loop:
         yield from zip(self, clock)
         seconds = time.perf_counter() - clock.begun
         if self.main and clock.images:
-            images = clock.images * rank_and_world()[1]
+            images = clock.images * self.workspace.rank_and_world[1]
             self.workspace.write_json(
                 "throughput.json",
                 {
@@ -227,6 +231,39 @@ class Loop:
                     "from_step": self.start,
                 },
             )
+
+    def load(
+        self,
+        images: Dataset,
+        plan: Plan,
+        labels: Labels | None = None,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> Iterator[Batch]:
+        """Yields the stage's batches on its device, from the step at which the loop starts to its end.
+
+        `labels`: of every image `(N,)`, or a function of (step, indices) that returns those of a batch.
+        """
+        work, start = self.workspace, self.start if start is None else start
+        rank, world = work.rank_and_world
+        loader = planned_loader(
+            images,
+            plan,
+            start,
+            self.total if stop is None else stop,
+            workers=work.options.workers,
+            rank=rank,
+            world=world,
+            pin_memory=work.device.type == "cuda",
+        )
+        for step, (part, _) in enumerate(loader, start):
+            indices = loader.batch_sampler.drawn.popleft()
+            of_batch = None
+            if labels is not None:
+                of_batch = labels(step, indices) if callable(labels) else np.asarray(labels)[indices]
+                of_batch = torch.as_tensor(of_batch, dtype=torch.int64, device=work.device)
+            yield Batch(on_device(part, work.device), indices, of_batch)
 
     def log(self, step: int, **terms: Tensor | float) -> None:
         """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN
@@ -289,7 +326,7 @@ class Loop:
         return {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _open_board(self) -> None:
-        if self.workspace.tensorboard and self.main:
+        if self.workspace.options.tensorboard and self.main:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
@@ -376,6 +413,12 @@ def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets every group's rate to `factor` times its `initial_lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
 
 
 def set_threads(count: int) -> None:

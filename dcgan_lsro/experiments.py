@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.cli import Paper
-from common.records import Experiment
+from common.records import Experiment, Paper
 from dcgan_lsro.config import MARKET_IMAGES, PRESETS
 
 DUKE_IMAGES = 16_522  # of the training set of DukeMTMC-reID

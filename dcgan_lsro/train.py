@@ -17,7 +17,8 @@ from torch import Tensor
 
 from common.augment import on_device, training_images
 from common.checkpoints import save_checkpoint, weights_content
-from common.cli import Options, main
+from common.cli import main
+from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.loading import planned_loader

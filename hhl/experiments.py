@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.cli import Paper
-from common.records import Experiment
+from common.records import Experiment, Paper
 from hhl.config import PRESETS
 
 _NO_TRIPLET = {"method.source_triplet": False, "method.target_views": "none"}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common.cli import Options
+from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.layout import refuse_equal_names

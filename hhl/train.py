@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.checkpoints import save_checkpoint, weights_content
-from common.cli import Options, main
+from common.cli import main
+from common.job import Options
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.errors import InputError
 from common.hashing import canonical

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.cli import Paper
-from common.records import Experiment
+from common.records import Experiment, Paper
 from ptgan.config import PRESETS
 
 DIRECT, CYCLEGAN, PTGAN_ROW = (f"ptgan/transfer/{row}" for row in ("direct", "CycleGAN", "PTGAN"))

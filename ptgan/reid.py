@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from common.augment import on_device, training_images
 from common.backbones import Backbone, build_backbone, global_pool, imagenet_v1
 from common.checkpoints import load_checkpoint, load_strictly, read_state_dict, save_checkpoint, saved_config
-from common.cli import Options
+from common.job import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan, planned_loader
 from common.hashing import canonical

@@ -11,7 +11,8 @@ import sys
 import torch
 
 from common.checkpoints import weights_content
-from common.cli import Options, main
+from common.cli import main
+from common.job import Options
 from common.datasets import ReIDDataset, load_dataset
 from common.datasets.layout import refuse_equal_names
 from common.datasets.loading import epoch_plan

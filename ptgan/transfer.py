@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from common.cli import Options
+from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
 from common.hashing import digest

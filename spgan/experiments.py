@@ -7,8 +7,7 @@ from __future__ import annotations
 from itertools import product
 from pathlib import Path
 
-from common.cli import Paper
-from common.records import Experiment
+from common.records import Experiment, Paper
 from spgan.config import PRESETS, RECIPES
 
 _DIRECT = {"method.images": "source"}

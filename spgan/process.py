@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.cli import Options
+from common.job import Options
 from common.errors import InputError, RunError
 from common.files import write_atomic
 from common.provenance import ROOT

@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 
 from common.checkpoints import weights_content
-from common.cli import Options, main
+from common.cli import main
+from common.job import Options
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.layout import refuse_equal_names
 from common.datasets.loading import epoch_plan

@@ -1,15 +1,13 @@
-"""Batches for PyTorch whose images depend on the seed and the step alone: not on the number of workers, of
-processes, or on a resume.
+"""Loads the batches of a plan for PyTorch; images depend on the seed and the step alone.
 
-A *plan* maps a step to the indices of its batch; it is a pure function, so a run that starts at step k sees
-what an unbroken run sees there. Each image has its own random generator, seeded by (seed, stream, step,
-slot), where slot is the place in the whole batch.
+The number of workers, the number of processes and a resume do not change them: each image has its own random
+generator, seeded by (seed, stream, step, slot), where slot is the image's position in the whole batch.
 """
 
 from __future__ import annotations
 
 import random
-import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -24,34 +22,18 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from common.datasets.base import Sample
 from common.datasets.images import read_image
+from common.datasets.plans import Plan
 from common.errors import InputError
-
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "Draw",
-    "EpochPlan",
-    "EvalTransform",
-    "SampleImages",
-    "epoch_plan",
-    "normalise",
-    "ordered_loader",
-    "planned_loader",
-    "read_image",
-]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
-Plan = Callable[[int], Sequence[int]]
 Transform = Callable[[Image.Image, random.Random], Tensor]
 
 
 class Draw(NamedTuple):
-    """One place of a training batch: `index` into the images, `step` and `slot` (place in the whole batch)
-    for the random generator.
-    """
+    """One image of a training batch: its index, and the step and slot that seed its random generator."""
 
     step: int
     slot: int
@@ -61,11 +43,10 @@ class Draw(NamedTuple):
 class SampleImages(Dataset):
     """Images of samples (or paths) after `transform(image, rng)`; an item is (tensor, index).
 
-    The key is a `Draw` (training: rng from seed, stream, step and slot) or an int (evaluation: rng from seed,
-    stream and index). `stream` names the random stream, so that two loaders of one run do not draw alike.
-    `cache` decodes all images at once and keeps them in memory; a transform must not change its image in
-    place. `period`: slots that are equal modulo it draw alike (several views of one image, a batch holding
-    all first views, then all second ones, ...). Raises `InputError` for a broken image.
+    The key is a `Draw` in training, where step and slot seed the rng, or an int in evaluation, where the index
+    does. `stream` separates the random draws of two loaders of one run. `cache` decodes all images eagerly and
+    keeps them in memory; a transform must not change its image in place. `period`: slots that are equal modulo
+    it share their draws (several views of one image). Raises `InputError` for a broken image.
     """
 
     def __init__(
@@ -136,31 +117,32 @@ def _collate(collate: Callable[[list], list], items: list) -> list | InputError:
     return next((item for item in items if isinstance(item, InputError)), None) or collate(items)
 
 
-@dataclass(frozen=True)
 class _Steps:
-    """The batches of steps start..stop-1, each the part of one rank."""
+    """The batches of steps start..stop-1, each reduced to the part of one rank.
 
-    plan: Plan
-    start: int
-    stop: int
-    rank: int
-    world: int
+    `drawn` holds the whole batches that have been drawn but not yet delivered, in order.
+    """
+
+    def __init__(self, plan: Plan, start: int, stop: int, rank: int, world: int):
+        self.plan, self.start, self.stop, self.rank, self.world = plan, start, stop, rank, world
+        self.drawn: deque[np.ndarray] = deque()
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
 
     def __iter__(self) -> Iterator[list[Draw]]:
+        self.drawn.clear()
         for step in range(self.start, self.stop):
-            indices = self.plan(step)
-            if len(indices) % self.world:
+            indices = np.asarray(self.plan(step))
+            part, rest = divmod(len(indices), self.world)
+            if rest:
                 raise InputError(
-                    f"a batch of {len(indices)} images does not divide into {self.world} equal parts: change the batch size"
+                    f"a batch of {len(indices)} images does not divide into {self.world} equal parts: "
+                    "change the batch size"
                 )
-            part = len(indices) // self.world
-            yield [
-                Draw(step, slot, int(indices[slot]))
-                for slot in range(self.rank * part, (self.rank + 1) * part)
-            ]
+            self.drawn.append(indices)
+            slots = range(self.rank * part, (self.rank + 1) * part)
+            yield [Draw(step, slot, int(indices[slot])) for slot in slots]
 
 
 def planned_loader(
@@ -174,20 +156,23 @@ def planned_loader(
     world: int = 1,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """Batches of steps start..stop-1: (images `(B, 3, H, W)`, indices `(B,)`), the same for any number of
-    workers.
+    """Loads the batches of steps start..stop-1: (images `(B, 3, H, W)`, indices `(B,)`).
 
-    With `world` > 1, rank r gets the r-th of `world` equal contiguous parts of each batch, as DataParallel
-    splits it.
+    The batches do not depend on the number of workers. With `world` > 1, rank r receives the r-th of `world`
+    equal contiguous parts of each batch, as DataParallel splits it.
     """
     if not 0 <= rank < world:
         raise InputError(f"rank {rank} of {world}: expected 0 to {world - 1}")
-    return _Loader(
-        images,
-        batch_sampler=_Steps(plan, start, stop, rank, world),
-        num_workers=workers,
-        pin_memory=pin_memory,
-    )
+    steps = _Steps(plan, start, stop, rank, world)
+    return _Loader(images, batch_sampler=steps, num_workers=workers, pin_memory=pin_memory)
+
+
+class Batch(NamedTuple):
+    """One training step. Under `torchrun` `images` is this process's part; the rest describes the whole batch."""
+
+    images: Tensor  # (b, 3, H, W)
+    indices: np.ndarray  # (B,)
+    labels: Tensor | None = None  # (B,), int64
 
 
 def ordered_loader(
@@ -197,45 +182,6 @@ def ordered_loader(
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1")
     return _Loader(images, batch_size=batch_size, num_workers=workers, pin_memory=pin_memory)
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """Shuffled epochs over 0..n-1 as a function of the step; what does not fill a batch at the end of an
-    epoch is left out.
-    """
-
-    n: int
-    batch_size: int
-    seed: int
-    stream: str = ""
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.n // self.batch_size
-
-    def __call__(self, step: int) -> np.ndarray:
-        epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.batch_size
-        return _permutation(self.n, self.seed, self.stream, epoch)[start : start + self.batch_size]
-
-
-@lru_cache(maxsize=8)
-def _permutation(n: int, seed: int, stream: str, epoch: int) -> np.ndarray:
-    order = np.random.default_rng((seed, zlib.crc32(stream.encode()), epoch)).permutation(n)
-    order.setflags(write=False)
-    return order
-
-
-def epoch_plan(n: int, batch_size: int, *, seed: int, stream: str = "") -> EpochPlan:
-    """Shuffled epochs with `drop_last`; raises `InputError` if the images do not fill one batch."""
-    if batch_size < 1 or seed < 0:
-        raise InputError(f"batch size {batch_size}, seed {seed}: expected at least 1 and 0")
-    if n < batch_size:
-        raise InputError(
-            f"{n} images do not fill one batch of {batch_size}: use a smaller batch or more images"
-        )
-    return EpochPlan(n, batch_size, seed, stream)
 
 
 def normalise(

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from common.augment import on_device, training_images
 from common.checkpoints import save_checkpoint
-from common.cli import Options
+from common.job import Options
 from common.datasets import Sample
 from common.datasets.loading import epoch_plan, planned_loader
 from common.hashing import canonical

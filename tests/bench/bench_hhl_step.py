@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as TF
 
-from common.cli import Options
+from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD
 from common.training import accelerate, count_images

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from common import cli
-from common.cli import Options, Paper, override, parse
+from common.cli import override, parse
 from common.errors import InputError, RunError
 from common.files import write_atomic
+from common.job import Options
 from common.provenance import code_version
-from common.records import Experiment, check_experiments, read_record
+from common.records import Experiment, Paper, check_experiments, read_record
 from common.runs import Run
 from common.tables import measures_table, results_table
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 import pytest
 
-from common.cli import Paper, main
-from common.records import Experiment
+from common.cli import main
+from common.records import Experiment, Paper
 from common.switches import field_comments, switches
 from reports.experiments import built_papers
 from reports.experiments import switches as ask

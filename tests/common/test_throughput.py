@@ -11,9 +11,9 @@ from torch import nn
 
 from common import training
 from common.backbones import adabn, build_backbone
-from common.cli import Options
 from common.errors import InputError
 from common.hashing import digest
+from common.job import Options
 from common.records import Experiment
 from common.runs import Run, Workspace
 from common.training import Loop, accelerate, count_images, seed_everything

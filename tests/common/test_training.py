@@ -13,9 +13,9 @@ from torch import nn
 
 from common.backbones import SplitBatchNorm2d, adabn, build_backbone, split_batch_norm
 from common.checkpoints import load_checkpoint, save_checkpoint, weights_content
-from common.cli import Options
 from common.errors import InputError, RunError
 from common.files import locked
+from common.job import Options
 from common.runs import Workspace, read_curves
 from common.training import Loop, pick_device, seed_everything
 

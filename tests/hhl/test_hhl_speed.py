@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from common import cli
-from common.cli import Options
+from common.job import Options
 from common.datasets.synthetic import load_synthetic
 from common.hashing import digest
 from common.records import read_record

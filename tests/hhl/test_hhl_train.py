@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from common import cli, training
-from common.cli import Options
+from common.job import Options
 from common.datasets import load_dataset
 from common.errors import InputError
 from common.hashing import canonical

@@ -19,7 +19,7 @@ from PIL import Image
 
 from common import cli, training
 from common.checkpoints import save_checkpoint
-from common.cli import Options
+from common.job import Options
 from common.datasets import load_dataset
 from common.errors import InputError
 from common.provenance import ROOT

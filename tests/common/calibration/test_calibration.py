@@ -12,10 +12,8 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as functional
 
+from common.calibration import augmentation, criteria
 from common.datasets import synthetic
-from common.datasets.synthetic import criteria
-
-FOLDER = Path(synthetic.__file__).parent
 
 
 def test_hues_turn_as_in_torchvision():
@@ -23,7 +21,7 @@ def test_hues_turn_as_in_torchvision():
         torch.rand(5, 3, 8, 6, generator=torch.Generator().manual_seed(0)),
         torch.tensor([0.1, -0.1, 0.05, -0.03, 0.0]),
     )
-    turned = criteria.turn_hue(images, turns[:, None, None, None])
+    turned = augmentation.turn_hue(images, turns[:, None, None, None])
     for image, turn, result in zip(images, turns, turned, strict=True):
         torch.testing.assert_close(result, functional.adjust_hue(image, float(turn)), atol=2e-5, rtol=0)
 
@@ -39,9 +37,9 @@ def test_hues_turn_as_in_torchvision():
 def test_the_jitter_changes_each_image_by_one_factor_as_torchvision_does(name, changed, monkeypatch):
     """With one of the four changes drawn alone, some factor in 1 +- strength explains the result exactly."""
     position = ("brightness", "contrast", "saturation").index(name)
-    monkeypatch.setattr(criteria.torch, "randperm", lambda *_, **__: torch.tensor([position]))
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: torch.tensor([position]))
     images = torch.rand(3, 3, 8, 6, generator=torch.Generator().manual_seed(1))
-    jittered = criteria.colour_jitter(images, 0.3, torch.Generator().manual_seed(2))
+    jittered = augmentation.colour_jitter(images, 0.3, torch.Generator().manual_seed(2))
     for image, result in zip(images, jittered, strict=True):
         errors = [
             float((changed(image, factor) - result).abs().max()) for factor in np.linspace(0.7, 1.3, 601)
@@ -51,7 +49,7 @@ def test_the_jitter_changes_each_image_by_one_factor_as_torchvision_does(name, c
 
 def test_augmentation_keeps_shape_and_range():
     images = torch.rand(16, 3, 64, 32, generator=torch.Generator().manual_seed(3))
-    out = criteria.augment(images, torch.Generator().manual_seed(4))
+    out = augmentation.augment(images, torch.Generator().manual_seed(4))
     assert out.shape == images.shape and 0 <= out.min() and out.max() <= 1
     assert (out != images).flatten(1).any(dim=1).all()
 
@@ -81,6 +79,6 @@ def test_a_tiny_measurement_runs(monkeypatch):
 
 
 def test_the_readme_shows_the_committed_measurements():
-    measured = json.loads((FOLDER / "criteria.json").read_text())
+    measured = json.loads(Path(criteria.__file__).with_suffix(".json").read_text())
     assert set(measured) == {"0", "1", "2", "3"}
-    assert criteria.table(measured) in (FOLDER / "README.md").read_text()
+    assert criteria.table(measured) in Path(synthetic.__file__).with_name("README.md").read_text()

@@ -1,0 +1,254 @@
+"""One run of one experiment: its configuration, data, device and stages, and the record that it leaves."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from common.datasets.base import ReIDDataset
+from common.errors import RunError
+from common.files import write_atomic
+from common.hashing import canonical, digest
+from common.provenance import code_version, hardware, library_versions
+from common.records import Experiment, Record
+from common.runs import Stage, StageStore, rank_and_world, run_folder
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("run")
+MAX_PICTURE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags that all five papers share."""
+
+    # starting values: demo, released, paper, blog or scratch, as the paper offers them
+    preset: str = "demo"
+    experiment: tuple[str, ...] = ()  # keys to run, from --list-experiments
+    list_experiments: bool = False  # print this paper's experiments as JSON and exit
+    # print every field of the configuration, with its value in each preset, as JSON and exit
+    list_switches: bool = False
+    source: str = "synthetic-duke"  # labelled dataset
+    target: str = "synthetic-market"  # dataset to test on
+    # folder that holds the datasets; synthetic ones are drawn into the cache without it
+    data_root: Path | None = None
+    seed: int = 0  # of all random numbers
+    out: Path | None = None  # output folder; default: runs/ in the paper's folder
+    resume: bool = False  # continue from the checkpoint of an interrupted run
+    fresh: bool = False  # recompute every stage
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # device of the networks
+    workers: int = 0  # processes that load images
+    threads: int = 0  # CPU threads of each process; 0: torch's choice
+    # of the re-ID networks; bf16: autocast, scores are no longer reproducible bit by bit
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False  # torch.compile the re-ID networks: slower first steps, faster later ones
+    # decode training images once into one file below the output folder and augment on the device
+    pack: bool = False
+    deterministic: bool = False  # forbid CUDA kernels whose results vary
+    tensorboard: bool = False  # also write TensorBoard files (needs the extra)
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What distinguishes a trained network from that of a plain run: part of its stage's key; empty for a plain run.
+
+        `compile` is excluded: it changes results by float32 rounding only, as another machine would. `pack` is
+        included, although both paths agreed bit by bit wherever they were compared: that depends on Pillow's
+        rounding. So is the number of `torchrun` processes: each normalises its own part of a batch.
+        """
+        plain = {"precision": "fp32", "pack": False, "processes": 1}
+        this = {"precision": self.precision, "pack": self.pack, "processes": rank_and_world()[1]}
+        return {name: value for name, value in this.items() if value != plain[name]}
+
+
+@dataclass
+class Workspace:
+    """The folder of a stage under construction, with all that its builder runs with."""
+
+    folder: Path
+    resume: bool = False  # continue from what an interrupted run kept
+    seed: int = 0
+    device: Any = None  # torch.device; None in processes without PyTorch
+    options: Options = field(default_factory=Options)
+    cache: Path | None = None  # folder of packed training images; None: workers decode the images (no --pack)
+    collective: bool = False  # all `torchrun` processes build it together
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def curves(self) -> Path:
+        return self.folder / "curves.jsonl"
+
+    @property
+    def kept(self) -> Path:
+        """Marks a folder that is worth resuming: later runs keep it unless --fresh."""
+        return self.folder / "kept"
+
+    @property
+    def rank_and_world(self) -> tuple[int, int]:
+        """This process's rank and the number of processes that share each batch of this stage."""
+        return rank_and_world() if self.collective else (0, 1)
+
+    def write_json(self, name: str, value: Any) -> None:
+        write_atomic(self.folder / name, json.dumps(canonical(value), indent=1))
+
+
+@dataclass
+class Job:
+    """What a paper's `train(job) -> Record` works with.
+
+    `config` is the paper's configuration; `source` is labelled, `target` is tested on. A stage is declared once
+    with everything that its result depends on, see `stage` and `training_stage`.
+    """
+
+    paper: str
+    experiment: Experiment
+    config: Any
+    source: ReIDDataset
+    target: ReIDDataset
+    device: torch.device
+    options: Options
+    store: StageStore
+    stages: dict[str, Stage] = field(default_factory=dict)
+    pictures: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seed(self) -> int:
+        return self.options.seed
+
+    @property
+    def main(self) -> bool:
+        """Whether this process draws pictures and writes the record (rank 0)."""
+        return rank_and_world()[0] == 0
+
+    @property
+    def folder(self) -> Path:
+        options = self.options
+        key = self.experiment.runs_as
+        return run_folder(self.store.out, key, options.source, options.target, self.seed, options.preset)
+
+    def stage(
+        self,
+        name: str,
+        depends_on: Mapping[str, Any],
+        build: Callable[[Workspace], None],
+        *,
+        seed: int | None = None,
+        collective: bool = False,
+    ) -> Stage:
+        """Returns a finished stage: reused if the output folder holds it, else built by `build(workspace)`.
+
+        `depends_on`: all configuration, manifests and stage hashes that the result depends on; a `seed` is
+        added to it and reaches the builder as `workspace.seed`. `collective`: all `torchrun` processes train it
+        together. Raises `InputError` for an interrupted build without --resume or --fresh.
+        """
+        if seed is not None:
+            depends_on = {**depends_on, "seed": seed}
+        stage = self.store.obtain(name, depends_on, build, self._workspace(seed or 0, collective))
+        log.info("%s: %s (%.0f s)", name, "reused" if stage.reused else "done", stage.seconds)
+        self.stages[name] = stage
+        return stage
+
+    def training_stage(
+        self,
+        name: str,
+        depends_on: Mapping[str, Any],
+        build: Callable[[Workspace], None],
+        *,
+        weights: str,
+        seed: int | None = None,
+    ) -> Stage:
+        """Returns a stage in which all processes train a re-ID network from `weights` (`none`, `imagenet`, a file).
+
+        Its key includes the seed (the run's, if not given), the content of a weights file and the numerics.
+        """
+        from common.checkpoints import weights_content  # imports PyTorch
+
+        depends_on = {**depends_on, **weights_content(weights), **self.options.numerics}
+        seed = self.seed if seed is None else seed
+        return self.stage(name, depends_on, build, seed=seed, collective=True)
+
+    def finished(self, name: str, depends_on: Mapping[str, Any], *, seed: int | None = None) -> Path | None:
+        """Returns the folder of a stage that an earlier row or run finished; builds and records nothing."""
+        return self.store.finished(name, depends_on if seed is None else {**depends_on, "seed": seed})
+
+    def _workspace(self, seed: int, collective: bool) -> Workspace:
+        cache = self.store.out / "cache" if self.options.pack else None
+        return Workspace(Path(), False, seed, self.device, self.options, cache, collective)
+
+    def picture(self, name: str) -> Path:
+        """Returns the path for the picture `name` (`*.png`) of this run and lists it in the record."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / name
+        self.pictures.append(path.relative_to(self.store.out).as_posix())
+        return path
+
+    def record(
+        self, scores: Mapping[str, Mapping[str, float]], *, measures: Mapping[str, float] | None = None
+    ) -> Record:
+        """Writes `record.json` and returns it. The scores are those of the last epoch."""
+        options = self.options
+        self._check_pictures()
+        record = Record(
+            paper=self.paper,
+            key=self.experiment.runs_as,
+            preset=options.preset,
+            source=options.source,
+            target=options.target,
+            seed=self.seed,
+            config=canonical(self.config),
+            config_hash=digest(self.config),
+            data={"source": self.source.manifest, "target": self.target.manifest},
+            scores=canonical(scores),
+            measures=dict(measures or {}),
+            selection="last epoch",
+            stages={
+                name: {
+                    "hash": stage.hash,
+                    "reused": stage.reused,
+                    "seconds": stage.seconds,
+                    **stage.throughput,
+                }
+                for name, stage in self.stages.items()
+            },
+            code_version=code_version(),
+            libraries=library_versions(),
+            hardware=hardware(self._device_name()) | self._acceleration(),
+            seconds=round(time.perf_counter() - self.started, 1),
+            curves=self._curves(),
+            pictures=list(self.pictures),
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        )
+        if self.main:
+            write_atomic(self.folder / "record.json", record.to_json() + "\n")
+        return record
+
+    def _check_pictures(self) -> None:
+        for picture in self.pictures:
+            size = (self.store.out / picture).stat().st_size
+            if size > MAX_PICTURE:
+                raise RunError(f"{picture}: expected a picture of at most 1 MB, found {size} bytes")
+
+    def _curves(self) -> list[str]:
+        files = [stage.folder / "curves.jsonl" for stage in self.stages.values()]
+        return [path.relative_to(self.store.out).as_posix() for path in files if path.is_file()]
+
+    def _acceleration(self) -> dict[str, Any]:
+        return self.options.numerics | ({"compile": True} if self.options.compile else {})
+
+    def _device_name(self) -> str:
+        if self.device.type == "cpu":
+            return str(self.device)
+        import torch
+
+        return torch.cuda.get_device_name(self.device)

@@ -1,11 +1,11 @@
-"""Measures the synthetic domains by the data's own criteria; no paper's method is involved.
+"""Measures the acceptance criteria of the synthetic domains; no paper's method is involved.
 
-    python -m common.datasets.synthetic.criteria [--data-seeds 1 2 3] [--out criteria.json]
+    python -m common.calibration.criteria [--data-seeds 1 2 3] [--out criteria.json]
 
-Per data seed and direction, with the thin ResNet at 64x32 (identification loss, last iteration, no colour
-jitter unless said): supervised on the target; direct transfer from the source; direct transfer onto the
-target's scenes without camera style; and direct transfer of a source model trained with colour jitter. All
-scores are rank-1 in Market-1501's protocol. This script needs PyTorch.
+Four settings per data seed and direction, with the thin ResNet at 64x32 (identification loss, last iteration,
+no colour jitter unless stated): supervised on the target; direct transfer from the source; direct transfer to
+the target's scenes without camera style; and direct transfer of a source model trained with colour jitter.
+All scores are rank-1 in Market-1501's protocol.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from common.backbones import extract_features, global_pool, thin_resnet
+from common.calibration.augmentation import augment, colour_jitter
 from common.datasets.synthetic.domains import DUKE, MARKET, TEST_IDS, TRAIN_IDS, ImageKey, make_plan
 from common.datasets.synthetic.render import SyntheticDomain
 from common.evaluation.ranking import evaluate
 
-HEIGHT, WIDTH = 64, 32
 ITERATIONS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 500, 64, 1e-3, 5e-4
-ERASING = 0.3  # probability
 JITTERS = (0.15, 0.3)  # brightness = contrast = saturation; hue is a third of it
 DIRECTIONS = ((DUKE.name, MARKET.name), (MARKET.name, DUKE.name))
 
@@ -50,7 +49,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Rendered:
-    """One domain in memory; the `plain` splits show the same scenes without camera style."""
+    """One domain in memory; the `plain` splits contain the same scenes without camera style."""
 
     train: Split
     query: Split
@@ -63,18 +62,15 @@ class Rendered:
 
 
 def render(name: str, data_seed: int, workers: int = 2) -> Rendered:
-    """All images of a domain at 64x32."""
+    """Renders all images of a domain at 64x32."""
     domain = SyntheticDomain(name, data_seed)
     plan = make_plan(domain.domain, data_seed, TRAIN_IDS, TEST_IDS)
     with multiprocessing.get_context("fork").Pool(workers) as pool:
 
         def split(draw: Callable[[ImageKey], np.ndarray], keys: list[ImageKey]) -> Split:
-            images = (
-                torch.from_numpy(np.stack(pool.map(_Small(draw), keys, chunksize=64)))
-                .permute(0, 3, 1, 2)
-                .contiguous()
-            )
-            return Split(images, np.array([key.pid for key in keys]), np.array([key.camid for key in keys]))
+            images = np.stack(pool.map(partial(_small, draw), keys, chunksize=64))
+            tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+            return Split(tensor, np.array([key.pid for key in keys]), np.array([key.camid for key in keys]))
 
         return Rendered(
             train=split(domain.image, plan.train),
@@ -85,96 +81,19 @@ def render(name: str, data_seed: int, workers: int = 2) -> Rendered:
         )
 
 
-@dataclass(frozen=True)
-class _Small:
-    draw: Callable[[ImageKey], np.ndarray]
-
-    def __call__(self, key: ImageKey) -> np.ndarray:
-        return np.asarray(Image.fromarray(self.draw(key)).reduce(2))
+def _small(draw: Callable[[ImageKey], np.ndarray], key: ImageKey) -> np.ndarray:
+    return np.asarray(Image.fromarray(draw(key)).reduce(2))
 
 
 # training
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrors half of the images, moves and scales each a little, and erases a rectangle in some. Float (B,
-    3, H, W) in, the same out.
-    """
-    batch, _, height, width = images.shape
-
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(batch, generator=generator) * (high - low) + low
-
-    theta = torch.zeros(batch, 2, 3)
-    theta[:, 0, 0] = uniform(0.9, 1.05) * (uniform(0, 1) < 0.5).float().mul(2).sub(1)
-    theta[:, 1, 1] = uniform(0.9, 1.05)
-    theta[:, 0, 2], theta[:, 1, 2] = uniform(-0.12, 0.12), uniform(-0.08, 0.08)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-    area, ratio = uniform(0.05, 0.25) * height * width, torch.exp(uniform(math.log(0.4), math.log(2.5)))
-    h, w = (area * ratio).sqrt(), (area / ratio).sqrt()
-    top, left = uniform(0, 1) * (height - h), uniform(0, 1) * (width - w)
-    rows, columns = torch.arange(height)[None, :, None], torch.arange(width)[None, None, :]
-    inside = (rows >= top[:, None, None]) & (rows < (top + h)[:, None, None])
-    inside = inside & (columns >= left[:, None, None]) & (columns < (left + w)[:, None, None])
-    inside &= (uniform(0, 1) < ERASING)[:, None, None]
-    return torch.where(inside[:, None], images.mean(dim=(2, 3), keepdim=True), images)
-
-
-def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """torchvision's `ColorJitter(strength, strength, strength, strength / 3)` with factors of its own for
-    every image.
-
-    Float (B, 3, H, W) in 0..1. The order of the four changes is drawn once a batch.
-    """
-
-    def factor(amount: float, middle: float) -> Tensor:
-        return (middle + amount * (2 * torch.rand(len(images), generator=generator) - 1))[:, None, None, None]
-
-    def grey(x: Tensor) -> Tensor:
-        return (x * torch.tensor([0.2989, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
-
-    def towards(x: Tensor, other: Tensor) -> Tensor:
-        ratio = factor(strength, 1.0)
-        return (ratio * x + (1 - ratio) * other).clamp(0, 1)
-
-    changes = (
-        lambda x: towards(x, torch.zeros(())),
-        lambda x: towards(x, grey(x).mean(dim=(1, 2, 3), keepdim=True)),
-        lambda x: towards(x, grey(x)),
-        lambda x: turn_hue(x, factor(strength / 3, 0.0)),
-    )
-    for index in torch.randperm(4, generator=generator).tolist():
-        images = changes[index](images)
-    return images
-
-
-def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Moves the hue (HSV) by `turns` (B, 1, 1, 1), as torchvision's `adjust_hue` does."""
-    high, low = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
-    chroma = (high - low).clamp(min=1e-8)
-    red, green, blue = images.split(1, dim=1)
-    sector = torch.where(
-        high == red,
-        (green - blue) / chroma,
-        torch.where(high == green, 2 + (blue - red) / chroma, 4 + (red - green) / chroma),
-    )
-    sector = sector + 6 * turns
-    # HSV -> RGB: v - c * clamp(min(k, 4 - k), 0, 1), k = (n + 6 h) mod 6
-    offsets = torch.tensor([5.0, 3.0, 1.0])[None, :, None, None]
-    k = (offsets + sector) % 6
-    return high - (high - low) * torch.minimum(k, 4 - k).clamp(0, 1)
-
-
 def train(split: Split, seed: int, jitter: float = 0.0, iterations: int = ITERATIONS) -> nn.Module:
-    """A thin ResNet trained to tell the ids of `split` apart; returned in evaluation mode, without its
-    classifier.
-    """
+    """Trains a thin ResNet to classify the ids of `split`; returns it in eval mode, without classifier."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    ids, labels = np.unique(split.pids, return_inverse=True)
-    labels = torch.from_numpy(labels)
+    ids, classes = np.unique(split.pids, return_inverse=True)
+    labels = torch.from_numpy(classes)
     backbone = thin_resnet().to(memory_format=torch.channels_last)
     classifier = nn.Linear(backbone.num_features, len(ids))
     parameters = [*backbone.parameters(), *classifier.parameters()]
@@ -205,7 +124,7 @@ def _normalise(images: Tensor) -> Tensor:
 
 
 def rank1(backbone: nn.Module, query: Split, gallery: Split) -> float:
-    """Rank-1 in Market-1501's protocol, 0..1."""
+    """Returns rank-1 in Market-1501's protocol, 0..1."""
     probes, candidates = _features(backbone, query), _features(backbone, gallery)
     return evaluate(probes, query.pids, query.camids, candidates, gallery.pids, gallery.camids).cmc[1]
 
@@ -219,7 +138,7 @@ def _features(backbone: nn.Module, split: Split) -> Tensor:
 
 
 def measure(data_seed: int, seed: int = 0, iterations: int = ITERATIONS) -> dict[str, dict[str, float]]:
-    """Rank-1 of every setting by direction, `source->target`."""
+    """Measures rank-1 of every setting by direction, `source->target`."""
     data = {name: render(name, data_seed) for name in (MARKET.name, DUKE.name)}
     results: dict[str, dict[str, float]] = {f"{source}->{target}": {} for source, target in DIRECTIONS}
 
@@ -236,16 +155,13 @@ def measure(data_seed: int, seed: int = 0, iterations: int = ITERATIONS) -> dict
     for strength in JITTERS:
         for source, target in DIRECTIONS:
             model = train(data[source].train, seed, strength, iterations)
-            note(
-                f"{source}->{target}",
-                f"jitter {strength}",
-                rank1(model, data[target].query, data[target].gallery),
-            )
+            rank = rank1(model, data[target].query, data[target].gallery)
+            note(f"{source}->{target}", f"jitter {strength}", rank)
     return results
 
 
 def judge(row: dict[str, float]) -> dict[str, float | bool]:
-    """The four criteria of one direction, from rank-1 values (0..1)."""
+    """Evaluates the four criteria of one direction from rank-1 values (0..1)."""
     gap = row["supervised"] - row["direct"]
     by_style = (row["unstyled"] - row["direct"]) / gap
     by_jitter = (max(row[f"jitter {s}"] for s in JITTERS) - row["direct"]) / gap
@@ -260,21 +176,16 @@ def judge(row: dict[str, float]) -> dict[str, float | bool]:
 
 
 def mean_rows(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each value."""
+    """Averages each value over the rows."""
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 
 
 def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
-    """A Markdown table: one line for each data seed and direction, and the mean over the data seeds 1 and
-    above.
-    """
+    """Formats a Markdown table: a line per direction and data seed, and the mean over data seeds above 0."""
     settings = ["supervised", "direct", "unstyled", *(f"jitter {s}" for s in JITTERS)]
-    lines = [
-        "| direction | data seed | "
-        + " | ".join(settings)
-        + " | gap recovered without style | gap closed by jitter | criteria |"
-    ]
-    lines.append("|---" * (len(settings) + 5) + "|")
+    head = ["direction", "data seed", *settings]
+    head += ["gap recovered without style", "gap closed by jitter", "criteria"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for direction in (f"{source}->{target}" for source, target in DIRECTIONS):
         rows = {seed: measured[seed][direction] for seed in measured}
         tuning = [row for seed, row in rows.items() if seed != "0"]
@@ -282,31 +193,19 @@ def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
             rows["mean of " + ", ".join(seed for seed in measured if seed != "0")] = mean_rows(tuning)
         for seed, row in rows.items():
             verdict = judge(row)
-            failed = [
-                name.removesuffix("_ok")
-                for name, value in verdict.items()
-                if name.endswith("_ok") and not value
-            ]
-            shares = f"{100 * verdict['style_share']:.0f} % | {100 * verdict['jitter_share']:.0f} %"
-            values = " | ".join(f"{100 * row[setting]:.1f}" for setting in settings)
-            lines.append(
-                f"| {direction} | {seed} | {values} | {shares} | {'fails: ' + ', '.join(failed) if failed else 'all hold'} |"
-            )
+            failed = [name[:-3] for name, holds in verdict.items() if name.endswith("_ok") and not holds]
+            cells = [direction, seed, *(f"{100 * row[setting]:.1f}" for setting in settings)]
+            cells += [f"{100 * verdict[share]:.0f} %" for share in ("style_share", "jitter_share")]
+            cells.append(f"fails: {', '.join(failed)}" if failed else "all hold")
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data-seeds",
-        type=int,
-        nargs="+",
-        default=[1, 2, 3],
-        help="seed 0 is the reported one: never tune on it",
-    )
-    parser.add_argument(
-        "--out", type=Path, default=None, help="JSON file; results of other data seeds in it are kept"
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    seeds_help = "seed 0 is the reported one: never tune on it"
+    parser.add_argument("--data-seeds", type=int, nargs="+", default=[1, 2, 3], help=seeds_help)
+    parser.add_argument("--out", type=Path, help="JSON file; its results for other data seeds are kept")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     measured = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}

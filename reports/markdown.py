@@ -1,4 +1,4 @@
-"""Tables as Markdown, for the READMEs."""
+"""Formats tables as Markdown for README.md, RESULTS.md and SWITCHES.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reports.rows import Row, Table, Value, from_scratch
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """A Markdown table; the columns in `right` are right-aligned."""
+    """Returns a Markdown table; the columns in `right` are right-aligned."""
     rule = ["---:" if column in right else "---" for column in range(len(head))]
     return "\n".join(
         f"| {' | '.join(line)} |" for line in (head, rule, *([_safe(cell) for cell in line] for line in body))
@@ -23,8 +23,8 @@ def _safe(text: str) -> str:
 
 
 def result_markdown(table: Table) -> str:
-    """A caption and the table: published, measured, measured with AdaBN, number of seeds; on the paper's own
-    data also the difference.
+    """Returns caption, table and the rows that were not run: published, measured, measured with AdaBN, number
+    of seeds; on the paper's own data also the difference.
     """
     columns = " / ".join(table.columns)
     head = ["row", f"published {columns}", "measured"] if table.printed else ["row", f"measured {columns}"]
@@ -34,15 +34,16 @@ def result_markdown(table: Table) -> str:
         "seeds",
     ]
     body = [_cells(table, row) for row in table.rows]
-    caption = (
-        f"**{table.title}**, measured on {table.source} → {table.target}"
-        if table.source != table.target
-        else f"**{table.title}**, measured on {table.source}"
-    )
-    caption += f", preset {table.preset}" * (table.preset != "demo")
-    stands = f", published on {table.published_on}" if table.published_on else ""
     idle = f"\n\nNot run: {'; '.join(row.title for row in table.idle)}." if table.idle else ""
-    return f"{caption}{stands}:\n\n{markdown(head, body, right=range(1, len(head)))}{idle}"
+    return f"{caption(table)}:\n\n{markdown(head, body, right=range(1, len(head)))}{idle}"
+
+
+def caption(table: Table) -> str:
+    """Returns where a table was measured, under which preset if not the demo's, and what was published on."""
+    pair = table.source if table.source == table.target else f"{table.source} → {table.target}"
+    preset = "" if table.preset == "demo" else f", preset {table.preset}"
+    published_on = f", published on {table.published_on}" if table.published_on else ""
+    return f"**{table.title}**, measured on {pair}{preset}{published_on}"
 
 
 def _cells(table: Table, row: Row) -> list[str]:
@@ -59,7 +60,7 @@ def _cells(table: Table, row: Row) -> list[str]:
 
 
 def published_text(theirs: Published | None, columns: Sequence[str]) -> str:
-    """The printed numbers; in parentheses where nobody has checked them, `-` where there are none."""
+    """Returns the printed numbers; in parentheses if unverified, `-` if there are none."""
     if theirs is None or not any(column in theirs.values for column in columns):
         return "-"
     text = " / ".join(published_number(theirs, column) for column in columns)
@@ -67,16 +68,14 @@ def published_text(theirs: Published | None, columns: Sequence[str]) -> str:
 
 
 def published_number(theirs: Published | None, column: str) -> str:
-    """With the digits that percentages are printed with, or as it is in another unit; `-` where there is
-    none.
-    """
+    """Returns a percentage with one digit, another unit without rounding, and `-` for a missing number."""
     if theirs is None or column not in theirs.values:
         return "-"
     return f"{theirs.values[column]:.1f}" if theirs.unit == "%" else f"{theirs.values[column]:g}"
 
 
 def joined(values: Any) -> str:
-    """`62.8 ± 2.1 / 45.5 ± 0.7`, or `-` where nothing is measured."""
+    """Returns `62.8 ± 2.1 / 45.5 ± 0.7`, or `not run` if nothing was measured."""
     values = list(values)
     return "not run" if not any(values) else " / ".join(number_text(value) for value in values)
 
@@ -86,7 +85,7 @@ def number_text(value: Value | None) -> str:
 
 
 def difference_text(row: Row) -> str:
-    """Measured minus published rank-1 and mAP in points, and whether both lie within the band."""
+    """Returns measured minus published rank-1 and mAP in points, and whether both lie within the band."""
     if (
         not row.published
         or not row.published.comparable
@@ -99,33 +98,28 @@ def difference_text(row: Row) -> str:
     return f"{' / '.join(f'{gap:+.1f}' for gap in gaps.values())} {'in band' if within else 'outside'}"
 
 
-def switches_markdown(entries: Sequence[dict], source: str) -> str:
-    """The ledger: a table a group of switches. A value without a name is that of most presets; the others
-    follow with theirs.
-    """
-    parts = []
-    for group in dict.fromkeys(entry["group"] for entry in entries):
-        body = [
-            [f"`--{entry['name'].replace('_', '-')}`", values_text(entry["values"]), entry["comment"] or "-"]
-            for entry in entries
-            if entry["group"] == group
-        ]
-        parts.append(f"{group}\n\n{markdown(['switch', 'value', 'meaning and source'], body)}")
-    count = len(entries)
-    return "\n\n".join(
-        [
-            f"<details>\n<summary>All {count} switches with their values by preset, from the comments in <code>{source}</code></summary>",
-            *parts,
-            "</details>",
-        ]
-    )
+def switches_markdown(entries: Sequence[dict]) -> str:
+    """Returns one section with a table for each group of switches."""
+    groups: dict[str, list[dict]] = {}
+    for entry in entries:
+        groups.setdefault(entry["name"].rpartition(".")[0], []).append(entry)
+    return "\n\n".join(_switch_section(name, group) for name, group in groups.items())
+
+
+def _switch_section(name: str, group: Sequence[dict]) -> str:
+    body = [
+        [f"`--{entry['name'].replace('_', '-')}`", values_text(entry["values"]), entry["comment"] or "-"]
+        for entry in group
+    ]
+    table = markdown(["switch", "value", "meaning and source"], body)
+    return f"## {name}\n\n{group[0]['group']}\n\n{table}"
 
 
 def values_text(values: dict[str, Any]) -> str:
-    """`256; demo 64`: the value that most presets share, then those that differ, named; all are named where
-    no value has a majority.
+    """Returns `256; demo 64`: the value that most presets share, then the others with their presets' names.
 
-    Presets of real photographs from scratch, which take over most of another's values, do not vote.
+    Every value is named if none has a majority. Presets of real photographs from scratch, which copy most of
+    another preset's values, do not count towards the majority.
     """
     texts = {preset: value_text(value) for preset, value in values.items()}
     votes = [text for preset, text in texts.items() if not from_scratch(preset)]

@@ -12,12 +12,13 @@ import matplotlib
 matplotlib.use("Agg")  # before pyplot: no display is needed
 import matplotlib.pyplot as plt
 
-from common.runs import Run, read_curves
+from common.job import Job
+from common.runs import read_curves
 
 
-def stage_curves(run: Run, names: Iterable[str]) -> list[dict]:
-    """The lines of `curves.jsonl` of these stages, as far as the run has them."""
-    paths = [run.stages[name].folder / "curves.jsonl" for name in names if name in run.stages]
+def stage_curves(job: Job, names: Iterable[str]) -> list[dict]:
+    """Returns the lines of `curves.jsonl` of those of the named stages that the job has."""
+    paths = [job.stages[name].folder / "curves.jsonl" for name in names if name in job.stages]
     return [line for path in paths if path.is_file() for line in read_curves(path)]
 
 

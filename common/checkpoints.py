@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
@@ -94,19 +94,24 @@ def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str
 
 
 def saved_network(
-    path: str | Path, kind: type[Config], paper: str, expected: Iterable[str] = ("num_ids",)
+    path: str | Path,
+    kind: Callable[..., Config],
+    paper: str,
+    expected: Iterable[str] = ("num_ids",),
+    *,
+    entry: str = "net",
 ) -> tuple[Config, dict[str, Any]]:
-    """Reads a `model.pt`: the configuration of its network, `kind(**saved["net"])`, and the whole checkpoint.
+    """Reads a `model.pt`: the configuration of its network, `kind(**saved[entry])`, and the whole checkpoint.
 
     Raises `InputError` for a file without the expected entries, and for a network of another paper.
     """
-    saved = load_checkpoint(path, expected=("state_dict", "net", *expected))
+    saved = load_checkpoint(path, expected=("state_dict", entry, *expected))
     try:
-        return kind(**saved["net"]), saved
+        return kind(**saved[entry]), saved
     except TypeError:
         raise InputError(
             f"{path}: expected a re-ID network of {paper}, found one of another paper or program, with the "
-            f"settings {str(saved['net'])[:200]}"
+            f"settings {str(saved[entry])[:200]}"
         ) from None
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from types import UnionType
+from typing import Any, Literal, Union
 
 from common.errors import InputError
 
@@ -83,10 +86,12 @@ def one_of(default: str, choices: Collection[str]) -> Any:
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
-    """Checks every field of nested dataclasses. Raises `InputError` that names the first flag with a wrong value.
+    """Checks every field of nested dataclasses. Raises `InputError` that names the first wrong flag.
 
-    A number without a bound must be finite and of sensible size; texts and None are left to the field's type.
+    A number without a bound must be finite and of sensible size. Each value must be of its field's type (bool,
+    int, float, str, None and Literal), since the values of a checkpoint or an experiment were not parsed.
     """
+    types = _types(type(config))
     for f in dataclasses.fields(config):
         value, flag = getattr(config, f.name), f"--{prefix}{f.name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):
@@ -95,6 +100,23 @@ def check_fields(config: Any, prefix: str = "") -> None:
             raise InputError(f"{flag} {value}: expected one of {', '.join(f.metadata['choices'])}")
         else:
             _check_numbers(flag, value, f.metadata.get("bound", ANY))
+            if not _fits(value, types[f.name]):
+                raise InputError(f"{flag} {value!r}: expected {f.type}")
+
+
+@lru_cache
+def _types(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, option) for option in typing.get_args(kind))
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind) if kind in (bool, str, type(None)) else True
 
 
 def _check_numbers(flag: str, value: Any, bound: Bound) -> None:

@@ -1,3 +1,1 @@
-"""Features in, scores out: ranking, re-ranking, older protocols, feature files and pictures. See README.md in
-this folder.
-"""
+"""Turns features into scores: ranking, re-ranking, older protocols, feature files, pictures (README.md)."""

@@ -1,6 +1,4 @@
-"""`python -m common.evaluation QUERY.npz GALLERY.npz [--metric M] [--rerank]`: scores of two feature files,
-in percent.
-"""
+"""Scores two feature files: `python -m common.evaluation QUERY.npz GALLERY.npz [--metric M] [--rerank]`."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from common.evaluation.ranking import NO_MATCH
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the scores and gives the exit code: 0, or 2 for bad input."""
+    """Prints the scores and returns the exit code: 0, or 2 for bad input."""
     return exit_code(lambda: _run(_parser().parse_args(arguments)))
 
 
@@ -31,7 +29,8 @@ def _run(options: argparse.Namespace) -> None:
     for name, value in result.scores().items():
         print(f"{name:9}{100 * value:6.2f}")
     print(
-        f"{result.num_valid_queries:,} of {len(result.ap):,} queries have a match; mAP by trapezoid, mAP_step by steps; in percent"
+        f"{result.num_valid_queries:,} of {len(result.ap):,} queries have a match; "
+        "mAP by trapezoid, mAP_step by steps; in percent"
     )
 
 
@@ -39,23 +38,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m common.evaluation", description="Rank-1/5/10/20 and both mAPs of two feature files."
     )
-    parser.add_argument(
-        "query", metavar="QUERY.npz", help="written by save_features; junk and distractors do not belong here"
-    )
-    parser.add_argument(
-        "gallery", metavar="GALLERY.npz", help="may hold junk (pid -1) and distractors (pid 0)"
-    )
-    parser.add_argument("--metric", choices=METRICS, default="euclidean", help="default: %(default)s")
-    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking (20, 6, 0.3)")
-    parser.add_argument(
-        "--no-match", choices=NO_MATCH, default="skip", help="queries without a match: default %(default)s"
-    )
-    parser.add_argument(
-        "--cut",
-        metavar="N",
-        type=int,
-        help="only the first N images of the raw list can be hits (2000 in some released code)",
-    )
+    add = parser.add_argument
+    add("query", metavar="QUERY.npz", help="written by save_features, without junk and distractors")
+    add("gallery", metavar="GALLERY.npz", help="may contain junk (pid -1) and distractors (pid 0)")
+    add("--metric", choices=METRICS, default="euclidean", help="default: %(default)s")
+    add("--rerank", action="store_true", help="k-reciprocal re-ranking (20, 6, 0.3)")
+    no_match = "queries without a match: default %(default)s"
+    add("--no-match", choices=NO_MATCH, default="skip", help=no_match)
+    cut = "only the first N images of the raw list can be hits (2000 in some released code)"
+    add("--cut", metavar="N", type=int, help=cut)
     return parser
 
 

@@ -1,8 +1,6 @@
-"""Distances in blocks of rows, with NumPy or with PyTorch, whichever holds the features. Imports without
-PyTorch.
+"""Computes distances in blocks of rows, in NumPy or PyTorch like the features. Imports without PyTorch.
 
-The product of features runs where they are (CPU or CUDA); everything after it is NumPy. A block takes
-`BLOCK_BYTES` at most.
+Products of features run on the features' device; the rest is NumPy. A block takes `BLOCK_BYTES` at most.
 """
 
 from __future__ import annotations
@@ -19,13 +17,13 @@ BLOCK_BYTES = 48 << 20
 
 
 def is_tensor(x) -> bool:
-    """True for a `torch.Tensor`; does not import torch."""
+    """Returns whether `x` is a `torch.Tensor`, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
 def library_of(x):
-    """`torch` for a tensor, else `numpy`."""
+    """Returns `torch` for a tensor, else `numpy`."""
     return sys.modules["torch"] if is_tensor(x) else np
 
 
@@ -34,8 +32,9 @@ def to_numpy(x) -> np.ndarray:
 
 
 def as_features(x, name: str):
-    """`x` as a float32 or float64 array or tensor `(N, D)`, N and D at least 1; half precision becomes
-    float32. Raises `InputError`.
+    """Converts features `(N, D)` to a float32 or float64 array or tensor; half precision becomes float32.
+
+    Raises `InputError` for another shape and for empty features.
     """
     x = x.detach() if is_tensor(x) else np.asarray(x)
     if x.ndim != 2 or 0 in x.shape:
@@ -57,49 +56,41 @@ def check_pair(queries, gallery, metric: str) -> None:
         raise InputError(
             "query and gallery features: expected both NumPy arrays or both tensors, found one of each"
         )
-    if queries.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"query and gallery features: expected the same width, found {queries.shape[1]} and {gallery.shape[1]}"
-        )
-    if is_tensor(queries) and queries.device != gallery.device:
-        raise InputError(
-            f"query and gallery features: expected one device, found {queries.device} and {gallery.device}"
-        )
-    if queries.dtype != gallery.dtype:
-        raise InputError(
-            f"query and gallery features: expected one dtype, found {queries.dtype} and {gallery.dtype}"
-        )
+    pairs = {"the same width": (queries.shape[1], gallery.shape[1])}
+    if is_tensor(queries):
+        pairs["one device"] = (queries.device, gallery.device)
+    pairs["one dtype"] = (queries.dtype, gallery.dtype)
+    for expected, (left, right) in pairs.items():
+        if left != right:
+            raise InputError(f"query and gallery features: expected {expected}, found {left} and {right}")
 
 
 def row_blocks(rows: int, columns: int, itemsize: int = 4) -> Iterator[tuple[int, int]]:
-    """(start, stop) over `rows` so that `(stop - start, columns)` stays within `BLOCK_BYTES`."""
+    """Splits `rows` into ranges (start, stop) such that `(stop - start, columns)` fits into `BLOCK_BYTES`."""
     step = max(1, min(rows, BLOCK_BYTES // (columns * itemsize)))
     return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def squared_norms(x, name: str):
-    """Sum of squares of each row, `(N, D) -> (N,)`, of the type of `x`. Raises `InputError` if one is NaN or
-    infinite.
-    """
+    """Sums the squares of each row, `(N, D) -> (N,)`. Raises `InputError` if a sum is NaN or infinite."""
     norms = library_of(x).einsum("nd,nd->n", x, x)
     if not np.isfinite(float(norms.max())):
         raise InputError(
-            f"{name}: expected finite numbers, found NaN, infinity or a norm out of range; check the model that made them"
+            f"{name}: expected finite numbers, found NaN, infinity or a norm out of range; "
+            "check the model that produced them"
         )
     return norms
 
 
 class BlockProducts:
-    """`products(start, stop) = factor * left[start:stop] @ right.T`, `(stop - start, N)`, in one buffer: the
-    next call overwrites it.
-    """
+    """Computes `factor * left[start:stop] @ right.T` into one buffer, which the next call overwrites."""
 
     def __init__(self, left, right, factor: float):
         self.left, self.right, self.factor = left, right, factor
         self.buffer = right[:0]
 
     def __call__(self, start: int, stop: int, first: int = 0):
-        """Of the columns from `first` on."""
+        """Returns the block of the columns from `first` on: `(stop - start, N - first)`."""
         shape = (stop - start, len(self.right) - first)
         if len(self.buffer) < shape[0] or self.buffer.shape[1] != shape[1]:
             self.buffer = (
@@ -111,11 +102,10 @@ class BlockProducts:
 
 
 class RankingScores:
-    """Numbers that order the gallery for each query as the metric does, smaller is nearer: `scores(start,
-    stop) -> (stop - start, G)`.
+    """Orders the gallery for each query as the metric does: `scores(start, stop) -> (stop - start, G)`.
 
-    Euclidean: `|g|^2 - 2 q.g`, the squared distance without the query's own norm. Cosine: `-q.g / |g|`. The
-    next call overwrites the array.
+    Smaller is nearer. Euclidean: `|g|^2 - 2 q.g`, the squared distance without the query's norm. Cosine:
+    `-q.g / |g|`. The next call overwrites the array.
     """
 
     def __init__(self, queries, gallery, metric: str):
@@ -127,7 +117,8 @@ class RankingScores:
         if self.cosine:
             if smallest == 0:
                 raise InputError(
-                    "features: the cosine of a row of zeros is not defined; use metric 'euclidean' or check the features"
+                    "features: the cosine of a row of zeros is undefined; "
+                    "use metric 'euclidean' or check the features"
                 )
             self.norms = self.norms**0.5
 

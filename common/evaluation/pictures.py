@@ -1,4 +1,4 @@
-"""Grids of small images with titles, drawn with Pillow."""
+"""Draws grids of small images with titles."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ def image_grid(
     cell_height: int = 128,
     frames: Sequence[Sequence[tuple[int, int, int] | None]] = (),
 ) -> None:
-    """Writes a PNG of at most 1 MB: `rows` of pictures, file names, `uint8` arrays `(H, W, 3)`, or None for
-    an empty cell.
+    """Writes a PNG of at most 1 MB; a cell is a picture, a file name, a `uint8` array `(H, W, 3)`, or None.
 
-    Every picture is scaled to `cell_height` pixels and the first one's aspect; `frames` gives each cell a
-    colour or None. A sheet that would be larger than 1 MB is written with smaller cells. Raises `InputError`
-    for a grid without a picture and for broken image files.
+    Every picture is scaled to `cell_height` pixels and the aspect ratio of the first one; `frames` holds a
+    colour or None for each cell. A sheet above 1 MB is written with smaller cells. Raises `InputError` for a
+    grid without a picture and for broken image files.
     """
     pictures = [[None if cell is None else _picture(cell) for cell in row] for row in rows]
     first = next((cell for row in pictures for cell in row if cell is not None), None)
@@ -68,19 +67,15 @@ def _sheet(
     for number, row in enumerate(pictures):
         y = top + number * step[1]
         if number < len(row_titles):
-            draw.text(
-                (GAP, y + (size[1] - _text_size(row_titles, font)[1]) / 2), row_titles[number], BLACK, font
-            )
+            middle = y + (size[1] - _text_size(row_titles, font)[1]) / 2
+            draw.text((GAP, middle), row_titles[number], BLACK, font)
         for column, cell in enumerate(row):
             if cell is not None:
-                corner = (left + column * step[0], y)
-                sheet.paste(cell.resize(size, Image.Resampling.BICUBIC), corner)
+                x = left + column * step[0]
+                sheet.paste(cell.resize(size, Image.Resampling.BICUBIC), (x, y))
                 if frames and frames[number][column]:
-                    draw.rectangle(
-                        (*corner, corner[0] + size[0] - 1, corner[1] + size[1] - 1),
-                        outline=frames[number][column],
-                        width=3,
-                    )
+                    box = (x, y, x + size[0] - 1, y + size[1] - 1)
+                    draw.rectangle(box, outline=frames[number][column], width=3)
     return sheet
 
 

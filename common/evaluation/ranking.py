@@ -1,41 +1,44 @@
-"""CMC and mean average precision of person re-ID, by counting ranks instead of sorting. Imports without
-PyTorch.
+"""Computes CMC and mean average precision by counting ranks instead of sorting. Imports without PyTorch.
 
-For each query, gallery images of the same person from the same camera and junk (pid -1) are taken out;
-distractors (pid 0) are always misses. Only the places of the right images are needed, and a place is a count:
-how many images are nearer. So nothing is sorted in full, and no Q x G matrix is ever held.
+For each query, junk (pid -1) and gallery images of the same person from the same camera are removed;
+distractors (pid 0) are always misses. Only the ranks of the correct matches are needed, and a rank is a count
+of nearer images. Nothing is sorted in full, and no Q x G matrix is ever in memory.
 
-Ties count against: at equal distance the wrong images stand before the right ones. So a score does not depend
-on the order of the gallery, and a network whose features have collapsed to one point scores 0, not chance.
-Elsewhere: scikit-learn, and so HHL's released evaluator, takes equal distances as one threshold; MATLAB's
-stable sort keeps gallery order; `np.argsort` as others call it leaves the order open.
+Ties are resolved pessimistically: at equal distance, wrong images precede correct matches. A score therefore
+does not depend on the order of the gallery, and a network whose features have collapsed to one point scores 0
+instead of chance. Other code differs: scikit-learn, and therefore HHL's released evaluator, treats equal
+distances as one threshold; MATLAB's stable sort keeps gallery order; a plain `np.argsort` leaves the order
+undefined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from common.datasets.base import DISTRACTOR, JUNK, ReIDDataset
+from common.datasets.base import DISTRACTOR, JUNK, ReIDDataset, Sample
 from common.errors import InputError
 from common.evaluation.distances import RankingScores, as_features, row_blocks, to_numpy
 from common.evaluation.rerank import RerankedDistances, RerankOptions
 
 NO_MATCH = ("skip", "zero")
+Distances = Callable[[int, int], np.ndarray]  # (start, stop) -> rows of queries, (stop - start, G)
 
 
 @dataclass(frozen=True, eq=False)
 class RankingResult:
     """Scores of one ranking, all as fractions in 0..1.
 
-    `cmc`: rank -> fraction of queries with a right image at that rank or before. `mAP`, `ap` `(Q,)`: area
-    under precision-recall by trapezoids from (recall 0, precision 1), Market-1501's own rule
-    (`compute_AP.m`), which papers of 2017-18 report. `mAP_step`, `ap_step`: mean of the precisions at the
-    hits, what torchreid and scikit-learn >= 0.19 report; never smaller. A query without a right image in
-    another camera is not valid: NaN in `ap` and left out of the means (`skip`), or 0 and counted as a miss
-    (`zero`). `first_rank` `(Q,)`: rank of the first right image, from 1; 0 if there is none.
+    `cmc` maps a rank to the fraction of queries with a correct match at that rank or before. `mAP` and `ap`
+    `(Q,)` are areas under precision-recall by trapezoids from (recall 0, precision 1): Market-1501's rule
+    (`compute_AP.m`), which papers of 2017-18 report. `mAP_step` and `ap_step` are means of the precisions at
+    the hits, which torchreid and scikit-learn >= 0.19 report; they are never smaller. A query without a
+    correct match in another camera is invalid: NaN in `ap` and excluded from the means (`skip`), or 0 and
+    counted as a miss (`zero`). `first_rank` `(Q,)` is the rank of the first correct match, from 1; 0 if there
+    is none.
     """
 
     cmc: dict[int, float]
@@ -47,12 +50,33 @@ class RankingResult:
     num_valid_queries: int
 
     def scores(self) -> dict[str, float]:
-        """The scores as records hold them: `R-1`, ..., `mAP`, `mAP_step`."""
-        return {
-            **{f"R-{rank}": value for rank, value in self.cmc.items()},
-            "mAP": self.mAP,
-            "mAP_step": self.mAP_step,
-        }
+        """Returns the scores under their names in records: `R-1`, ..., `mAP`, `mAP_step`."""
+        ranks = {f"R-{rank}": value for rank, value in self.cmc.items()}
+        return {**ranks, "mAP": self.mAP, "mAP_step": self.mAP_step}
+
+
+class Identities(NamedTuple):
+    """Ids and cameras of the query or the gallery, integers `(N,)` each."""
+
+    pids: np.ndarray
+    camids: np.ndarray
+
+    @classmethod
+    def checked(cls, name: str, count: int, pids, camids) -> Identities:
+        """Converts both to NumPy. Raises `InputError` unless they are `count` integers, at least one."""
+        identities = cls(to_numpy(pids), to_numpy(camids))
+        for field, values in zip(cls._fields, identities):
+            if values.shape != (count,) or count == 0 or values.dtype.kind not in "iu":
+                raise InputError(
+                    f"{name}_{field}: expected {count or 'at least one'} integers, "
+                    f"found shape {values.shape} of {values.dtype}"
+                )
+        return identities
+
+
+def ids_of(samples: Sequence[Sample]) -> Identities:
+    """Returns ids and cameras of the samples, in their order."""
+    return Identities(np.array([s.pid for s in samples]), np.array([s.camid for s in samples]))
 
 
 def evaluate(
@@ -69,54 +93,36 @@ def evaluate(
     no_match: str = "skip",
     cut: int | None = None,
 ) -> RankingResult:
-    """Ranks the gallery `(G, D)` for every query `(Q, D)`; NumPy arrays or tensors (CPU or CUDA), ids and
-    cameras `(Q,)` and `(G,)`.
+    """Ranks the gallery `(G, D)` for every query `(Q, D)`; both are NumPy arrays or tensors (CPU or CUDA).
 
-    Features are used as they are: normalise them first if the paper does (`extract_features` has done it).
-    `metric`: `euclidean`, `sqeuclidean` (the same ranking) or `cosine`. `rerank`: k-reciprocal re-ranking;
-    `True` for (20, 6, 0.3). `no_match`: `skip` (HHL's code) or `zero` (Market-1501's MATLAB code). `cut`:
-    only the first `cut` images of the raw list, junk and same-camera images among them, can be hits (2,000 in
-    the released LSRO and Duke scripts). Raises `InputError` for NaN, wrong shapes, empty sets, query ids
-    below 1, and if `skip` leaves no query.
+    Ids and cameras are `(Q,)` and `(G,)`. Features are not normalised here: normalise them first if the paper
+    does (`extract_features` does). `metric` is `euclidean`, `sqeuclidean` (the same ranking) or `cosine`.
+    `rerank` applies k-reciprocal re-ranking; `True` means (20, 6, 0.3). `no_match` is `skip` (HHL's code) or
+    `zero` (Market-1501's MATLAB code). With `cut`, only the first `cut` images of the raw list, including
+    junk and same-camera images, can be hits (2,000 in the released LSRO and Duke scripts). Raises
+    `InputError` for NaN, wrong shapes, empty sets, query ids below 1, and if `skip` leaves no query.
     """
-    queries, gallery = (
-        as_features(query_features, "query features"),
-        as_features(gallery_features, "gallery features"),
-    )
-    _check_lengths(len(queries), len(gallery), query_pids, query_camids, gallery_pids, gallery_camids)
+    queries = as_features(query_features, "query features")
+    gallery = as_features(gallery_features, "gallery features")
+    query_ids = Identities.checked("query", len(queries), query_pids, query_camids)
+    gallery_ids = Identities.checked("gallery", len(gallery), gallery_pids, gallery_camids)
+    distances: Distances
     if rerank:
-        distances = RerankedDistances(
-            queries, gallery, RerankOptions() if rerank is True else rerank, metric=metric
-        )
+        options = RerankOptions() if rerank is True else rerank
+        distances = RerankedDistances(queries, gallery, options, metric=metric)
     else:
         distances = RankingScores(queries, gallery, metric)
-    return evaluate_distances(
-        distances,
-        query_pids,
-        query_camids,
-        gallery_pids,
-        gallery_camids,
-        ranks=ranks,
-        no_match=no_match,
-        cut=cut,
-    )
+    return evaluate_distances(distances, *query_ids, *gallery_ids, ranks=ranks, no_match=no_match, cut=cut)
 
 
 def evaluate_dataset(dataset: ReIDDataset, query_features, gallery_features, **options) -> RankingResult:
-    """`evaluate` for the features of a dataset's query and gallery, in their order, with the same options."""
-    ids = (
-        [getattr(sample, name) for sample in samples]
-        for samples in (dataset.query, dataset.gallery)
-        for name in ("pid", "camid")
-    )
-    query_pids, query_camids, gallery_pids, gallery_camids = map(np.asarray, ids)
-    return evaluate(
-        query_features, query_pids, query_camids, gallery_features, gallery_pids, gallery_camids, **options
-    )
+    """Applies `evaluate` to the features of a dataset's query and gallery, in their order; same options."""
+    query, gallery = ids_of(dataset.query), ids_of(dataset.gallery)
+    return evaluate(query_features, *query, gallery_features, *gallery, **options)
 
 
 def evaluate_distances(
-    distances: np.ndarray | Callable[[int, int], np.ndarray],
+    distances: np.ndarray | Distances,
     query_pids,
     query_camids,
     gallery_pids,
@@ -126,85 +132,75 @@ def evaluate_distances(
     no_match: str = "skip",
     cut: int | None = None,
 ) -> RankingResult:
-    """`evaluate` for distances made elsewhere: `(Q, G)`, or a function of (start, stop) that gives those
-    rows; smaller is nearer.
+    """Applies `evaluate` to distances: `(Q, G)`, or a function of (start, stop) that returns these rows.
+
+    Smaller is nearer.
     """
-    query_pids, query_camids, gallery_pids, gallery_camids = map(
-        to_numpy, (query_pids, query_camids, gallery_pids, gallery_camids)
-    )
-    shape = (len(query_pids), len(gallery_pids))
-    _check_lengths(*shape, query_pids, query_camids, gallery_pids, gallery_camids)
-    _check_options(query_pids, ranks, no_match, cut)
+    queries = Identities.checked("query", len(query_pids), query_pids, query_camids)
+    gallery = Identities.checked("gallery", len(gallery_pids), gallery_pids, gallery_camids)
+    _check_options(queries.pids, ranks, no_match, cut)
     if not callable(distances):
-        matrix = to_numpy(distances)
+        matrix, shape = to_numpy(distances), (len(queries.pids), len(gallery.pids))
         if matrix.shape != shape:
             raise InputError(f"distances: expected shape {shape}, found {matrix.shape}")
         distances = lambda start, stop: matrix[start:stop]  # noqa: E731
-    hits = _hit_places(distances, query_pids, query_camids, gallery_pids, gallery_camids, cut)
+    hits = _hit_places(distances, queries, gallery, cut)
     return summarise(*_average_precisions(hits), _first_ranks(hits), ranks, no_match)
 
 
 @dataclass(frozen=True)
 class _Hits:
-    """Every right image of every query that the ranking reaches: its query, its number among them (from 0),
-    its place in the list (from 0).
-    """
+    """All correct matches within the cut, over all queries."""
 
-    query: np.ndarray
-    number: np.ndarray
-    place: np.ndarray
-    positives: np.ndarray  # (Q,): right images per query, reached or not
+    query: np.ndarray  # index of the query
+    number: np.ndarray  # number among the query's matches, from 0
+    place: np.ndarray  # place in the query's list, from 0
+    positives: np.ndarray  # (Q,): correct matches per query, within the cut or not
 
 
-def _hit_places(distances, query_pids, query_camids, gallery_pids, gallery_camids, cut) -> _Hits:
-    images_of = _images_by_pid(gallery_pids)
-    junk = np.flatnonzero(gallery_pids == JUNK)
+def _hit_places(distances: Distances, queries: Identities, gallery: Identities, cut: int | None) -> _Hits:
+    images_of = _images_by_pid(gallery.pids)
+    junk = np.flatnonzero(gallery.pids == JUNK)
     nothing = np.empty(0, dtype=np.intp)
-    places, positives = [], np.zeros(len(query_pids), dtype=np.intp)
-    for start, stop in row_blocks(len(query_pids), len(gallery_pids)):
-        for query, row in enumerate(_checked_block(distances, start, stop, len(gallery_pids)), start):
-            same_person = images_of.get(query_pids[query], nothing)
-            same_camera = gallery_camids[same_person] == query_camids[query]
-            right, removed = same_person[~same_camera], np.concatenate([same_person[same_camera], junk])
-            positives[query] = len(right)
-            places.append(_places(row, right, removed, cut))
+    places, positives = [], np.zeros(len(queries.pids), dtype=np.intp)
+    for start, stop in row_blocks(len(queries.pids), len(gallery.pids)):
+        for query, row in enumerate(_checked_block(distances, start, stop, len(gallery.pids)), start):
+            same_person = images_of.get(queries.pids[query], nothing)
+            same_camera = gallery.camids[same_person] == queries.camids[query]
+            matches, removed = same_person[~same_camera], np.concatenate([same_person[same_camera], junk])
+            positives[query] = len(matches)
+            places.append(_places(row, matches, removed, cut))
     counts = [len(p) for p in places]
     number = np.concatenate([np.arange(n) for n in counts])
     return _Hits(np.repeat(np.arange(len(places)), counts), number, np.concatenate(places), positives)
 
 
 def _images_by_pid(pids: np.ndarray) -> dict[int, np.ndarray]:
-    """pid -> gallery indices in ascending order, people only."""
+    """Maps each person's pid to gallery indices in ascending order."""
     order = np.argsort(pids, kind="stable")
     people, starts = np.unique(pids[order], return_index=True)
     groups = np.split(order, starts[1:])
-    return {
-        pid: group
-        for pid, group in zip(people.tolist(), groups, strict=True)
-        if pid not in (JUNK, DISTRACTOR)
-    }
+    index = dict(zip(people.tolist(), groups, strict=True))
+    return {pid: group for pid, group in index.items() if pid not in (JUNK, DISTRACTOR)}
 
 
-def _checked_block(distances, start: int, stop: int, columns: int) -> np.ndarray:
-    block = to_numpy(distances(start, stop))
+def _checked_block(distances: Distances, start: int, stop: int, columns: int) -> np.ndarray:
+    block, rows = to_numpy(distances(start, stop)), f"distances of queries {start} to {stop}"
     if block.shape != (stop - start, columns):
-        raise InputError(
-            f"distances of queries {start} to {stop}: expected shape {(stop - start, columns)}, found {block.shape}"
-        )
+        raise InputError(f"{rows}: expected shape {(stop - start, columns)}, found {block.shape}")
     if not (np.isfinite(block.min()) and np.isfinite(block.max())):
-        raise InputError(
-            f"distances of queries {start} to {stop}: expected finite numbers, found NaN or infinity"
-        )
+        raise InputError(f"{rows}: expected finite numbers, found NaN or infinity")
     return block
 
 
-def _places(row: np.ndarray, right: np.ndarray, removed: np.ndarray, cut: int | None) -> np.ndarray:
-    """Ascending places of the images `right` in the list without `removed`; with `cut`, of those among the
-    first `cut` of the raw list.
+def _places(row: np.ndarray, matches: np.ndarray, removed: np.ndarray, cut: int | None) -> np.ndarray:
+    """Returns the ascending places of `matches` in the list without `removed`.
+
+    With `cut`, only of those among the first `cut` of the raw list.
     """
-    if len(right) == 0:
-        return right
-    values = np.sort(row[right])
+    if len(matches) == 0:
+        return matches
+    values = np.sort(row[matches])
     own = np.searchsorted(values, values, side="right") - np.arange(len(values))
     reached = len(values) if cut is None else np.count_nonzero(_count_within(row, values) - own < cut)
     row = row.copy()
@@ -213,9 +209,9 @@ def _places(row: np.ndarray, right: np.ndarray, removed: np.ndarray, cut: int | 
 
 
 def _count_within(row: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """For each of the ascending `values`, how many entries of `row` are not greater."""
+    """Counts, for each of the ascending `values`, the entries of `row` that are not greater."""
     near = row <= values[-1]
-    # sorting the near part is then cheaper than one sweep a value
+    # sorting the near part is then cheaper than one sweep per value
     if np.count_nonzero(near) * 100 < len(row) * len(values):
         return np.searchsorted(np.sort(row[near]), values, side="right")
     return np.array([np.count_nonzero(within) for within in row <= values[:, None]])
@@ -224,8 +220,9 @@ def _count_within(row: np.ndarray, values: np.ndarray) -> np.ndarray:
 def summarise(
     ap: np.ndarray, ap_step: np.ndarray, first_rank: np.ndarray, ranks: Sequence[int], no_match: str
 ) -> RankingResult:
-    """Means over queries. `ap`, `ap_step` `(Q,)`: NaN where a query has no match. Raises `InputError` if
-    `skip` leaves no query.
+    """Averages over queries; `ap` and `ap_step` `(Q,)` are NaN where a query has no match.
+
+    Raises `InputError` if `skip` leaves no query.
     """
     valid = ~np.isnan(ap)
     if no_match == "zero":
@@ -233,7 +230,8 @@ def summarise(
     counted = valid if no_match == "skip" else np.ones_like(valid)
     if not counted.any():
         raise InputError(
-            "no query has an image of the same person from another camera in the gallery: check ids and cameras"
+            "no query has an image of the same person from another camera in the gallery: "
+            "check ids and cameras"
         )
     hit_rank = first_rank[first_rank > 0]
     return RankingResult(
@@ -248,7 +246,7 @@ def summarise(
 
 
 def _average_precisions(hits: _Hits) -> tuple[np.ndarray, np.ndarray]:
-    """By trapezoids and by steps, `(Q,)` each, NaN for a query without a match."""
+    """Returns AP by trapezoids and by steps, `(Q,)` each, NaN for a query without a match."""
     precision = (hits.number + 1) / (hits.place + 1)
     precision_before = np.where(hits.place == 0, 1.0, hits.number / np.maximum(hits.place, 1))
     positives = np.where(hits.positives > 0, hits.positives, np.nan)
@@ -267,28 +265,11 @@ def _first_ranks(hits: _Hits) -> np.ndarray:
     return ranks
 
 
-def _check_lengths(
-    num_queries: int, num_gallery: int, query_pids, query_camids, gallery_pids, gallery_camids
-) -> None:
-    named = {
-        "query_pids": query_pids,
-        "query_camids": query_camids,
-        "gallery_pids": gallery_pids,
-        "gallery_camids": gallery_camids,
-    }
-    for name, values in named.items():
-        expected = (num_queries if name.startswith("query") else num_gallery,)
-        found = to_numpy(values)
-        if found.shape != expected or expected[0] == 0 or found.dtype.kind not in "iu":
-            raise InputError(
-                f"{name}: expected {expected[0] or 'at least one'} integers, found shape {found.shape} of {found.dtype}"
-            )
-
-
 def _check_options(query_pids: np.ndarray, ranks: Sequence[int], no_match: str, cut: int | None) -> None:
     if query_pids.min() < 1:
         raise InputError(
-            f"query_pids: expected ids of people, from 1, found {query_pids.min()} (-1 is junk, 0 a distractor)"
+            f"query_pids: expected ids of people, from 1, found {query_pids.min()} "
+            "(-1 is junk, 0 a distractor)"
         )
     if not ranks or min(ranks) < 1:
         raise InputError(f"ranks {tuple(ranks)}: expected whole numbers from 1")

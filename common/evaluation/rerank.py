@@ -1,18 +1,15 @@
-"""k-reciprocal re-ranking (Zhong, Zheng, Cao, Li: CVPR 2017), sparse and in blocks: memory grows with N k,
-not with N x N.
+"""k-reciprocal re-ranking (Zhong, Zheng, Cao, Li: CVPR 2017), sparse and in blocks: O(N k) memory.
 
 Query and gallery together are N points. With `d` the squared Euclidean distance, each row divided by its
 maximum (the released code's convention; nothing is squared twice):
 
-    R(i, k)   = the k-reciprocal neighbours: j among the k+1 nearest of i (i itself counted) and i among those
-    of j
+    R(i, k)   = the k-reciprocal neighbours: j among the k+1 nearest of i (including i), and vice versa
     R*(i)     = R(i, k1) and every R(c, k1/2), c in R(i, k1), of which more than 2/3 lies in R(i, k1)
-    V[i, j]   = exp(-d(i, j)) for j in R*(i), rows sum to 1; then each row the mean over its k2 nearest (i
-    itself counted)
+    V[i, j]   = exp(-d(i, j)) for j in R*(i), rows sum to 1; then the mean row of the k2 nearest (including i)
     Jaccard   = 1 - s / (2 - s),  s = sum_c min(V[i, c], V[j, c])
     result    = (1 - lam) Jaccard + lam d
 
-The products of features run where the features are (NumPy, or PyTorch on CPU or CUDA), the rest in NumPy and
+Products of features run on the features' device (NumPy, or PyTorch on CPU or CUDA); the rest uses NumPy and
 SciPy. Imports without PyTorch.
 """
 
@@ -37,7 +34,7 @@ from common.evaluation.distances import (
 
 @dataclass(frozen=True)
 class RerankOptions:
-    """The paper's k1 and k2, and `lam`, the share of the original distance."""
+    """The paper's k1 and k2, and `lam`, the weight of the original distance."""
 
     k1: int = 20
     k2: int = 6
@@ -49,11 +46,10 @@ class RerankOptions:
 
 
 class RerankedDistances:
-    """Re-ranked distances of queries to the gallery, `distances(start, stop) -> (stop - start, G)`: a source
-    for `evaluate_distances`.
+    """Re-ranked distances for `evaluate_distances`: `distances(start, stop) -> (stop - start, G)`.
 
-    `queries` `(Q, D)`, `gallery` `(G, D)`: arrays or tensors; with `metric="cosine"` the rows are
-    L2-normalised first, and the squared Euclidean distance is then 2 - 2 cos. Raises `InputError` if Q + G is
+    `queries` `(Q, D)` and `gallery` `(G, D)` are arrays or tensors. With `metric="cosine"` the rows are
+    L2-normalised first, so that the squared Euclidean distance is 2 - 2 cos. Raises `InputError` if Q + G is
     not larger than k1.
     """
 
@@ -65,7 +61,8 @@ class RerankedDistances:
         self.points = _Points(queries, gallery, normalise=metric == "cosine")
         if len(self.points) <= self.options.k1:
             raise InputError(
-                f"re-ranking: expected more images than k1 = {self.options.k1}, found {len(self.points)} in query and gallery"
+                f"re-ranking: expected more images than k1 = {self.options.k1}, "
+                f"found {len(self.points)} in query and gallery"
             )
         neighbours, self.farthest = nearest_and_farthest(self.points, self.options.k1 + 1)
         weights = _encode(self.points, neighbours, self.farthest, self.options)
@@ -98,8 +95,9 @@ class _Points:
         return len(self.features)
 
     def distances(self, start: int, stop: int, first: int = 0) -> np.ndarray:
-        """Of the points `start` to `stop` to the points from `first` on: `(stop - start, N - first)`; the
-        next call overwrites it.
+        """Returns `(stop - start, N - first)` distances: points `start` to `stop`, to those from `first` on.
+
+        The next call overwrites the block.
         """
         block = self.products(start, stop, first)
         block += self.norms[first:]
@@ -107,7 +105,7 @@ class _Points:
         return to_numpy(block)
 
     def pairs(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Of the points `rows[n]` to `columns[n]`: `(n,)`."""
+        """Returns the distance of point `rows[n]` to point `columns[n]` for each n."""
         result = np.empty(len(rows), dtype=np.float32)
         for start, stop in row_blocks(len(rows), 2 * self.features.shape[1]):
             difference = self.features[rows[start:stop]] - self.features[columns[start:stop]]
@@ -116,8 +114,9 @@ class _Points:
 
 
 def nearest_and_farthest(points: _Points, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each point: its k nearest in ascending order, `(N, k)`, equal ones by index, itself counted; and its
-    largest distance, `(N,)`.
+    """Returns each point's k nearest in ascending order, `(N, k)`, and its largest distance, `(N,)`.
+
+    The point itself counts; equal distances are ordered by index.
     """
     nearest, farthest = np.empty((len(points), k), dtype=np.int32), np.empty(len(points), dtype=np.float32)
     for start, stop in row_blocks(len(points), len(points)):
@@ -130,10 +129,9 @@ def nearest_and_farthest(points: _Points, k: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _upper_bounds(block: np.ndarray, k: int) -> np.ndarray:
-    """For each row a value that at least k entries do not exceed, close to the k-th smallest.
+    """Returns, for each row, a value close to the k-th smallest that at least k entries do not exceed.
 
-    The row is dealt into 64 k groups: the k-th smallest of the groups' minima is such a value, and the minima
-    need one vectorised pass.
+    The row is divided into 64 k groups; the k-th smallest of their minima is such a value and needs one pass.
     """
     columns = block.shape[1]
     groups = 64 * k
@@ -147,7 +145,7 @@ def _upper_bounds(block: np.ndarray, k: int) -> np.ndarray:
 def _encode(
     points: _Points, neighbours: np.ndarray, farthest: np.ndarray, options: RerankOptions
 ) -> sparse.csr_array:
-    """The rows V after local query expansion, `(N, N)` CSR."""
+    """Returns the matrix V after local query expansion, `(N, N)` CSR."""
     near = _reciprocal(neighbours[:, : options.k1 + 1])
     half = _reciprocal(neighbours[:, : round(options.k1 / 2) + 1])
     members = _expand(near, half)
@@ -159,34 +157,28 @@ def _encode(
 
 
 def _incidence(neighbours: np.ndarray, value) -> sparse.csr_array:
-    """`value` at (i, neighbours[i, :]), `(N, N)` CSR."""
+    """Returns the `(N, N)` CSR matrix with `value` at (i, neighbours[i, :])."""
     n, k = neighbours.shape
     return sparse.csr_array((np.full(n * k, value), neighbours.ravel(), np.arange(n + 1) * k), shape=(n, n))
 
 
 def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
-    """1 where each of the two is among the other's neighbours."""
+    """Returns 1 where each of two points is among the other's neighbours."""
     forward = _incidence(neighbours, np.int32(1))
     return forward.multiply(forward.T).tocsr()
 
 
 def _expand(near: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
-    """`near` and the half-size sets of those of its members that share more than 2/3 of them with it;
-    non-zeros are members.
-    """
+    """Adds each member's half-size set if more than 2/3 of it lies in `near`; non-zeros are members."""
     overlap = near.multiply(near @ half.T).tocoo()
     size = np.diff(half.indptr)
-    taken = 3 * overlap.data > 2 * size[overlap.col]
-    accepted = sparse.csr_array(
-        (overlap.data[taken], (overlap.row[taken], overlap.col[taken])), shape=near.shape
-    )
-    return near + accepted @ half
+    kept = 3 * overlap.data > 2 * size[overlap.col]
+    entries = (overlap.data[kept], (overlap.row[kept], overlap.col[kept]))
+    return near + sparse.csr_array(entries, shape=near.shape) @ half
 
 
 def _shared_weight(rows: sparse.csr_array, query: int, columns: sparse.csc_array) -> np.ndarray:
-    """Sum over c of min(rows[query, c], columns[:, c]): `(Q, N)` and `(G, N)` -> `(G,)`; only columns where
-    the row is not 0 are read.
-    """
+    """Sums min(rows[query, c], columns[:, c]) over c, `(Q, N)`, `(G, N)` -> `(G,)`; skips zeros."""
     entries = slice(rows.indptr[query], rows.indptr[query + 1])
     starts, stops = columns.indptr[rows.indices[entries]], columns.indptr[rows.indices[entries] + 1]
     lengths = stops - starts

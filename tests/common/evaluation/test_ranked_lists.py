@@ -8,6 +8,7 @@ from common.datasets.base import Sample
 from common.errors import InputError
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import FRAMES, good_and_bad, judge, ranked_lists
+from common.evaluation.ranking import evaluate, ids_of
 
 
 @pytest.fixture
@@ -59,7 +60,9 @@ def test_sheet_frames_in_ranked_order(world, tmp_path):
 
 
 def test_default_takes_good_and_bad_queries(world, tmp_path):
-    assert good_and_bad(*world, "euclidean", each=1) == [0, 2]
+    query_features, query, gallery_features, gallery = world
+    ap = evaluate(query_features, *ids_of(query), gallery_features, *ids_of(gallery)).ap
+    assert good_and_bad(ap, query, each=1) == [0, 2]
     assert ranked_lists(*world, tmp_path / "sheet.png") == [0, 1, 2]
 
 

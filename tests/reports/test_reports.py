@@ -109,7 +109,8 @@ def test_replace_drops_what_was_made_on_other_data(tmp_path):
     )
     with pytest.raises(
         InputError,
-        match=r"b/record.json: its source synthetic-duke has the manifest 2, that of hhl.jsonl is 1: run it again",
+        match=r"b/record.json: its source synthetic-duke has the manifest 2, "
+        r"that of hhl.jsonl is 1: run it again",
     ):
         collect([tmp_path / "b"], tmp_path)
     assert len(read_results("hhl", tmp_path)) == 3
@@ -215,8 +216,8 @@ def test_the_tables_say_not_run_until_something_is(tmp_path):
     assert row.endswith("| +20.5 ± 6.4 (2 seeds), **holds** |")
     text = result_text("hhl", tmp_path)
     assert (
-        "**Table 2**, measured on synthetic-duke → synthetic-market, published on Duke → Market:\n\n| row | published R-1 / mAP |"
-        in text
+        "## Table 2\n\n**Table 2**, measured on synthetic-duke → synthetic-market, "
+        "published on Duke → Market:\n\n| row | published R-1 / mAP |" in text
     )
     assert "| HHL, L_CD | 62.2 / 31.4 | 50.5 ± 0.7 / 30.0 ± 0.0 | 50.5 ± 0.7 / 30.0 ± 0.0 | 2 |" in text
     assert "| + domain connectedness, L_D | 49.8 / 23.8 | not run | not run | - |" in text
@@ -230,11 +231,11 @@ def test_the_tables_say_not_run_until_something_is(tmp_path):
 
 def test_marks_are_needed(tmp_path):
     (tmp_path / "README.md").write_text(f"a {BEGIN} old {END} b")
-    write_between(tmp_path / "README.md", BEGIN, END, "new")
+    write_between(tmp_path / "README.md", "new")
     assert (tmp_path / "README.md").read_text() == f"a {BEGIN}\nnew\n{END} b"
     (tmp_path / "README.md").write_text("none")
     with pytest.raises(InputError, match="expected the marks"):
-        write_between(tmp_path / "README.md", BEGIN, END, "new")
+        write_between(tmp_path / "README.md", "new")
 
 
 def test_collected_records_pass_their_own_check():

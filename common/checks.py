@@ -88,7 +88,7 @@ def one_of(default: str, choices: Collection[str]) -> Any:
 def check_fields(config: Any, prefix: str = "") -> None:
     """Checks every field of nested dataclasses. Raises `InputError` that names the first wrong flag.
 
-    A number without a bound must be finite and of sensible size. Each value must be of its field's type (bool,
+    A number without a bound must be finite and of sensible size. A value must be of its field's type (bool,
     int, float, str, None and Literal), since the values of a checkpoint or an experiment were not parsed.
     """
     types = _types(type(config))

@@ -1,5 +1,4 @@
-"""Trains and scores one row of HHL: camera styles of the target, then the re-ID network of Sec. 3, then its
-scores on the target.
+"""Trains and scores one row of HHL: the target's camera styles, the re-ID network of Sec. 3, its scores.
 
 Released counterpart: `HHL.py` and `baseline.py`, `reid/trainers.py`.
 """
@@ -12,304 +11,305 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.checkpoints import save_checkpoint, weights_content
-from common.cli import main
-from common.job import Options
-from common.datasets import ReIDDataset, Sample, load_dataset
+from common import cli
+from common.backbones import build_backbone
+from common.checkpoints import save_checkpoint
+from common.datasets import ReIDDataset
+from common.datasets.loading import Batch
 from common.errors import InputError
+from common.evaluation.scoring import score
 from common.hashing import canonical
+from common.job import Job, Workspace
 from common.records import Record
-from common.runs import Run, Stage, Workspace, rank_and_world
+from common.runs import Stage, rank_and_world
 from common.training import (
     Loop,
     accelerate,
     average_gradients,
     gather,
-    pick_device,
+    scale_learning_rate,
     seed_everything,
-    set_threads,
-    start_processes,
 )
 from hhl import pictures
 from hhl.analysis import analyse
-from hhl.batches import Schedule, first_size, schedule, train_transform
+from hhl.augmentation import train_transforms
 from hhl.config import HHLConfig, MethodConfig, RecipeConfig, TestConfig
-from hhl.evaluate import embed, load_network, score
+from hhl.data import Schedule, plan_steps, with_images
+from hhl.evaluate import embedder, load_network
 from hhl.experiments import HHL
 from hhl.losses import batch_all_triplet, batch_hard_triplet
 from hhl.model import HHLNet, build_network, parameter_groups
-from hhl.styles import camera_styles, expected_views, target_views
+from hhl.styles import CameraStyles, camera_styles
+from hhl.views import TargetViews, expected_views, target_views
+
+# ---------------------------------------------------------------- the stages
 
 
-def train(config: HHLConfig, run: Run, options: Options) -> Record:
-    """One row of Table 2 or 3: its stages, its scores (`last`, `last+adabn`), its pictures, its record."""
-    device = pick_device(options.device)
-    set_threads(options.threads)
-    start_processes(device)
-    run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
-    source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
-    labelled = target if config.method.labels == "target" else source
-    check(config, source, labelled, target, options)
-
-    style_folder, style_hash, measures = camera_styles(config, target, run, device, options)
-    views, num_views = target_views(config, target, style_folder)
-    start = pretrain(config, source, run, device, options)
-    uses = (
-        {
-            "net": config.net,
-            "recipe": config.recipe,
-            "method": config.method,
-            "labelled": labelled.manifest,
-            "seed": run.seed,
-            "start": start.hash if start else None,
-        }
-        | weights_content(config.net.weights)
-        | options.numerics
-    )
-    if num_views:
-        uses |= {
-            "target": target.manifest,
-            "styles": style_hash if num_views > 1 else "",
-            "first_size": first_size(config),
-        }
-    network = run.stage(
-        "reid",
-        uses,
-        lambda work: train_reid(config, labelled, views, num_views, run.seed, device, work, options, start),
-        collective=True,
-    )
+def train(job: Job) -> Record:
+    """Runs one row of Table 2 or 3: its stages, scores (`last`, `last+adabn`), pictures and record."""
+    test, target = job.config.test, job.target
+    styles = camera_styles(job)
+    reid = reid_stage(job, styles, pretrain(job))
 
     def trained() -> HHLNet:
-        return accelerate(load_network(network.folder / "model.pt"), device, options)
+        return accelerate(load_network(reid.folder / "model.pt"), job.device, job.options)
 
-    scored = run.stage(
-        "scores",
-        {"reid": network.hash, "target": target.manifest, "test": config.test},
-        lambda work: score(trained(), target, config.test, device, work, options.workers),
-    )
-    analysed = run.stage(
+    def score_row(work: Workspace) -> None:
+        model = trained()
+        score(
+            embedder(model, test, work.device, work.options.workers), model, target, work, model="HHL pool5"
+        )
+
+    scored = job.stage("scores", {"reid": reid.hash, "target": target.manifest, "test": test}, score_row)
+    analysed = job.stage(
         "analysis",
-        {"scores": scored.hash, "source": source.manifest, "styles": style_hash},
-        lambda work: analyse(
-            trained(), source, target, style_folder, scored.folder, device, work, options.workers
-        ),
+        {"scores": scored.hash, "source": job.source.manifest, "styles": styles.hash},
+        lambda work: analyse(job, work, trained(), styles.folder, scored.folder),
     )
-    if rank_and_world()[0] == 0:
-        pictures.draw(run, target, style_folder)
-    return run.record(
-        scored.json("scores.json"),
-        data={"source": source.manifest, "target": target.manifest},
-        selection="last epoch",
-        measures={**measures, **analysed.json("measures.json")},
-    )
+    if job.main:
+        pictures.draw(job, styles.folder)
+    measures = {**styles.measures, **analysed.json("measures.json")}
+    return job.record(scored.json("scores.json"), measures=measures)
 
 
-def check(
-    config: HHLConfig, source: ReIDDataset, labelled: ReIDDataset, target: ReIDDataset, options: Options
-) -> None:
-    """What should stop a run now, not after its GAN: absent weights, styles or names, batches that cannot be
-    filled or shared out.
-    """
-    build_network(config.net, len(labelled.train_labels), triplet=True)
-    if options.pack:
-        train_transform(config, "source").on_device()
-    views, num_views = expected_views(config, target)
-    rows = [schedule(config, labelled, views, num_views, seed=0, decode=False)]
+def check(job: Job) -> None:
+    """Validates the run before any stage: weights, camera styles, image names, the size of every batch."""
+    config = job.config
+    with torch.device("meta"):
+        build_backbone(config.net.backbone, config.net.weights)
+    views = expected_views(config, job.target)
+    if job.options.pack:
+        for transform in train_transforms(config.net, config.recipe, views).values():
+            transform.on_device()
+    check_batches(
+        plan_steps(config.recipe, config.method, labelled(job), views, seed=0), config.net.bn_splits
+    )
     if config.recipe.pretrain_epochs:
-        rows.append(schedule(pretraining(config), source, (), 0, seed=0, decode=False))
-    for name, part in (item for row in rows for item in row.parts.items()):
-        batch, calls = len(part.labels(0, torch.device("cpu"))), rank_and_world()[1] * config.net.bn_splits
-        if batch % rank_and_world()[1] or batch // calls < 2:
+        plain = pretraining(config)
+        schedule = plan_steps(plain.recipe, plain.method, job.source, TargetViews(), seed=0)
+        check_batches(schedule, config.net.bn_splits)
+
+
+def check_batches(schedule: Schedule, bn_splits: int) -> None:
+    """Raises `InputError` for a batch that the processes and batch-norm splits cannot share."""
+    processes = rank_and_world()[1]
+    for name, part in schedule.parts.items():
+        indices = part.plan(0)
+        if callable(part.labels):
+            part.labels(0, indices)
+        if len(indices) % processes or len(indices) // (processes * bn_splits) < 2:
             raise InputError(
-                f"the batch {name!r} of {batch} images: expected at least 2 for each process and batch-norm split, and the same number "
-                f"for each of {rank_and_world()[1]} processes"
+                f"the batch {name!r} of {len(indices)} images: expected at least 2 for each process and "
+                f"batch-norm split, and the same number for each of {processes} processes"
             )
 
 
-def pretrain(
-    config: HHLConfig, source: ReIDDataset, run: Run, device: torch.device, options: Options
-) -> Stage | None:
-    """The demo's stand-in for ImageNet weights: the network after some epochs of cross-entropy on the source,
-    the same for every row.
-    """
-    if config.recipe.pretrain_epochs == 0:
-        return None
-    plain = pretraining(config)
-    seed = run.seed + 1_000_000  # other images in another order than in the rows
-    uses = {"net": config.net, "recipe": plain.recipe, "source": source.manifest, "seed": seed}
-    return run.stage(
-        "pretrain",
-        uses | weights_content(config.net.weights) | options.numerics,
-        lambda work: train_reid(plain, source, (), 0, seed, device, work, options),
-        collective=True,
+def labelled(job: Job) -> ReIDDataset:
+    """Returns the dataset whose identities the losses see."""
+    return job.target if job.config.method.labels == "target" else job.source
+
+
+def reid_stage(job: Job, styles: CameraStyles, start: Stage | None) -> Stage:
+    """Trains the row's network, its backbone from `start` if given."""
+    config, data = job.config, labelled(job)
+    views = target_views(config, job.target, styles.folder)
+    depends_on = {
+        "net": config.net,
+        "recipe": config.recipe,
+        "method": config.method,
+        "labelled": data.manifest,
+        "start": start.hash if start else None,
+    }
+    if views.num_views:
+        depends_on |= {
+            "target": job.target.manifest,
+            "styles": styles.hash if views.num_views > 1 else "",
+            "first_size": views.first_size,
+        }
+    return job.training_stage(
+        "reid",
+        depends_on,
+        lambda work: train_reid(work, config, data, views, start),
+        weights=config.net.weights,
     )
+
+
+def pretrain(job: Job) -> Stage | None:
+    """Trains the demo's substitute for ImageNet weights: cross-entropy on the source, the same for every row."""
+    if job.config.recipe.pretrain_epochs == 0:
+        return None
+    config, source = pretraining(job.config), job.source
+    return job.training_stage(
+        "pretrain",
+        {"net": config.net, "recipe": config.recipe, "source": source.manifest},
+        lambda work: train_reid(work, config, source, TargetViews()),
+        weights=config.net.weights,
+        seed=job.seed + 1_000_000,  # other images in another order than in the rows
+    )
+
+
+# Settings that the rows, figures and controls vary. The pretraining keeps their defaults, so that all rows start
+# from one network: a comparison of rows is then one of the rows' own training. Everything else (the scale of the
+# batches, the optimiser, `crop`, `erasing`) is the same for all rows of a run and applies to the pretraining too.
+OF_THE_ROW = (
+    "epochs_of_batch",
+    "batch",
+    "ids",
+    "images_per_id",
+    "target_batch",
+    "sampling",
+    "restarts",
+    "single_pass",
+    "shared_augmentation",
+    "colour_jitter",
+)
 
 
 def pretraining(config: HHLConfig) -> HHLConfig:
-    """Cross-entropy alone, at the rates of a new network."""
-    recipe = config.recipe
-    return replace(
-        config,
-        method=MethodConfig(source_triplet=False, target_views="none"),
-        recipe=RecipeConfig(
-            epochs=recipe.pretrain_epochs,
-            pretrain_epochs=recipe.pretrain_epochs,
-            drop_epoch=recipe.pretrain_epochs,
-            batch_scale=recipe.batch_scale,
-            base_lr=recipe.base_lr,
-            classifier_lr=recipe.classifier_lr,
-            embed_lr=recipe.classifier_lr,
-            baseline_embed_lr=recipe.classifier_lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov,
-        ),
+    """Returns the configuration of the pretraining: cross-entropy alone, at the rates of a new network."""
+    recipe, default = config.recipe, RecipeConfig()
+    plain = replace(
+        recipe,
+        epochs=recipe.pretrain_epochs,
+        drop_epoch=recipe.pretrain_epochs,
+        embed_lr=recipe.classifier_lr,
+        baseline_embed_lr=recipe.classifier_lr,
+        **{name: getattr(default, name) for name in OF_THE_ROW},
     )
+    return replace(config, method=MethodConfig(source_triplet=False, target_views="none"), recipe=plain)
+
+
+# ---------------------------------------------------------------- training
 
 
 def train_reid(
+    work: Workspace,
     config: HHLConfig,
-    labelled: ReIDDataset,
-    views: Sequence[Sample],
-    num_views: int,
-    seed: int,
-    device: torch.device,
-    workspace: Workspace,
-    options: Options,
+    data: ReIDDataset,
+    views: TargetViews,
     start: Stage | None = None,
 ) -> None:
-    """Trains the network on one row's batches, its backbone from `start` if given, and writes `model.pt`."""
-    seed_everything(seed, deterministic=options.deterministic)
-    batches = schedule(config, labelled, views, num_views, seed, workspace.cache)
-    in_triplet = bool({"source", "target"} & set(batches.parts))
-    model = build_network(config.net, len(labelled.train_labels), triplet=in_triplet).to(device)
+    """Trains a network on the labelled `data` and the target's views; writes `model.pt`."""
+    seed_everything(work.seed, deterministic=work.options.deterministic)
+    schedule = plan_steps(config.recipe, config.method, data, views, work.seed)
+    schedule = with_images(schedule, train_transforms(config.net, config.recipe, views), work)
+    num_ids, triplet = len(data.train_labels), bool({"source", "target"} & set(schedule.parts))
+    model = build_network(config.net, num_ids, triplet=triplet).to(work.device)
     if start is not None:
         model.base.load_state_dict(load_network(start.folder / "model.pt").base.state_dict())
-    optimizer = build_optimizer(config, model, triplet=in_triplet)
+    optimizer = build_optimizer(config.recipe, model, triplet=triplet)
     label = "re-ID" if config.recipe.pretrain_epochs == 0 or start else "pretraining"
-    state = {
-        "model": model,
-        "optimizer": optimizer,
-        **({"clusters": batches.clusters} if batches.clusters else {}),
-    }
-    loop = Loop(workspace, batches.total, state, label=label, save_every=batches.steps_per_epoch)
-    accelerate(model, device, options).train()
-
-    def recluster(epoch: int) -> None:
-        if batches.clusters is not None:
-            batches.clusters.refresh(
-                embed(model.eval(), views[: len(views) // num_views], TestConfig(), device, options.workers),
-                epoch,
-            )
-            model.train()
-
-    run_steps(
-        config,
-        model,
-        optimizer,
-        loop,
-        batches,
-        device,
-        batches.load(loop.start, device, options.workers, at_epoch=recluster),
-    )
+    state = {"model": model, "optimizer": optimizer}
+    if schedule.clusters is not None:
+        state["clusters"] = schedule.clusters
+    loop = Loop(work, schedule.total, state, label=label, save_every=schedule.steps_per_epoch)
+    accelerate(model, work.device, work.options).train()
+    run_steps(config, model, optimizer, loop, schedule)
     if loop.main:
-        save_checkpoint(
-            workspace.folder / "model.pt",
-            {
-                "state_dict": model.state_dict(),
-                "num_ids": len(labelled.train_labels),
-                "net": canonical(config.net),
-            },
-        )
+        content = {"state_dict": model.state_dict(), "num_ids": num_ids, "net": canonical(config.net)}
+        save_checkpoint(work.folder / "model.pt", content)
 
 
 def run_steps(
-    config: HHLConfig,
-    model: HHLNet,
-    optimizer: torch.optim.Optimizer,
-    loop: Loop,
-    batches: Schedule,
-    device: torch.device,
-    loaded: Iterator[dict[str, Tensor]],
+    config: HHLConfig, model: HHLNet, optimizer: torch.optim.Optimizer, loop: Loop, schedule: Schedule
 ) -> None:
-    """The training loop. Every part of the batch is forwarded on its own, in the released order, and moves
-    the batch-norm statistics.
-    """
-    method = config.method
-    for step, images in loop.over(loaded):
-        set_learning_rate(optimizer, 0.1 ** (step // batches.steps_per_epoch // config.recipe.drop_epoch))
-        labels = {name: part.labels(step, device) for name, part in batches.parts.items()}
-        logits, embeddings = (
-            forward_single(model, images) if config.recipe.single_pass else forward_parts(model, images)
-        )
-        loss, terms = torch.zeros((), device=device), {}
+    """Runs the training loop.
 
-        # cross-entropy of the labelled images (Eq. 1)
+    Each part of a batch is forwarded separately, in the released order, and updates the batch-norm statistics.
+    """
+    recipe, method, views = config.recipe, config.method, schedule.views
+    forward = forward_single if recipe.single_pass else forward_parts
+    for step, batch in loop.over(load_epochs(model, loop, schedule)):
+        scale_learning_rate(optimizer, 0.1 ** (step // schedule.steps_per_epoch // recipe.drop_epoch))
+        logits, embeddings = forward(model, {name: part.images for name, part in batch.items()})
+        loss, terms = torch.zeros((), device=loop.workspace.device), {}
+
+        # cross-entropy of the labelled images
         if logits is not None:
-            terms["cross_entropy"] = F.cross_entropy(logits, labels["classify"])
-            terms["accuracy"] = (logits.argmax(1) == labels["classify"]).float().mean()
+            labels = labels_of(batch, "classify")
+            terms["cross_entropy"] = F.cross_entropy(logits, labels)  # L_cross, Eq. 1
+            terms["accuracy"] = (logits.argmax(1) == labels).float().mean()
             loss = loss + terms["cross_entropy"]
 
-        # one search over source and target views together (L_T, L_D, L_C, L_CD: Eqs. 2-5), weighted as in Eq.
-        # 6
+        # triplets over source images and target views together
         if embeddings is not None:
-            of_triplet = torch.cat([labels[name] for name in ("source", "target") if name in labels])
-            anchors = anchor_mask(
-                method.target_anchors, len(of_triplet), batches.target_images(step), batches.num_views
-            )
-            terms["triplet"], terms[SHARE[method.triplets]] = triplet_term(
-                method, embeddings, of_triplet, anchors.to(device)
-            )
-            loss = loss + method.beta * terms["triplet"]
+            labels = labels_of(batch, "source", "target")
+            target_images = len(batch["target"].indices) // views.num_views if "target" in batch else 0
+            anchors = anchor_mask(method.target_anchors, len(labels), target_images, views.num_views)
+            triplet, share = triplet_term(method, embeddings, labels, anchors.to(labels.device))
+            terms |= {"triplet": triplet, SHARE[method.triplets]: share}  # L_T, L_C, L_D or L_CD, Eqs. 2-5
+            loss = loss + method.beta * triplet  # L_HHL, Eq. 6
 
         optimizer.zero_grad()
         loss.backward()
         average_gradients(model.parameters())
         optimizer.step()
-        if "target" in batches.parts:
-            terms["repeated_people"] = float(batches.repeated_people(step))
+        if "target" in batch:
+            terms["repeated_people"] = float(views.repeats_a_person(batch["target"].indices))
         loop.log(step, **terms)
 
 
+def load_epochs(model: HHLNet, loop: Loop, schedule: Schedule) -> Iterator[dict[str, Batch]]:
+    """Yields the parts of each step, epoch by epoch; clusters are recomputed as an epoch begins."""
+    work, step = loop.workspace, loop.start
+    while step < loop.total:
+        epoch, position = divmod(step, schedule.steps_per_epoch)
+        if position == 0 and schedule.clusters is not None:
+            features = embedder(model, TestConfig(), work.device, work.options.workers)
+            pool5 = features.embed(model.eval(), schedule.views.originals)["pool5"]
+            schedule.clusters.refresh(pool5, epoch)
+            model.train()
+        stop = (epoch + 1) * schedule.steps_per_epoch
+        parts = [
+            loop.load(schedule.images[name], part.plan, part.labels, start=step, stop=stop)
+            for name, part in schedule.parts.items()
+        ]
+        for batches in zip(*parts):
+            yield dict(zip(schedule.parts, batches))
+        step = stop
+
+
+def labels_of(batch: dict[str, Batch], *names: str) -> Tensor:
+    """Returns the labels `(N,)` of the named parts, as far as the batch has them."""
+    return torch.cat(
+        [part.labels for name, part in batch.items() if name in names and part.labels is not None]
+    )
+
+
 def forward_parts(model: HHLNet, images: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """Logits of `classify` and embeddings of `source` and `target` `(N, D)`, each part forwarded on its own."""
+    """Returns logits of `classify` and embeddings `(N, D)` of `source` and `target`, one pass for each part."""
     logits = gather(model(images["classify"])) if "classify" in images else None
     embeddings = [gather(model(images[name], "triplet")) for name in ("source", "target") if name in images]
     return logits, torch.cat(embeddings) if embeddings else None
 
 
 def forward_single(model: HHLNet, images: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """The same from one pass over the whole batch, which then shares its batch-norm statistics."""
-    parts = [len(batch) for batch in images.values()]
+    """Returns the same from one pass over the whole batch, which then shares its batch-norm statistics."""
     if model.triplet is None:
         return forward_parts(model, images)
+    parts = [len(part) for part in images.values()]
     logits, embeddings = (output.split(parts) for output in model(torch.cat(list(images.values())), "both"))
     of_triplet = [gather(rows) for name, rows in zip(images, embeddings) if name != "classify"]
     return gather(logits[0]) if "classify" in images else None, torch.cat(of_triplet) if of_triplet else None
 
 
 def anchor_mask(target_anchors: str, n: int, target_images: int, num_views: int) -> Tensor:
-    """Which of the `n` rows (source, then the target's images, then their fakes style by style) act as
-    anchors.
-    """
+    """Returns which rows `(n,)` are anchors; rows: source, target images, their fakes style by style."""
     first_target = n - target_images * num_views
-    anchors = torch.ones(n, dtype=torch.bool)
-    if target_anchors != "all":
-        anchors[first_target + (target_images if target_anchors == "real" else 0) :] = False
-    return anchors
+    first_other = {"all": n, "real": first_target + target_images, "none": first_target}[target_anchors]
+    return torch.arange(n) < first_other
 
 
+# the second number of `triplet_term`, by kind of triplets
 SHARE = {"hard": "triplet_precision", "all": "triplet_active", "all_nonzero": "triplet_active"}
 
 
 def triplet_term(
     method: MethodConfig, embeddings: Tensor, labels: Tensor, anchors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The triplet loss that the row asks for, and the share of right anchors (batch hard) or of active
-    triplets (batch all).
-    """
+    """Returns the row's triplet loss, and the share of correct anchors (batch hard) or of active triplets."""
     if method.triplets == "hard":
         return batch_hard_triplet(
             embeddings,
@@ -321,14 +321,14 @@ def triplet_term(
             reduction=method.reduction,
         )
     mean_of_all, mean_of_active, active = batch_all_triplet(embeddings, labels, margin=method.margin)
-    return (mean_of_all if method.triplets == "all" else mean_of_active), active
+    return {"all": mean_of_all, "all_nonzero": mean_of_active}[method.triplets], active
 
 
-def build_optimizer(config: HHLConfig, model: nn.Module, *, triplet: bool) -> torch.optim.SGD:
-    """SGD with the groups of `parameter_groups`. Rows without a triplet loss train FC-1024 as the released
-    `baseline.py` does.
+def build_optimizer(recipe: RecipeConfig, model: HHLNet, *, triplet: bool) -> torch.optim.SGD:
+    """Returns SGD with the groups of `parameter_groups`.
+
+    Rows without a triplet loss train FC-1024 as the released `baseline.py` does.
     """
-    recipe = config.recipe
     groups = parameter_groups(
         model,
         base_lr=recipe.base_lr,
@@ -346,10 +346,9 @@ def build_optimizer(config: HHLConfig, model: nn.Module, *, triplet: bool) -> to
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main(HHL, train, argv, check=check)
 
 
 if __name__ == "__main__":
-    sys.exit(main(HHL, train))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic file writes and locks between processes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,15 @@ from common.errors import InputError
 log = logging.getLogger("run")
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Writes next to `path` and renames: whoever reads `path` sees the old content or the new, never a part.
-    Errors leave the old one.
-    """
+def write_atomic(path: Path, content: bytes | memoryview | str) -> None:
+    """Writes a temporary file and renames it: readers never see a part; errors keep the old file."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """`write_atomic` piece by piece: a file that takes the place of `path` if the block ends without an
-    error.
-    """
+    """Opens a temporary file that replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -43,7 +39,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def locked(path: Path, name: str) -> Iterator[None]:
-    """One process at a time makes what `name` says; a second one waits and then finds it done."""
+    """Holds an exclusive lock on `path` while `name` is built; a second process waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -53,6 +49,7 @@ def locked(path: Path, name: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             raise InputError(
-                f"{path.parent}: this file system cannot lock files ({error.strerror}): choose another --out"
+                f"{path.parent}: this file system cannot lock files ({error.strerror}): "
+                "choose another --out or --data-root"
             ) from None
         yield

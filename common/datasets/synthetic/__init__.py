@@ -1,6 +1,4 @@
-"""The embedded, offline benchmark: two procedural pedestrian domains in Market-1501's layout, with masks and
-a camera-style oracle.
-"""
+"""Two procedural pedestrian domains in Market-1501's layout, with masks and a camera-style oracle."""
 
 from common.datasets.synthetic.build import dataset_folder, load_synthetic
 from common.datasets.synthetic.domains import DOMAINS, TEST_IDS, TRAIN_IDS, ImageKey

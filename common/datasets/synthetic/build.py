@@ -1,24 +1,22 @@
-"""The domains as files in Market-1501's layout, made on first use.
+"""Writes the domains as files in Market-1501's layout, on first use.
 
     <root>/synthetic-market-<hash>/
         bounding_box_train/  bounding_box_test/  query/     PPPP_cCsS_FFFFFF_00.jpg
         masks/<the same three>/                             PPPP_cCsS_FFFFFF_00.png
         manifest.json                                       the parameters, and every file with its size
 
-A folder is made under a temporary name and renamed when it is complete, under a lock; so a folder with the
-final name is whole, and two processes that ask for the same data at once build it once.
+A folder is built under a temporary name, under a lock, and renamed when it is complete. A folder with the
+final name is therefore complete, and two processes that request the same data at the same time build it once.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +34,7 @@ from common.datasets.synthetic.domains import (
 )
 from common.datasets.synthetic.render import SyntheticDomain
 from common.errors import InputError
+from common.files import locked
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MAX_IDS = 9999  # four digits in a file name
@@ -50,25 +49,25 @@ def load_synthetic(
     test_ids: int = TEST_IDS,
     workers: int = 2,
 ) -> ReIDDataset:
-    """`synthetic-market` or `synthetic-duke`, drawn on first use into a folder of its own below `root`.
+    """Loads `synthetic-market` or `synthetic-duke`, which is drawn into a folder below `root` on first use.
 
-    Without `root` the folder lies in `$XDG_CACHE_HOME` (or `~/.cache`) `/crossdomain-reid`. Its name holds a
-    hash of all parameters, so other parameters go to another folder. `workers`: processes that draw; the
-    files do not depend on it. Raises `InputError` for an unknown name, impossible numbers, and for a folder
-    that has been damaged since it was made.
+    The default `root` is `$XDG_CACHE_HOME` (or `~/.cache`) `/crossdomain-reid`. The folder's name contains a
+    hash of all parameters, so each set of parameters has a separate folder. The files do not depend on
+    `workers`, the number of drawing processes. Raises `InputError` for an unknown name, impossible numbers,
+    and a folder that was damaged after it was built.
     """
     folder = dataset_folder(name, root, data_seed=data_seed, train_ids=train_ids, test_ids=test_ids)
     plan = make_plan(get_domain(name), data_seed, train_ids, test_ids)
-    # beside real data that nobody may change
+    # a read-only `root`, such as a folder of real data: use the cache
     if not folder.exists() and folder.parent.is_dir() and not os.access(folder.parent, os.W_OK):
         folder = dataset_folder(name, data_seed=data_seed, train_ids=train_ids, test_ids=test_ids)
     if not folder.exists():
         _make_once(folder, _parameters(name, data_seed, train_ids, test_ids), plan, workers)
     _check_files(folder)
-    splits = {
-        split: [_sample(folder, FOLDERS[split], key) for key in getattr(plan, split)] for split in FOLDERS
-    }
-    return ReIDDataset(name=name, root=folder, num_cameras=get_domain(name).num_cameras, **splits)
+    train, query, gallery = (
+        [_sample(folder, FOLDERS[split], key) for key in getattr(plan, split)] for split in FOLDERS
+    )
+    return ReIDDataset(name, folder, train, query, gallery, get_domain(name).num_cameras)
 
 
 def dataset_folder(
@@ -79,7 +78,7 @@ def dataset_folder(
     train_ids: int = TRAIN_IDS,
     test_ids: int = TEST_IDS,
 ) -> Path:
-    """Where `load_synthetic` keeps the files of these parameters."""
+    """Returns the folder in which `load_synthetic` stores the files for these parameters."""
     parameters = _parameters(name, data_seed, train_ids, test_ids)
     if root is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -89,11 +88,12 @@ def dataset_folder(
 
 
 def _parameters(name: str, data_seed: int, train_ids: int, test_ids: int) -> dict:
-    """All that decides the files' content."""
+    """Validates and returns everything that determines the content of the files."""
     domain = get_domain(name)
     if min(train_ids, test_ids) < 1 or train_ids + test_ids > MAX_IDS:
         raise InputError(
-            f"{train_ids} train ids and {test_ids} test ids: expected at least one of each and at most {MAX_IDS} together"
+            f"{train_ids} train ids and {test_ids} test ids: "
+            f"expected at least one of each and at most {MAX_IDS} together"
         )
     if data_seed < 0:
         raise InputError(f"data seed {data_seed}: expected 0 or more")
@@ -110,29 +110,20 @@ def _parameters(name: str, data_seed: int, train_ids: int, test_ids: int) -> dic
 def _make_once(folder: Path, parameters: dict, plan: Plan, workers: int) -> None:
     """Builds `folder`, or waits for the process that is building it."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock")):
+        with locked(folder.with_name(f".{folder.name}.lock"), str(folder)):
             if folder.exists():  # another process was faster
                 return
             partial_folder = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial_folder, ignore_errors=True)  # left by a killed run
             sizes = _draw_files(partial_folder, parameters, plan, workers)
-            (partial_folder / "manifest.json").write_text(
-                json.dumps(parameters | {"files": sizes}, indent=0) + "\n"
-            )
+            manifest = json.dumps(parameters | {"files": sizes}, indent=0) + "\n"
+            (partial_folder / "manifest.json").write_text(manifest)
             os.rename(partial_folder, folder)
     except OSError as error:
         raise InputError(
-            f"{folder}: the synthetic data could not be written ({error}); give another --data-root or free some space"
+            f"{folder}: the synthetic data could not be written ({error}); "
+            "give another --data-root or free some space"
         ) from None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock; the kernel frees it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _draw_files(folder: Path, parameters: dict, plan: Plan, workers: int) -> dict[str, int]:
@@ -174,15 +165,12 @@ def _mask_name(key: ImageKey) -> str:
 
 
 def _sample(folder: Path, name: str, key: ImageKey) -> Sample:
-    return Sample(
-        folder / name / key.file_name, key.pid, key.camid, mask=folder / "masks" / name / _mask_name(key)
-    )
+    mask = folder / "masks" / name / _mask_name(key)
+    return Sample(folder / name / key.file_name, key.pid, key.camid, mask)
 
 
 def read_manifest(folder: Path) -> dict:
-    """The parameters of a folder and the size of each file; `InputError` if it is not a folder of these
-    domains.
-    """
+    """Reads a folder's parameters and file sizes. Raises `InputError` if there is no valid manifest."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text())
@@ -191,22 +179,24 @@ def read_manifest(folder: Path) -> dict:
     except (OSError, ValueError, AttributeError):
         pass
     raise InputError(
-        f"{path}: expected the manifest of a synthetic domain, found none that can be read; delete {folder} to have it made again"
+        f"{path}: expected the manifest of a synthetic domain, found none that can be read; "
+        f"delete {folder} to have it built again"
     )
 
 
 def _check_files(folder: Path) -> None:
-    """Compares the folder with its manifest: names and sizes."""
+    """Compares the names and sizes of the folder's files with its manifest."""
     expected = read_manifest(folder)["files"]
-    found = {}
+    sizes: dict[str, int] = {}
     for name in (*FOLDERS.values(), *(f"masks/{name}" for name in FOLDERS.values())):
         if (folder / name).is_dir():
-            found |= {f"{name}/{entry.name}": entry.stat().st_size for entry in os.scandir(folder / name)}
-    wrong = sorted(path for path in expected.keys() | found.keys() if expected.get(path) != found.get(path))
+            sizes |= {f"{name}/{entry.name}": entry.stat().st_size for entry in os.scandir(folder / name)}
+    wrong = sorted(path for path in expected.keys() | sizes.keys() if expected.get(path) != sizes.get(path))
     if wrong:
         path = wrong[0]
-        state = f"has {found[path]} bytes" if path in found else "is missing"
-        wanted = f"expected {expected[path]} bytes" if path in expected else "it does not belong there"
+        state = f"has {sizes[path]} bytes" if path in sizes else "is missing"
+        rule = f"expected {expected[path]} bytes" if path in expected else "it does not belong there"
         raise InputError(
-            f"{folder / path}: {wanted}, it {state} ({len(wrong)} such files); delete {folder} to have it made again"
+            f"{folder / path}: {rule}, it {state} ({len(wrong)} such files); "
+            f"delete {folder} to have it built again"
         )

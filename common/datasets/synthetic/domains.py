@@ -1,6 +1,6 @@
-"""The two domains: their fixed parameters, the keys of their images, and the plan of who is seen where.
+"""Defines the two domains: their fixed parameters, the keys of their images, and which person is seen where.
 
-Everything is a function of the data seed, the domain and the key, through one random stream for each purpose
+Everything is a function of the data seed, the domain and the key, through one random stream per purpose
 (`stream`).
 """
 
@@ -18,13 +18,13 @@ from common.datasets.synthetic.people import Wardrobe
 from common.datasets.synthetic.styles import StyleRanges
 from common.errors import InputError
 
-# part of the folder's name: raise it when the code draws other images for the same parameters
+# part of the folder's name: increase it when the code draws other images for the same parameters
 GENERATOR_VERSION = 1
 TRAIN_IDS, TEST_IDS = 150, 100
 DISTRACTOR_SHARE, JUNK_SHARE = 0.15, 0.05  # relative to the gallery images of the test ids
 FIRST_SEQUENCE, LAST_SEQUENCE = 1, 6
 
-# What a random stream is for.
+# purposes of random streams
 PERSON, TRACK, SHOT, SENSOR, PANORAMA, CAMERAS, PLAN = range(7)
 
 FILE_NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_00\.jpg")
@@ -32,10 +32,10 @@ FILE_NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d)_(\d{6})_00\.jpg")
 
 @dataclass(frozen=True)
 class Domain:
-    """What tells one domain from the other."""
+    """The parameters that distinguish the domains."""
 
     name: str
-    code: int  # its number in the random streams
+    code: int  # number in the random streams
     num_cameras: int
     cameras_per_id: tuple[int, int]  # both ends included
     frames_per_camera: tuple[int, int]
@@ -46,9 +46,7 @@ class Domain:
 
 
 class ImageKey(NamedTuple):
-    """Names one image: `camid` from 0, `frame` is the number in the file name; pid -1 is junk, 0 a
-    distractor.
-    """
+    """Identifies one image: `camid` from 0, `frame` as in the file name; pid -1 is junk, 0 a distractor."""
 
     pid: int
     camid: int
@@ -62,12 +60,11 @@ class ImageKey(NamedTuple):
 
     @classmethod
     def parse(cls, path: str | Path) -> ImageKey:
-        """The key of a file by its name; `InputError` if it is not a name of these domains."""
+        """Parses a file name. Raises `InputError` if it is not a name of these domains."""
         match = FILE_NAME.fullmatch(Path(path).name)
         if match is None:
-            raise InputError(
-                f"{path}: not a file name of the synthetic domains (expected e.g. 0007_c2s1_000451_00.jpg)"
-            )
+            example = "0007_c2s1_000451_00.jpg"
+            raise InputError(f"{path}: not a file name of the synthetic domains (expected e.g. {example})")
         pid, camera, sequence, frame = (int(text) for text in match.groups())
         return cls(pid, camera - 1, sequence, frame)
 
@@ -158,22 +155,20 @@ DOMAINS = {domain.name: domain for domain in (MARKET, DUKE)}
 
 
 def get_domain(name: str) -> Domain:
-    """The domain of that name; `InputError` if there is none."""
+    """Returns the domain of this name. Raises `InputError` if there is none."""
     if name not in DOMAINS:
         raise InputError(f"unknown synthetic domain {name!r}: expected one of {', '.join(DOMAINS)}")
     return DOMAINS[name]
 
 
 def stream(data_seed: int, domain: Domain, purpose: int, *numbers: int) -> np.random.Generator:
-    """The random numbers for one purpose and one thing (person, track, image, ...), independent of every
-    other stream.
-    """
+    """Returns the generator for one purpose and one person, track or image, independent of all others."""
     return np.random.default_rng([data_seed, domain.code, purpose, *(number + 1 for number in numbers)])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The images of a dataset: one list of keys a folder, in sorted file order."""
+    """The images of a dataset: one list of keys per folder, in sorted file order."""
 
     train: list[ImageKey] = field(default_factory=list)
     query: list[ImageKey] = field(default_factory=list)
@@ -181,11 +176,10 @@ class Plan:
 
 
 def make_plan(domain: Domain, data_seed: int, train_ids: int, test_ids: int) -> Plan:
-    """Who is seen where. Train ids are 1..train_ids, test ids follow; the first image of a test id in each
-    camera is a query.
+    """Plans which person is seen where. Train ids are 1..train_ids; test ids follow.
 
-    Every id is seen by at least four cameras with at least two images each, so every query has a match in
-    another camera.
+    The first image of a test id in each camera is a query. At least four cameras see each id, with at least
+    two images each, so every query has a match in another camera.
     """
     plan = Plan()
     for pid in range(1, train_ids + test_ids + 1):
@@ -202,7 +196,7 @@ def make_plan(domain: Domain, data_seed: int, train_ids: int, test_ids: int) -> 
 
 
 def _tracks(domain: Domain, data_seed: int, pid: int) -> list[list[ImageKey]]:
-    """One short track for each camera that sees `pid`."""
+    """Draws one short track for each camera that sees `pid`."""
     rng = stream(data_seed, domain, PLAN, pid)
     count = rng.integers(*domain.cameras_per_id, endpoint=True)
     tracks = []
@@ -215,7 +209,7 @@ def _tracks(domain: Domain, data_seed: int, pid: int) -> list[list[ImageKey]]:
 
 
 def _false_detections(domain: Domain, data_seed: int, gallery: int) -> list[ImageKey]:
-    """Distractors and junk; their frame numbers count up, so that no two share a key."""
+    """Draws distractors and junk; frame numbers increase, so that keys are unique."""
     rng = stream(data_seed, domain, PLAN, DISTRACTOR)
     pids = [DISTRACTOR] * round(gallery * DISTRACTOR_SHARE) + [JUNK] * round(gallery * JUNK_SHARE)
     return [

@@ -1,5 +1,4 @@
-"""Draws one walking person: limbs, clothes, hair and bags as polygons, at three times the final size;
-reduction smooths the edges.
+"""Draws a walking person: limbs, clothes, hair and bags as polygons, drawn at triple size and reduced.
 
 Screen coordinates: x to the right, y down. The yaw is 0 when the person faces the camera and a quarter turn
 when walking to the right.
@@ -24,22 +23,18 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Pose:
-    """How a person stands in one box: yaw and phase of the walk in radians, size and place relative to the
-    box.
-    """
+    """A person's pose in a box: yaw and walking phase in radians, size and position relative to the box."""
 
     yaw: float
     phase: float
     size: float
-    dx: float  # of the body's axis from the middle, in box widths
-    dy: float  # of the feet from their usual place, in box heights
+    dx: float  # offset of the body's axis from the middle, in box widths
+    dy: float  # offset of the feet from their usual position, in box heights
     side_light: float  # -1 from the left .. 1 from the right
 
 
 def draw_figure(person: Person, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    """The person alone: premultiplied colour, float32 (128, 64, 3) in 0..1, and coverage, float32 (128, 64)
-    in 0..1.
-    """
+    """Draws the person alone: premultiplied colour (128, 64, 3) and coverage (128, 64), float32 in 0..1."""
     figure = _Figure(person, pose)
     figure.draw_all()
     pixels = np.asarray(figure.canvas.reduce(SCALE), np.float32) / 255
@@ -48,22 +43,19 @@ def draw_figure(person: Person, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _relief(coverage: np.ndarray, side_light: float) -> np.ndarray:
-    """Shading that makes the flat drawing look round: darker towards the edges, lighter on the side of the
-    light.
-    """
-    soft = Image.fromarray((coverage * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(2))
-    soft = np.asarray(soft, np.float32) / 255
+    """Returns shading that makes the drawing look round: darker edges, lighter on the side of the light."""
+    blurred = Image.fromarray((coverage * 255).astype(np.uint8)).filter(ImageFilter.BoxBlur(2))
+    soft = np.asarray(blurred, np.float32) / 255
     slope = np.zeros_like(soft)
     slope[:, 1:-1] = soft[:, 2:] - soft[:, :-2]
     return (0.72 + 0.34 * soft) * (1 - 0.7 * side_light * slope)
 
 
 class _Figure:
-    """The canvas, and the body's measures in its pixels."""
+    """The canvas, and the body's dimensions in its pixels."""
 
     def __init__(self, person: Person, pose: Pose):
-        # The fourth channel of RGBX carries the coverage: it is reduced like a colour, so the colours come
-        # out premultiplied.
+        # the fourth channel of RGBX is the coverage; it is reduced like a colour, so colours are premultiplied
         self.canvas = Image.new("RGBX", (WIDTH * SCALE, HEIGHT * SCALE))
         self.draw = ImageDraw.Draw(self.canvas)
         self.person, self.pose = person, pose
@@ -88,16 +80,16 @@ class _Figure:
         self.wrist = tall * 0.026 * (0.6 + 0.4 * person.build) * (1.2 if person.coat else 1.0)
 
     def draw_all(self) -> None:
-        """From far to near."""
+        """Draws all parts from far to near."""
         dim = 0.78 if abs(self.sin) > 0.3 else 0.94
         self.draw_leg(-self.near, dim)
         self.draw_arm(-self.near, dim)
         if self.person.backpack and self.front:
-            self.draw_backpack_behind()
+            self.draw_backpack_behind(self.person.backpack)
         self.draw_leg(self.near, 1.0)
         self.draw_torso()
         if self.person.backpack and not self.front:
-            self.draw_backpack()
+            self.draw_backpack(self.person.backpack)
         self.draw_arm(self.near, 0.93)
         self.draw_head()
 
@@ -184,10 +176,8 @@ class _Figure:
             elbow[1] + math.cos(swing + 0.35 * abs(self.sin)) * self.arm * 0.45,
         )
 
-        cloth, skin = (
-            shade(person.accent if person.pattern == "two_tone" else person.top, dim),
-            shade(person.skin, dim),
-        )
+        cloth = shade(person.accent if person.pattern == "two_tone" else person.top, dim)
+        skin = shade(person.skin, dim)
         self.ellipse(hand[0], hand[1] + wrist * 0.2, wrist * 0.8, wrist, skin)
         if person.long_sleeves:
             self.capsule(elbow, hand, wrist * 0.95, wrist * 0.75, cloth)
@@ -203,20 +193,11 @@ class _Figure:
         size = self.tall * 0.05 * self.person.handbag_size
         x, y = hand
         half = size * (0.2 + 0.6 * abs(self.cos) + 1.0 * abs(self.sin))
-        self.line(
-            [(x - size * 0.5, y + size * 0.5), (x, y), (x + size * 0.5, y + size * 0.5)],
-            SCALE,
-            shade(colour, 0.6),
-        )
-        self.polygon(
-            [
-                (x - half, y + size * 0.4),
-                (x + half, y + size * 0.4),
-                (x + half * 0.9, y + size * 2),
-                (x - half * 0.9, y + size * 2),
-            ],
-            colour,
-        )
+        handle = [(x - size * 0.5, y + size * 0.5), (x, y), (x + size * 0.5, y + size * 0.5)]
+        self.line(handle, SCALE, shade(colour, 0.6))
+        upper, lower = y + size * 0.4, y + size * 2
+        bag = [(x - half, upper), (x + half, upper), (x + half * 0.9, lower), (x - half * 0.9, lower)]
+        self.polygon(bag, colour)
 
     def draw_torso(self) -> None:
         person, hem = self.person, self.hip + self.tall * (0.16 if self.person.coat else 0.03)
@@ -231,30 +212,23 @@ class _Figure:
             self.canvas.paste(self.draw_cloth(hem).crop(box), box, shape.crop(box))
         if person.backpack and self.front:
             for side in (-1, 1):
-                strap = self.cx + side * self.shoulder * 0.55 * abs(self.cos) + self.sin * self.shoulder * 0.2
-                self.line(
-                    [(strap, self.neck + self.arm * 0.02), (strap, self.neck + self.arm * 0.5)],
-                    SCALE * 1.8,
-                    shade(person.backpack, 0.8),
-                )
+                x = self.cx + side * self.shoulder * 0.55 * abs(self.cos) + self.sin * self.shoulder * 0.2
+                strap = [(x, self.neck + self.arm * 0.02), (x, self.neck + self.arm * 0.5)]
+                self.line(strap, SCALE * 1.8, shade(person.backpack, 0.8))
 
     def draw_hips(self) -> None:
         person, cx, pelvis = self.person, self.cx, self.pelvis
         if person.legwear == "skirt":
             seam, flare = self.hip + self.leg * 0.42, pelvis * (1.35 + 0.15 * abs(math.sin(self.pose.phase)))
             top = self.hip - self.tall * 0.06
-            self.polygon(
-                [(cx - pelvis, top), (cx + pelvis, top), (cx + flare, seam), (cx - flare, seam)],
-                person.bottom,
-            )
+            skirt = [(cx - pelvis, top), (cx + pelvis, top), (cx + flare, seam), (cx - flare, seam)]
+            self.polygon(skirt, person.bottom)
         else:
-            self.draw.rectangle(
-                (cx - pelvis, self.hip - self.tall * 0.04, cx + pelvis, self.hip + self.tall * 0.04),
-                fill=(*person.bottom, 255),
-            )
+            box = (cx - pelvis, self.hip - self.tall * 0.04, cx + pelvis, self.hip + self.tall * 0.04)
+            self.draw.rectangle(box, fill=(*person.bottom, 255))
 
     def draw_cloth(self, hem: float) -> Image.Image:
-        """The top's cloth over the whole canvas; the torso's outline is cut from it."""
+        """Draws the top's cloth over the whole canvas; the torso's outline is cut from it."""
         person, frontal = self.person, abs(self.cos)
         cloth = Image.new("RGBX", self.canvas.size, (*person.top, 255))
         draw = ImageDraw.Draw(cloth)
@@ -266,11 +240,8 @@ class _Figure:
                 draw.rectangle((0, y, width, y + period * 0.45), fill=accent)
         if person.pattern in ("stripes", "check"):
             step = max(period * (0.2 + 0.8 * frontal), SCALE)
-            colour = (
-                accent
-                if person.pattern == "stripes"
-                else (*((np.array(person.accent) + person.top) // 2).tolist(), 255)
-            )
+            mixed = (*((np.array(person.accent) + person.top) // 2).tolist(), 255)
+            colour = accent if person.pattern == "stripes" else mixed
             count = int(self.shoulder / step) + 2
             for column in range(-count, count):
                 x = self.cx + column * step
@@ -279,80 +250,60 @@ class _Figure:
             draw.rectangle((0, self.neck - self.arm, width, self.neck + self.arm * 0.4), fill=accent)
         if person.pattern == "logo" and self.front and frontal > 0.3:
             x, half = self.cx + self.sin * self.shoulder * 0.3, self.shoulder * 0.5 * frontal
-            draw.rectangle(
-                (x - half, self.neck + self.arm * 0.25, x + half, self.neck + self.arm * 0.5), fill=accent
-            )
+            box = (x - half, self.neck + self.arm * 0.25, x + half, self.neck + self.arm * 0.5)
+            draw.rectangle(box, fill=accent)
         if person.open_coat and self.front:
             x, half = self.cx + self.sin * self.shoulder * 0.5, self.shoulder * 0.28 * frontal
-            draw.polygon(
-                [(x - half * 0.6, self.neck), (x + half * 0.6, self.neck), (x + half, hem), (x - half, hem)],
-                fill=(*person.shirt, 255),
-            )
+            neck = self.neck
+            opening = [(x - half * 0.6, neck), (x + half * 0.6, neck), (x + half, hem), (x - half, hem)]
+            draw.polygon(opening, fill=(*person.shirt, 255))
         return cloth
 
-    def draw_backpack(self) -> None:
-        """Seen from behind or from the side."""
+    def draw_backpack(self, colour: Colour) -> None:
+        """Draws the backpack seen from behind or from the side."""
         half = self.shoulder * (0.72 * abs(self.cos) + 0.45 * abs(self.sin))
         x = self.cx - self.sin * self.shoulder * 0.95
         top, bottom = self.neck + self.arm * 0.12, self.neck + self.arm * 0.78
         box = (x - half, top, x + half, bottom)
-        self.draw.rounded_rectangle(box, radius=half * 0.4, fill=(*self.person.backpack, 255))
+        self.draw.rounded_rectangle(box, radius=half * 0.4, fill=(*colour, 255))
         pocket = (x - half * 0.7, self.neck + self.arm * 0.5, x + half * 0.7, self.neck + self.arm * 0.7)
-        self.draw.rectangle(pocket, fill=(*shade(self.person.backpack, 0.75), 255))
+        self.draw.rectangle(pocket, fill=(*shade(colour, 0.75), 255))
 
-    def draw_backpack_behind(self) -> None:
-        """What shows of it beside the body when the person faces the camera."""
+    def draw_backpack_behind(self, colour: Colour) -> None:
+        """Draws what is visible of the backpack beside the body when the person faces the camera."""
         x, radius = self.cx - self.sin * self.shoulder, self.shoulder * (0.35 + 0.45 * abs(self.sin))
-        self.capsule(
-            (x, self.neck + self.arm * 0.25),
-            (x, self.neck + self.arm * 0.68),
-            radius,
-            radius,
-            shade(self.person.backpack, 0.85),
-        )
+        top, bottom = (x, self.neck + self.arm * 0.25), (x, self.neck + self.arm * 0.68)
+        self.capsule(top, bottom, radius, radius, shade(colour, 0.85))
 
     def draw_head(self) -> None:
         person, head, sin = self.person, self.head, self.sin
         x, y = self.cx + sin * head * 0.25, self.foot - self.tall + head * 1.05
         if person.hair_style == "long" and self.front:
             self.draw_long_hair(x, y)
-        self.capsule(
-            (self.cx, self.neck - head * 0.4),
-            (self.cx, self.neck + head * 0.15),
-            head * 0.42,
-            head * 0.48,
-            shade(person.skin, 0.85),
-        )
+        chin, collar = (self.cx, self.neck - head * 0.4), (self.cx, self.neck + head * 0.15)
+        self.capsule(chin, collar, head * 0.42, head * 0.48, shade(person.skin, 0.85))
         if person.hair_style == "long" and not self.front:
             self.draw_long_hair(x, y)
         if person.hair_style == "bun":
-            self.ellipse(
-                x - sin * head * 1.0, y - head * 0.6, head * 0.42, head * 0.42, shade(person.hair, 0.9)
-            )
+            radius = head * 0.42
+            self.ellipse(x - sin * head * 1.0, y - head * 0.6, radius, radius, shade(person.hair, 0.9))
         self.ellipse(x, y, head * 0.84, head, person.skin if person.hair_style == "bald" else person.hair)
         turn = (self.cos + 0.25) / 1.25  # 1 full face, 0 just out of sight
         if turn > 0:
-            self.ellipse(
-                x + sin * head * 0.32, y + head * 0.18, head * (0.35 + 0.38 * turn), head * 0.76, person.skin
-            )
+            width = head * (0.35 + 0.38 * turn)
+            self.ellipse(x + sin * head * 0.32, y + head * 0.18, width, head * 0.76, person.skin)
         if person.hat:
-            self.draw_hat(x, y)
+            self.draw_hat(x, y, person.hat)
 
     def draw_long_hair(self, x: float, y: float) -> None:
         head, behind = self.head, -self.sin * self.head
-        self.capsule(
-            (x + behind * 0.3, y),
-            (x + behind * 0.45, y + head * 1.3),
-            head * 0.92,
-            head * 0.8,
-            self.person.hair,
-        )
+        top, bottom = (x + behind * 0.3, y), (x + behind * 0.45, y + head * 1.3)
+        self.capsule(top, bottom, head * 0.92, head * 0.8, self.person.hair)
 
-    def draw_hat(self, x: float, y: float) -> None:
+    def draw_hat(self, x: float, y: float, colour: Colour) -> None:
         head, sin = self.head, self.sin
-        self.draw.pieslice(
-            (x - head, y - head * 1.2, x + head, y + head * 0.8), 180, 360, fill=(*self.person.hat, 255)
-        )
+        box = (x - head, y - head * 1.2, x + head, y + head * 0.8)
+        self.draw.pieslice(box, 180, 360, fill=(*colour, 255))
         if self.cos > -0.25:
             peak, half = x + sin * head, head * 0.8 * self.cos
             brim = [
@@ -360,7 +311,7 @@ class _Figure:
                 (peak + half, y - head * 0.25),
                 (peak + sin * head * 0.8, y - head * 0.08),
             ]
-            self.polygon(brim, shade(self.person.hat, 0.8))
+            self.polygon(brim, shade(colour, 0.8))
 
 
 def _between(start: Point, end: Point, fraction: float) -> Point:

@@ -1,4 +1,4 @@
-"""The oracle: any image of a synthetic dataset under another camera's style, or under none."""
+"""The oracle: renders any image of a synthetic dataset in another camera's style, or without style."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from common.datasets.synthetic.render import SyntheticDomain
 
 
 def oracle(image: Sample | str | Path, style_camid: int) -> np.ndarray:
-    """The scene of a dataset's image under the style of a camera of its domain (0-based): uint8 (128, 64, 3).
+    """Renders an image's scene in the style of a camera of its domain (from 0): uint8 (128, 64, 3).
 
-    With the image's own camera the result equals the file's pixels. Domain and data seed are read from the
-    folder's manifest. Raises `InputError` for a file of another dataset and for a camera that the domain does
-    not have.
+    With the image's original camera, the result equals the file's pixels. Domain and data seed are read from
+    the folder's manifest. Raises `InputError` for a file of another dataset and for a camera that the domain
+    lacks.
     """
     path = _path(image)
     return _domain_of(path.parent.parent).image(ImageKey.parse(path), style_camid)
 
 
 def unstyled(image: Sample | str | Path) -> np.ndarray:
-    """The scene of a dataset's image without any camera's style, uint8 (128, 64, 3)."""
+    """Renders an image's scene without camera style, uint8 (128, 64, 3)."""
     path = _path(image)
     return _domain_of(path.parent.parent).unstyled(ImageKey.parse(path))
 

@@ -1,4 +1,4 @@
-"""Who is seen: the identity attributes of one synthetic person, drawn from a domain's wardrobe."""
+"""Draws the identity attributes of one synthetic person from a domain's wardrobe."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ DARKEST_SKIN, LIGHTEST_SKIN = np.array((92, 62, 48)), np.array((240, 205, 180))
 
 @dataclass(frozen=True)
 class Wardrobe:
-    """How a domain dresses: probabilities of garments, and the ranges of saturation and value (HSV, 0..1) of
-    coloured cloth.
-    """
+    """Clothing of a domain: probabilities of garments, saturation and value (HSV, 0..1) of the colours."""
 
     short_sleeves: float
     shorts: float
@@ -35,9 +33,7 @@ class Wardrobe:
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same from camera to camera. Lengths are relative to an average body; `None` means that
-    the item is not worn.
-    """
+    """The attributes that cameras share. Lengths are relative to an average body; `None`: not worn."""
 
     height: float
     build: float
@@ -67,19 +63,19 @@ class Person:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Hue (turns), saturation and value (0..1) -> RGB, 0..255."""
+    """Converts hue (turns), saturation and value (0..1) to RGB, 0..255."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """`colour` darker (`factor` < 1) or lighter (> 1)."""
+    """Darkens (`factor` < 1) or lightens (> 1) a colour."""
     red, green, blue = (min(255, int(channel * factor)) for channel in colour)
     return red, green, blue
 
 
 def draw_cloth(rng: np.random.Generator, wardrobe: Wardrobe) -> Colour:
-    """The colour of one garment."""
+    """Draws the colour of one garment."""
     if rng.random() >= wardrobe.neutral:
         return hsv(rng.random(), rng.uniform(*wardrobe.saturation), rng.uniform(*wardrobe.value))
     kind = _choose(rng, {"black": 0.4, "grey": 0.25, "white": 0.2, "navy": 0.15})
@@ -93,7 +89,7 @@ def draw_cloth(rng: np.random.Generator, wardrobe: Wardrobe) -> Colour:
 
 
 def draw_person(rng: np.random.Generator, wardrobe: Wardrobe) -> Person:
-    """A new person; the same generator state gives the same person."""
+    """Draws a person; the same generator state yields the same person."""
 
     def worn(probability: float) -> Colour | None:
         colour = draw_cloth(rng, wardrobe)
@@ -101,14 +97,14 @@ def draw_person(rng: np.random.Generator, wardrobe: Wardrobe) -> Person:
 
     coat = rng.random() < wardrobe.coat
     denim = hsv(rng.uniform(0.57, 0.64), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.65))
-    tan = rng.beta(2, 2)
+    red, green, blue = DARKEST_SKIN + (LIGHTEST_SKIN - DARKEST_SKIN) * rng.beta(2, 2)
     trousers = 1 - wardrobe.shorts - wardrobe.skirt
     return Person(
         height=rng.uniform(0.88, 1.0),
         build=float(np.clip(rng.normal(1.0, 0.13), 0.75, 1.4)),
         shoulders=rng.uniform(0.9, 1.12),
         leg_ratio=rng.uniform(0.46, 0.50),
-        skin=tuple(int(c) for c in DARKEST_SKIN + (LIGHTEST_SKIN - DARKEST_SKIN) * tan),
+        skin=(int(red), int(green), int(blue)),
         hair=_choose(rng, dict(zip(HAIR_COLOURS, (0.45, 0.25, 0.12, 0.12, 0.06), strict=True))),
         hair_style=_choose(rng, {"short": 0.5, "long": 0.32, "bun": 0.1, "bald": 0.08}),
         coat=coat,
@@ -135,7 +131,7 @@ def draw_person(rng: np.random.Generator, wardrobe: Wardrobe) -> Person:
 
 
 def _choose(rng: np.random.Generator, weights: dict[T, float]) -> T:
-    """One key of `weights` with the probability given by its value."""
+    """Draws one key of `weights` with a probability proportional to its value."""
     threshold = rng.random() * sum(weights.values())
     *others, last = weights
     for choice in others:

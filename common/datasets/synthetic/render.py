@@ -1,4 +1,4 @@
-"""From a key to pixels, mask and file bytes; and the oracle: the same scene under another camera's style."""
+"""Renders a key to pixels, mask and file bytes, optionally in another camera's style (the oracle)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ from common.datasets.synthetic.people import Person, draw_person
 from common.datasets.synthetic.styles import as_image, draw_styles, photograph
 from common.errors import InputError
 
-# share of distractors that show background only; the others show a whole person who is nobody of the ids
+# share of distractors that show background only; the others show a person outside the ids
 NOBODY = 0.4
 
 
 class SyntheticDomain:
-    """Renders the images of one domain. Every result is a function of the data seed, the domain, the key and
-    the style camera.
-    """
+    """Renders the images of one domain as a function of data seed, domain, key and style camera."""
 
     def __init__(self, name: str, data_seed: int = 0):
         if data_seed < 0:
@@ -52,9 +50,7 @@ class SyntheticDomain:
         return stream(self.data_seed, self.domain, purpose, *numbers)
 
     def scene(self, key: ImageKey) -> tuple[np.ndarray, np.ndarray]:
-        """What stands before the camera, without its style: colours, float32 (128, 64, 3), and the person's
-        coverage, (128, 64), in 0..1.
-        """
+        """Renders the scene without style: colours (128, 64, 3) and coverage (128, 64), float32 in 0..1."""
         self._check_camera(key.camid)
         track = self._stream(TRACK, key.pid, key.camid, key.sequence, key.frame if key.pid <= 0 else 0)
         shot = self._stream(SHOT, *key)
@@ -77,48 +73,40 @@ class SyntheticDomain:
         return self._people[key.pid]
 
     def jpeg(self, key: ImageKey, style_camid: int | None = None) -> bytes:
-        """The image file as the camera writes it; `style_camid` puts another camera's style on the same
-        scene.
-        """
+        """Returns the image file that the camera writes, or that camera `style_camid` would write."""
         style_camid = key.camid if style_camid is None else style_camid
         self._check_camera(style_camid)
         scene, _ = self.scene(key)
         return photograph(scene, self._styles[style_camid], self._stream(SENSOR, *key, style_camid))
 
     def image(self, key: ImageKey, style_camid: int | None = None) -> np.ndarray:
-        """The pixels of that file, uint8 (128, 64, 3): with the own camera's style exactly those of the
-        dataset's file.
-        """
+        """Returns the pixels of `jpeg`, uint8 (128, 64, 3); by default those of the dataset's file."""
         return _decode(self.jpeg(key, style_camid))
 
     def unstyled(self, key: ImageKey) -> np.ndarray:
-        """The scene without any camera's style, uint8 (128, 64, 3)."""
+        """Renders the scene without camera style, uint8 (128, 64, 3)."""
         return np.asarray(as_image(self.scene(key)[0]))
 
     def mask(self, key: ImageKey) -> np.ndarray:
-        """The person's foreground mask, uint8 (128, 64): 255 where the person covers at least half of the
-        pixel, 0 elsewhere.
-        """
+        """Returns the foreground mask, uint8 (128, 64): 255 where the person covers half a pixel or more."""
         return as_mask(self.scene(key)[1])
 
     def files(self, key: ImageKey) -> tuple[bytes, bytes]:
-        """The image (JPEG) and its mask (PNG), from one drawing."""
+        """Returns the image (JPEG) and its mask (PNG), drawn once."""
         scene, coverage = self.scene(key)
         png = io.BytesIO()
         Image.fromarray(as_mask(coverage)).save(png, "PNG", compress_level=1)
-        return photograph(
-            scene, self._styles[key.camid], self._stream(SENSOR, *key, key.camid)
-        ), png.getvalue()
+        jpeg = photograph(scene, self._styles[key.camid], self._stream(SENSOR, *key, key.camid))
+        return jpeg, png.getvalue()
 
     def _check_camera(self, camid: int) -> None:
         if not 0 <= camid < self.domain.num_cameras:
-            raise InputError(
-                f"camera {camid}: {self.domain.name} has the cameras 0..{self.domain.num_cameras - 1}"
-            )
+            last = self.domain.num_cameras - 1
+            raise InputError(f"camera {camid}: {self.domain.name} has the cameras 0..{last}")
 
 
 def as_mask(coverage: np.ndarray) -> np.ndarray:
-    """Coverage 0..1 -> uint8, 0 or 255."""
+    """Converts coverage in 0..1 to uint8, 0 or 255."""
     return np.where(coverage >= 0.5, np.uint8(255), np.uint8(0))
 
 

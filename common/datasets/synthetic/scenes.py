@@ -1,6 +1,4 @@
-"""What stands in front of the camera, before any camera's style: background, person, occluder; and the
-detector's failures.
-"""
+"""Composes the scene before any camera style: background, person, occluder, and the detector's failures."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ TURNED_BACK = 0.35  # share of tracks that walk against the camera's main direct
 
 @lru_cache(maxsize=1)
 def texture() -> np.ndarray:
-    """Soft noise of zero mean and unit deviation, float32 (256, 256): folds in cloth, unevenness of walls and
-    ground.
-    """
+    """Returns soft noise with zero mean and unit deviation, float32 (256, 256): cloth, walls, ground."""
     rng = np.random.default_rng(0)
     noise = np.zeros((256, 256), np.float32)
     for cells, weight in ((8, 0.5), (16, 0.3), (32, 0.2)):
@@ -32,7 +28,7 @@ def texture() -> np.ndarray:
 
 
 def draw_panorama(rng: np.random.Generator, scenery: str) -> np.ndarray:
-    """The place that a camera overlooks, float32 (192, 256, 3) in 0..1; images show a part of it."""
+    """Draws the place that a camera overlooks, float32 (192, 256, 3) in 0..1; images show a part of it."""
     horizon = int(PANORAMA_HEIGHT * rng.uniform(0.3, 0.5))
     if scenery == "paved":
         wall = hsv(rng.uniform(0.02, 0.15), rng.uniform(0.05, 0.3), rng.uniform(0.5, 0.8))
@@ -54,19 +50,14 @@ def draw_panorama(rng: np.random.Generator, scenery: str) -> np.ndarray:
 def _draw_things(
     draw: ImageDraw.ImageDraw, rng: np.random.Generator, wall: tuple, horizon: int, rounded: float
 ) -> None:
-    """Windows, doors, parked things, trees before the wall."""
+    """Draws windows, doors, parked objects and trees in front of the wall."""
     for _ in range(int(rng.integers(6, 13))):
-        x, y, width, height = (
-            rng.uniform(0, PANORAMA_WIDTH),
-            rng.uniform(0, horizon),
-            rng.uniform(8, 50),
-            rng.uniform(10, 50),
-        )
-        colour = (
-            shade(wall, rng.uniform(0.55, 1.3))
-            if rng.random() < 0.7
-            else hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.8))
-        )
+        x, y = rng.uniform(0, PANORAMA_WIDTH), rng.uniform(0, horizon)
+        width, height = rng.uniform(8, 50), rng.uniform(10, 50)
+        if rng.random() < 0.7:
+            colour = shade(wall, rng.uniform(0.55, 1.3))
+        else:
+            colour = hsv(rng.random(), rng.uniform(0.1, 0.6), rng.uniform(0.25, 0.8))
         if rng.random() < rounded:
             draw.ellipse((x, y - 10, x + width, y + height), fill=colour)
         else:
@@ -74,7 +65,7 @@ def _draw_things(
 
 
 def _draw_ground(draw: ImageDraw.ImageDraw, rng: np.random.Generator, ground: tuple, horizon: int) -> None:
-    """Kerbs, markings and paving."""
+    """Draws kerbs, markings and paving."""
     for _ in range(int(rng.integers(3, 8))):
         colour = shade(ground, rng.uniform(0.7, 1.3))
         if rng.random() < 0.5:
@@ -86,7 +77,7 @@ def _draw_ground(draw: ImageDraw.ImageDraw, rng: np.random.Generator, ground: tu
 
 
 def draw_walk(track: np.random.Generator, shot: np.random.Generator, frame: int, camera_yaw: float) -> Pose:
-    """The pose in one frame: the track decides direction and gait, the shot the detector's jitter."""
+    """Draws the pose in one frame: direction and gait from the track, the detector's jitter from the shot."""
     yaw = camera_yaw + (math.pi if track.random() < TURNED_BACK else 0) + track.normal(0, 0.45)
     phase = track.uniform(0, 2 * math.pi) + 0.11 * frame
     return Pose(
@@ -102,7 +93,7 @@ def draw_walk(track: np.random.Generator, shot: np.random.Generator, frame: int,
 def crop_background(
     panorama: np.ndarray, track: np.random.Generator, shot: np.random.Generator
 ) -> np.ndarray:
-    """The part of the panorama behind one box, (128, 64, 3); it moves a little within a track."""
+    """Crops the panorama behind one box, (128, 64, 3); the crop shifts slightly within a track."""
     x = int(track.integers(0, PANORAMA_WIDTH - WIDTH)) + int(shot.integers(-12, 13))
     y = int(track.integers(20, PANORAMA_HEIGHT - HEIGHT))
     x = min(max(x, 0), PANORAMA_WIDTH - WIDTH)
@@ -112,9 +103,7 @@ def crop_background(
 def compose(
     person: Person, pose: Pose, background: np.ndarray, shot: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The person before the background: float32 (128, 64, 3), and the person's coverage, float32 (128, 64),
-    both in 0..1.
-    """
+    """Draws the person on the background: colours (128, 64, 3) and coverage (128, 64), float32 in 0..1."""
     colour, coverage = draw_figure(person, pose)
     y, x = shot.integers(0, 128), shot.integers(0, 192)
     folds = 1 + 0.09 * texture()[y : y + HEIGHT, x : x + WIDTH]
@@ -123,14 +112,14 @@ def compose(
 
 
 def _shadow(pose: Pose) -> np.ndarray:
-    """Where the feet darken the ground, 0..1, (128, 64)."""
+    """Returns the shadow of the feet on the ground, 0..1, (128, 64)."""
     across = np.exp(-(((np.arange(WIDTH, dtype=np.float32) / WIDTH - 0.5 - pose.dx) / 0.22) ** 2))
     down = np.exp(-(((np.arange(HEIGHT, dtype=np.float32) / HEIGHT - 0.97 - pose.dy) / 0.022) ** 2))
     return down[:, None] * across[None, :]
 
 
 def occlude(scene: np.ndarray, coverage: np.ndarray, rng: np.random.Generator) -> None:
-    """Puts a low wall, a pole or a thing at the side in front of the person; changes both arrays in place."""
+    """Draws a low wall, a pole or an object at the side over the person, in place in both arrays."""
     colour = np.array(hsv(rng.random(), rng.uniform(0, 0.6), rng.uniform(0.15, 0.7)), np.float32) / 255
     kind = rng.random()
     if kind < 0.4:
@@ -143,20 +132,15 @@ def occlude(scene: np.ndarray, coverage: np.ndarray, rng: np.random.Generator) -
         width = int(WIDTH * rng.uniform(0.2, 0.38))
         rows = slice(int(HEIGHT * rng.uniform(0.3, 0.6)), HEIGHT)
         columns = slice(0, width) if rng.random() < 0.5 else slice(WIDTH - width, WIDTH)
-    scene[rows, columns] = (
-        colour * np.linspace(1.1, 0.85, rows.stop - rows.start, dtype=np.float32)[:, None, None]
-    )
+    fade = np.linspace(1.1, 0.85, rows.stop - rows.start, dtype=np.float32)
+    scene[rows, columns] = colour * fade[:, None, None]
     coverage[rows, columns] = 0
 
 
 def misplace(pose: Pose, rng: np.random.Generator) -> Pose:
-    """The pose in a box that caught only a part of the person."""
+    """Returns the pose in a box that contains only a part of the person."""
     side = 1 if rng.random() < 0.5 else -1
     if rng.random() < 0.5:
         return replace(pose, dx=side * rng.uniform(0.3, 0.55), size=pose.size * rng.uniform(0.9, 1.3))
-    return replace(
-        pose,
-        dy=side * rng.uniform(0.3, 0.55),
-        dx=rng.uniform(-0.25, 0.25),
-        size=pose.size * rng.uniform(0.9, 1.3),
-    )
+    dy, dx = side * rng.uniform(0.3, 0.55), rng.uniform(-0.25, 0.25)
+    return replace(pose, dy=dy, dx=dx, size=pose.size * rng.uniform(0.9, 1.3))

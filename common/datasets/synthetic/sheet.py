@@ -1,4 +1,4 @@
-"""Contact sheets: people from top to bottom, cameras from left to right, two frames a camera.
+"""Writes contact sheets: one person per row, cameras from left to right, two frames per camera.
 
     python -m common.datasets.synthetic.sheet [--data-seed 0] [--people 3] [--out DIR]
 
@@ -21,21 +21,20 @@ STEP = 17  # video frames between the two images of a camera
 
 
 def contact_sheet(domain: SyntheticDomain, people: int) -> np.ndarray:
-    """The first `people` train ids in every camera, uint8 (H, W, 3)."""
+    """Renders the first `people` train ids in every camera, uint8 (H, W, 3)."""
     rows = []
     for pid in range(1, people + 1):
         cells = []
         for camid in range(domain.domain.num_cameras):
             frames = [domain.image(ImageKey(pid, camid, 1, 100 + STEP * number)) for number in range(2)]
-            cells.append(
-                np.pad(np.concatenate(frames, axis=1), ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
-            )
+            cell = np.concatenate(frames, axis=1)
+            cells.append(np.pad(cell, ((0, GAP), (0, GAP), (0, 0)), constant_values=255))
         rows.append(np.concatenate(cells, axis=1))
     return np.concatenate(rows)[:-GAP, :-GAP]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-seed", type=int, default=0)
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
@@ -44,9 +43,8 @@ def main() -> None:
     for name in DOMAINS:
         sheet = Image.fromarray(contact_sheet(SyntheticDomain(name, args.data_seed), args.people))
         palette = sheet.quantize(256, kmeans=4)  # a third of the size of full colour
-        sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
-            args.out / f"{name}.png", optimize=True
-        )
+        small = sheet.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+        small.save(args.out / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

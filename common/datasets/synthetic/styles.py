@@ -1,10 +1,10 @@
-"""Camera styles: what a camera's place, lens and electronics do to a scene.
+"""Camera styles: the effect of a camera's place, lens and electronics on a scene.
 
-A style has four parts, in the order in which light meets them: the light that falls on the place (casts that
-differ from top to bottom and from side to side, dappled shade), the colour response (a 3-D lookup table:
-hue-dependent shifts, split toning, a tone curve for each channel, haze), the optics (blur, resolution,
-sharpening), and the sensor (noise, chroma blotches, bands, JPEG quality). Most of them are not a global
-change of brightness, contrast, saturation or hue, so colour jitter cannot stand in for them.
+A style consists of four parts, in the order of the light path: illumination (casts that vary from top to
+bottom and from side to side, dappled shade), colour response (a 3-D lookup table: hue-dependent shifts, split
+toning, a tone curve per channel, haze), optics (blur, resolution, sharpening), and sensor (noise, chroma
+blotches, bands, JPEG quality). Most of them are not a global change of brightness, contrast, saturation or
+hue, so colour jitter cannot replace them.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from PIL import Image, ImageFilter
 from common.datasets.synthetic.figure import HEIGHT, WIDTH
 
 LUT_SIZE = 13
-LIGHT_MARGIN = 32  # the shade's field is larger than the image: each shot sees another part of it
+LIGHT_MARGIN = 32  # the shade pattern is larger than the image: each shot shows another part of it
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 WARM_COOL = np.array([1.0, 0.1, -1.0], np.float32)
 GREEN_MAGENTA = np.array([-0.6, 1.0, -0.6], np.float32)
+EFFECTS = (  # in the order of the random draws
+    "exposure cast top_cast side_light dapple hue_twist hue_turn selective split tone curve haze "
+    "softness noise blotches bands quality"
+).split()
 
 
 @dataclass(frozen=True)
 class StyleRanges:
-    """How far a domain's cameras differ: each number is the largest amplitude of one effect (0 switches it
-    off).
-    """
+    """The differences between a domain's cameras: the largest amplitude of each effect (0 disables it)."""
 
     axis: str  # the main direction of colour casts: warm-cool | green-magenta
     exposure: float  # log gain of the whole image
@@ -72,31 +74,13 @@ class CameraStyle:
 
 
 def draw_styles(rng: np.random.Generator, ranges: StyleRanges, num_cameras: int) -> list[CameraStyle]:
-    """The styles of a domain's cameras. Each effect is spread evenly over them, in an order of its own (a
-    Latin hypercube).
-    """
+    """Draws the styles of a domain's cameras; each effect is spread evenly over them (a Latin hypercube)."""
 
-    def spread() -> np.ndarray:
-        return (
-            2 * (rng.permutation(num_cameras) + rng.uniform(0.25, 0.75, num_cameras)) / num_cameras - 1
-        ).tolist()
+    def spread() -> list[float]:
+        cells = rng.permutation(num_cameras) + rng.uniform(0.25, 0.75, num_cameras)
+        return (2 * cells / num_cameras - 1).tolist()
 
-    effects = (
-        "exposure",
-        "cast",
-        "top_cast",
-        "side_light",
-        "dapple",
-        "hue_twist",
-        "hue_turn",
-        "selective",
-        "split",
-        "tone",
-        "curve",
-        "haze",
-    )
-    effects += ("softness", "noise", "blotches", "bands", "quality")
-    table = {effect: spread() for effect in effects}
+    table = {effect: spread() for effect in EFFECTS}
     return [
         _draw_style(rng, ranges, {effect: values[camid] for effect, values in table.items()})
         for camid in range(num_cameras)
@@ -104,7 +88,7 @@ def draw_styles(rng: np.random.Generator, ranges: StyleRanges, num_cameras: int)
 
 
 def _draw_style(rng: np.random.Generator, ranges: StyleRanges, level: dict[str, float]) -> CameraStyle:
-    """One camera: `level` holds the place of each effect in its range, -1..1."""
+    """Draws the style of one camera; `level` holds the position of each effect in its range, -1..1."""
     axis = WARM_COOL if ranges.axis == "warm-cool" else GREEN_MAGENTA
     rows, columns = np.linspace(-1, 1, HEIGHT, dtype=np.float32), np.linspace(-1, 1, WIDTH, dtype=np.float32)
     cast = (
@@ -129,12 +113,12 @@ def _draw_style(rng: np.random.Generator, ranges: StyleRanges, level: dict[str, 
 
 
 def _upper(level: float) -> float:
-    """-1..1 -> 0..1."""
+    """Maps -1..1 to 0..1."""
     return (1 + level) / 2
 
 
 def _draw_shade(rng: np.random.Generator, amplitude: float) -> np.ndarray:
-    """Dappled light, as under trees: soft-edged patches of two brightnesses."""
+    """Draws dappled light, as under trees: soft-edged patches of two brightnesses."""
     size = (HEIGHT + LIGHT_MARGIN, WIDTH + LIGHT_MARGIN)
     cells = int(rng.integers(6, 13))
     coarse = Image.fromarray(rng.standard_normal((cells * 5 // 3, cells)).astype(np.float32))
@@ -145,11 +129,11 @@ def _draw_shade(rng: np.random.Generator, amplitude: float) -> np.ndarray:
 def _colour_response(
     rng: np.random.Generator, ranges: StyleRanges, level: dict[str, float], axis: np.ndarray
 ) -> ImageFilter.Color3DLUT:
-    """The colour that the camera puts out for each colour that comes in."""
+    """Draws the camera's lookup table from input to output colours."""
     steps = np.linspace(0, 1, LUT_SIZE, dtype=np.float32)
-    # red runs fastest in Pillow's table
+    # red varies fastest in Pillow's table
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
-    colour = np.stack([red, green, blue], axis=-1)
+    colour: np.ndarray = np.stack([red, green, blue], axis=-1)
     colour = _bend_hues(colour, rng.uniform(0, 2 * np.pi, 2), ranges, level)
     luma = (colour @ LUMA)[..., None]
     colour = colour + ranges.split * level["split"] * axis * (luma**2 - (1 - luma) ** 2)
@@ -163,25 +147,20 @@ def _colour_response(
 def _bend_hues(
     colour: np.ndarray, phases: np.ndarray, ranges: StyleRanges, level: dict[str, float]
 ) -> np.ndarray:
-    """Moves hues by an angle that depends on the hue, and dulls one range of them; grey stays grey. Colours
-    (..., 3).
-    """
+    """Shifts hues by an angle that depends on the hue and dulls a range of hues; grey is kept."""
     basis = np.exp(2j * np.pi * np.arange(3) / 3)
     grey = colour.mean(axis=-1, keepdims=True)
     chroma = (colour @ basis)[..., None]
     hue = np.angle(chroma)
-    turn = ranges.hue_turn * level["hue_turn"] + ranges.hue_twist * level["hue_twist"] * np.sin(
-        2 * hue + phases[0]
-    )
+    twist = ranges.hue_twist * level["hue_twist"] * np.sin(2 * hue + phases[0])
+    turn = ranges.hue_turn * level["hue_turn"] + twist
     dull = 1 - ranges.selective * _upper(level["selective"]) * _upper(np.cos(hue + phases[1]))
     chroma = chroma * dull * np.exp(1j * turn)
     return grey + (2 / 3) * np.real(chroma * basis.conj())
 
 
 def photograph(scene: np.ndarray, style: CameraStyle, rng: np.random.Generator) -> bytes:
-    """A scene, float32 (128, 64, 3) in 0..1, as the camera's JPEG file. `rng` gives what differs from shot to
-    shot.
-    """
+    """Returns a scene, float32 (128, 64, 3) in 0..1, as a JPEG file; `rng` draws what varies per shot."""
     y, x = rng.integers(0, LIGHT_MARGIN, 2)
     light = style.shade[y : y + HEIGHT, x : x + WIDTH] * (style.across * math.exp(rng.normal(0, 0.05)))
     image = as_image(scene * (style.cast * light[..., None])).filter(style.response)
@@ -192,7 +171,7 @@ def photograph(scene: np.ndarray, style: CameraStyle, rng: np.random.Generator) 
 
 
 def as_image(scene: np.ndarray) -> Image.Image:
-    """Floats in 0..1 -> an RGB image; what lies outside is clipped."""
+    """Converts floats to an RGB image, clipped to 0..1."""
     return Image.fromarray(np.clip(scene * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
@@ -201,9 +180,8 @@ def _apply_optics(image: Image.Image, style: CameraStyle) -> Image.Image:
         image = image.filter(ImageFilter.BoxBlur(style.blur))
     if style.shrink > 1:
         small = (round(WIDTH / style.shrink), round(HEIGHT / style.shrink))
-        image = image.resize(small, Image.Resampling.BILINEAR).resize(
-            (WIDTH, HEIGHT), Image.Resampling.BILINEAR
-        )
+        image = image.resize(small, Image.Resampling.BILINEAR)
+        image = image.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
     if style.sharpen:
         image = Image.blend(image.filter(ImageFilter.BoxBlur(1.5)), image, 1 + style.sharpen)
     return image

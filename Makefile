@@ -11,7 +11,7 @@ help:
 	@echo "make test     set up and run the tests"
 	@echo "make reports  what has been run; the page reports/index.html and the tables of the READMEs from the records"
 	@echo "make data     draw the two synthetic domains"
-	@echo "make lint     ruff"
+	@echo "make lint     formatting, lint and types"
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.10 or newer is needed, $(PYTHON) is %d.%d; use make PYTHON=python3.12, say" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
@@ -41,6 +41,8 @@ data: .venv/installed
 
 lint: .venv/installed
 	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m mypy
 
 clean:
 	rm -rf .venv build *.egg-info

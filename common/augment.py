@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import PIL
@@ -100,10 +100,8 @@ class Packable(Protocol):
     def on_device(self) -> DeviceTransform: ...
 
 
-class Views(NamedTuple):
-    """A batch on its way to the device: images `(B, H, W, 3)` uint8, each in the top left corner, and the
-    draws.
-    """
+class PackedImages(NamedTuple):
+    """Packed images `(B, H, W, 3)`, uint8, each in the top left corner, with their random draws."""
 
     images: Tensor
     boxes: Tensor  # (B, 4)
@@ -113,8 +111,9 @@ class Views(NamedTuple):
 
 
 class PackedSamples(SampleImages):
-    """`SampleImages` for the device: workers only draw and copy; a batch is (`Views`, indices). Packs the
-    images if `cache` does not hold them.
+    """`SampleImages` augmented on the device: workers only draw and copy; a batch is (`PackedImages`, indices).
+
+    Packs the images if `cache` does not hold them.
     """
 
     def __init__(
@@ -127,11 +126,11 @@ class PackedSamples(SampleImages):
         stream: str = "",
         period: int | None = None,
     ):
-        super().__init__(samples, transform, seed=seed, stream=stream, period=period)
+        super().__init__(samples, transform, seed=seed, stream=stream, period=period)  # type: ignore[arg-type]
         self.steps = transform.on_device()
         self.packed = pack(samples, cache, size=self.steps.first_size, interpolation=self.steps.interpolation)
 
-    def __getitem__(self, key: int | Draw) -> tuple[tuple[np.ndarray, Drawn], int]:
+    def __getitem__(self, key: int | Draw) -> tuple[Any, int]:  # ((image, Drawn), index)
         index, rng = self.place(key)
         image = self.packed[index]
         return (image, self.steps.draw(image.shape[1], image.shape[0], rng)), index
@@ -142,7 +141,7 @@ class PackedSamples(SampleImages):
         together = np.zeros((len(images), height, width, 3), np.uint8)
         for place, image in zip(together, images):
             place[: image.shape[0], : image.shape[1]] = image
-        views = Views(
+        views = PackedImages(
             torch.from_numpy(together),
             torch.tensor([d.box for d in draws]),
             torch.tensor([d.flip for d in draws]),
@@ -154,7 +153,7 @@ class PackedSamples(SampleImages):
 
 def training_images(
     samples: Sequence[Sample],
-    transform: Callable,
+    transform: Any,  # a Transform; Packable if `cache` is given
     cache: Path | None,
     *,
     seed: int,
@@ -162,8 +161,9 @@ def training_images(
     period: int | None = None,
     keep: int = 0,
 ) -> SampleImages:
-    """Augmented images: packed in `cache` and augmented on the device, or without one by the loader's
-    workers, which keep up to `keep` decoded.
+    """Returns augmented images: packed in `cache` and augmented on the device, or augmented by the workers.
+
+    Workers keep the decoded images of sets of up to `keep` images.
     """
     if cache is not None:
         return PackedSamples(samples, transform, cache, seed=seed, stream=stream, period=period)
@@ -172,9 +172,9 @@ def training_images(
     )
 
 
-def on_device(images: Tensor | Views, device: torch.device) -> Tensor:
+def on_device(images: Tensor | PackedImages, device: torch.device) -> Tensor:
     """A loader's images as the network takes them: float32 `(B, 3, h, w)` on the device, channels-last,
-    finished there if they come as `Views`.
+    finished there if they come as `PackedImages`.
     """
     if isinstance(images, Tensor):
         return images.to(device, non_blocking=True, memory_format=torch.channels_last)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from common.errors import InputError
 
 BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BatchNorm = nn.modules.batchnorm._BatchNorm
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Backbone(nn.Sequential):
@@ -52,9 +54,9 @@ def thin_resnet() -> Backbone:
 def build_backbone(name: str, weights: str = "none") -> Backbone:
     """Builds one of `BACKBONES`.
 
-    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the weights of 2017-18 papers; fetched
-    into torch's cache if absent) or a file with a torchvision state dict. Raises `InputError` for an unknown
-    name and for weights that are unavailable or do not fit.
+    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the weights of 2017-18 papers;
+    fetched into torch's cache if absent) or a file with a torchvision state dict. Raises `InputError` for an
+    unknown name and for weights that are unavailable or do not fit.
     """
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}")
@@ -120,7 +122,7 @@ def extract_features(
 
 
 @torch.no_grad()
-def adabn(model: nn.Module, images: Iterable, device: torch.device) -> nn.Module:
+def adabn(model: Network, images: Iterable, device: torch.device) -> Network:
     """A copy of `model` whose batch-norm running statistics are the means over `images` (Li et al., 2016); no
     label is used, no weight moves.
 
@@ -138,14 +140,14 @@ def adabn(model: nn.Module, images: Iterable, device: torch.device) -> nn.Module
 
 
 def adabn_on(
-    model: nn.Module,
+    model: Network,
     samples: Sequence[Sample],
     transform: Callable,
     device: torch.device,
     *,
     batch: int = 128,
     workers: int = 0,
-) -> nn.Module:
+) -> Network:
     """`adabn` over shuffled batches of samples (a target's training images), each through `transform` (the
     test images' one).
     """
@@ -177,14 +179,14 @@ class SplitBatchNorm1d(nn.BatchNorm1d):
     """`SplitBatchNorm2d` for features `(B, C)`."""
 
     splits = 1
-    forward = SplitBatchNorm2d.forward
+    forward = SplitBatchNorm2d.forward  # type: ignore[assignment]
 
 
-SPLIT = {nn.BatchNorm2d: SplitBatchNorm2d, nn.BatchNorm1d: SplitBatchNorm1d}
+SPLIT: dict[type, Any] = {nn.BatchNorm2d: SplitBatchNorm2d, nn.BatchNorm1d: SplitBatchNorm1d}
 
 
 def split_batch_norm(model: nn.Module, splits: int) -> nn.Module:
-    """Replaces every batch norm below `model` by its split form with the same weights and buffers; returns `model`."""
+    """Replaces every batch norm below `model` by its split form with the same state; returns `model`."""
     if splits > 1:
         for parent in list(model.modules()):
             for name, norm in parent.named_children():
@@ -193,7 +195,7 @@ def split_batch_norm(model: nn.Module, splits: int) -> nn.Module:
     return model
 
 
-def _split(norm: nn.BatchNorm2d | nn.BatchNorm1d, splits: int) -> nn.Module:
+def _split(norm: Any, splits: int) -> nn.Module:
     copied = SPLIT[type(norm)](norm.num_features, norm.eps, norm.momentum)
     copied.load_state_dict(norm.state_dict())
     copied.splits = splits

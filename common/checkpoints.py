@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without running pickled code."""
+"""Checkpoints: written atomically, read without executing pickled code."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU. Raises `InputError` if there is none, if it cannot be read, or if an
-    expected entry is absent.
-    """
+    """Reads a checkpoint onto the CPU. Raises `InputError` if it is missing, unreadable or lacks an entry."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file (expected a checkpoint)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
         raise InputError(
-            f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); damaged, or of another program"
+            f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); "
+            "damaged, or written by another program"
         ) from None
     missing = [name for name in expected if not isinstance(state, dict) or name not in state]
     if missing:
@@ -46,50 +45,44 @@ def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[s
 
 
 def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
-    """The state dict in a file or in a mapping, which may wrap it as `state_dict`; `module.` prefixes of
-    DataParallel are dropped.
-    """
+    """Returns the state dict in a file or mapping, bare or as `state_dict`, without `module.` prefixes."""
     content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(value, Tensor) for value in state.values())
-    ):
+    tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+    if not tensors or not state:
         raise InputError(f"{origin(checkpoint)}: expected a state dict (names to tensors)")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> None:
-    """`model.load_state_dict`, with an `InputError` that names the checkpoint and what differs."""
+    """Applies `model.load_state_dict`; its `InputError` names the checkpoint and the differences."""
     try:
         on_meta = any(tensor.is_meta for tensor in model.parameters())  # only shapes are compared
         model.load_state_dict(state, assign=on_meta)
     except RuntimeError as error:
-        raise InputError(
-            f"{origin(checkpoint)}: does not fit this network: {' '.join(str(error).split())[:300]}"
-        ) from None
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{origin(checkpoint)}: does not fit this network: {reason}") from None
 
 
 def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str, Tensor]:
-    """The state dict of torchvision's `weights`, fetched into torch's cache if absent.
+    """Returns the state dict of torchvision's `weights`, downloaded to torch's cache if absent.
 
-    Raises `InputError` if they cannot be had, and for a file in the cache that is not theirs: its name ends
-    with the start of its SHA-256. `what` names them in the message; `otherwise` says what else to do.
+    Raises `InputError` if they are unavailable, and if the cached file's SHA-256 does not match the prefix in its
+    name. The message names the weights as `what` and suggests `otherwise`.
     """
     cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
-    if cache.is_file() and not hashlib.sha256(cache.read_bytes()).hexdigest().startswith(
-        cache.stem.rsplit("-", 1)[-1]
-    ):
+    prefix = cache.stem.rsplit("-", 1)[-1]
+    if cache.is_file() and not hashlib.sha256(cache.read_bytes()).hexdigest().startswith(prefix):
         raise InputError(
-            f"{cache}: not the {what}, its SHA-256 is another (cut short?): delete it, so that it is fetched anew, or put "
-            f"{weights.url} there"
+            f"{cache}: not the {what}, its SHA-256 is another (truncated?): "
+            f"delete it, so that it is downloaded again, or put {weights.url} there"
         )
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: what was fetched has another hash
+    except (URLError, OSError, RuntimeError) as error:  # RuntimeError: wrong hash
         raise InputError(
-            f"{what} are not at hand and could not be fetched ({error}): put {weights.url} at {cache}, or {otherwise}"
+            f"{what} are unavailable and could not be downloaded ({error}): "
+            f"put {weights.url} at {cache}, or {otherwise}"
         ) from None
 
 
@@ -116,9 +109,7 @@ def saved_network(
 
 
 def weights_content(weights: str) -> dict[str, str]:
-    """What a stage that starts from `weights` depends on besides their name: the content of a file; nothing
-    for `none` and `imagenet`.
-    """
+    """Identifies the content of a weights file, for a stage that starts from it; empty for `none`, `imagenet`."""
     return {} if weights in ("none", "imagenet") else {"weights": file_hash(weights)}
 
 

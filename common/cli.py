@@ -51,7 +51,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
             raise KeyError(f"{type(config).__name__} has no field {head!r}")
         if tail:
             value = override(getattr(config, head), {tail: value})
-        config = dataclasses.replace(config, **{head: value})
+        config = dataclasses.replace(config, **{head: value})  # type: ignore[type-var]
     return config
 
 
@@ -181,7 +181,7 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
 
 
 def _prepare(options: Options) -> torch.device:
-    """Sets up what must precede the first tensor: deterministic kernels, threads, the process group; returns the device."""
+    """Sets deterministic kernels, threads and the process group up, and returns the device."""
     if options.deterministic:
         # PyTorch reads it once, at its first product on a GPU
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -194,7 +194,7 @@ def _prepare(options: Options) -> torch.device:
 
 
 def _lists(paper: Paper, argv: Sequence[str]) -> Any:
-    """Returns what --list-experiments and --list-switches print; with both flags one object with both lists."""
+    """Returns what --list-experiments and --list-switches print; with both flags an object of both lists."""
     lists = {}
     if "--list-experiments" in argv:
         preset = _preset(paper, argv)
@@ -243,7 +243,7 @@ def exit_code(job: Callable[[], None]) -> int:
         ):
             raise
         return _complain(
-            f"{error.strerror}: {error.filename or 'output folder'}; nothing that was whole has been overwritten",
+            f"{error.strerror}: {error.filename or 'output folder'}; no finished file has been overwritten",
             2,
         )
     return 0

@@ -57,11 +57,11 @@ class Options:
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """What distinguishes a trained network from that of a plain run: part of its stage's key; empty for a plain run.
+        """What sets a trained network apart from that of a plain run: part of its key; empty for a plain run.
 
-        `compile` is excluded: it changes results by float32 rounding only, as another machine would. `pack` is
-        included, although both paths agreed bit by bit wherever they were compared: that depends on Pillow's
-        rounding. So is the number of `torchrun` processes: each normalises its own part of a batch.
+        `compile` is excluded: it changes results by float32 rounding only, as another machine would. `pack`
+        is included: that both paths agree bit by bit depends on Pillow's rounding. So is the number of
+        `torchrun` processes: each normalises its own part of a batch.
         """
         plain = {"precision": "fp32", "pack": False, "processes": 1}
         this = {"precision": self.precision, "pack": self.pack, "processes": rank_and_world()[1]}
@@ -77,7 +77,7 @@ class Workspace:
     seed: int = 0
     device: Any = None  # torch.device; None in processes without PyTorch
     options: Options = field(default_factory=Options)
-    cache: Path | None = None  # folder of packed training images; None: workers decode the images (no --pack)
+    cache: Path | None = None  # folder of packed training images (--pack); None: workers decode the images
     collective: bool = False  # all `torchrun` processes build it together
 
     @property
@@ -106,8 +106,8 @@ class Workspace:
 class Job:
     """What a paper's `train(job) -> Record` works with.
 
-    `config` is the paper's configuration; `source` is labelled, `target` is tested on. A stage is declared once
-    with everything that its result depends on, see `stage` and `training_stage`.
+    `config` is the paper's configuration; `source` is labelled, `target` is tested on. A stage is declared
+    once, with everything that its result depends on: see `stage` and `training_stage`.
     """
 
     paper: str
@@ -149,8 +149,8 @@ class Job:
         """Returns a finished stage: reused if the output folder holds it, else built by `build(workspace)`.
 
         `depends_on`: all configuration, manifests and stage hashes that the result depends on; a `seed` is
-        added to it and reaches the builder as `workspace.seed`. `collective`: all `torchrun` processes train it
-        together. Raises `InputError` for an interrupted build without --resume or --fresh.
+        added to it and reaches the builder as `workspace.seed`. `collective`: all `torchrun` processes train
+        it together. Raises `InputError` for an interrupted build without --resume or --fresh.
         """
         if seed is not None:
             depends_on = {**depends_on, "seed": seed}
@@ -168,7 +168,7 @@ class Job:
         weights: str,
         seed: int | None = None,
     ) -> Stage:
-        """Returns a stage in which all processes train a re-ID network from `weights` (`none`, `imagenet`, a file).
+        """Returns a stage in which all processes train a re-ID network from `weights` (a name or a file).
 
         Its key includes the seed (the run's, if not given), the content of a weights file and the numerics.
         """

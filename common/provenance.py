@@ -1,4 +1,6 @@
-"""Where a record comes from: the code's version, the libraries, the hardware. Nothing that identifies a machine."""
+"""Where a record comes from: the code's version, the libraries, the hardware. Nothing that identifies a
+machine.
+"""
 
 from __future__ import annotations
 

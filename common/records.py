@@ -1,4 +1,4 @@
-"""Experiments and their records: what a paper can run, and the one JSON object that each run leaves behind."""
+"""Papers, their experiments, and the record of a run: one JSON object."""
 
 from __future__ import annotations
 
@@ -136,7 +136,8 @@ def read_record(text: str, origin: str = "record") -> Record:
     names = {f.name for f in dataclasses.fields(Record)}
     if set(data) != names:
         raise InputError(
-            f"{origin}: missing fields {sorted(names - set(data))}, unknown fields {sorted(set(data) - names)}"
+            f"{origin}: missing fields {sorted(names - set(data))}, "
+            f"unknown fields {sorted(set(data) - names)}"
         )
     record = Record(**data)
     _check(record, origin)

@@ -2,9 +2,9 @@
 
 The output folder:
 
-    stages/<name>-<hash>/           a finished stage (weights, translations, scores), shared by all rows with its hash
+    stages/<name>-<hash>/           a finished stage (weights, scores, ...), shared by all rows with its hash
     stages/<name>-<hash>.partial/   a stage under construction, with its checkpoint
-    runs/<key>/<pair>/seed=<n>/     record.json and pictures of one experiment; <preset>+seed=<n> outside the demo
+    runs/<key>/<pair>/seed=<n>/     record.json and pictures of a run; <preset>+seed=<n> outside the demo
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Stage:
 
     @property
     def throughput(self) -> dict[str, float]:
-        """`images_per_second` and `waiting` (share of the time) of a training stage; empty for other stages."""
+        """`images_per_second` and `waiting` (share of the time) of a training stage; empty for others."""
         if not (self.folder / "throughput.json").is_file():
             return {}
         measured = self.json("throughput.json")
@@ -98,7 +98,7 @@ class StageStore:
         return Stage(name, key, final, seconds, reused)
 
     def finished(self, name: str, depends_on: Mapping[str, Any]) -> Path | None:
-        """Returns the folder of a stage that an earlier row or run finished, if there is one; builds nothing."""
+        """Returns the folder of a stage that an earlier row or run finished, or None; builds nothing."""
         folder = self.folder(name, stage_hash(name, depends_on))
         return folder if (folder / "stage.json").is_file() else None
 
@@ -116,7 +116,8 @@ class StageStore:
         partial = work.folder
         if work.kept.is_file() and not (self.resume or self.fresh):
             raise InputError(
-                f"{partial}: an earlier run was interrupted here; --resume continues from what it kept, --fresh starts over"
+                f"{partial}: an earlier run was interrupted here; "
+                "--resume continues from what it kept, --fresh starts over"
             )
         if not self.resume:
             shutil.rmtree(partial, ignore_errors=True)
@@ -138,7 +139,7 @@ class StageStore:
         self.built.add(final)
 
     def _join(self, final: Path, build: Callable[[Workspace], None], work: Workspace) -> None:
-        """Builds along on a further rank without keeping anything (or only waits) until rank 0 has finished."""
+        """Builds along on a further rank, or only waits, until rank 0 has finished; keeps nothing."""
         marker = final / "stage.json"
         before = marker.stat().st_ino if marker.is_file() else None
         if work.collective:
@@ -149,7 +150,7 @@ class StageStore:
 
 
 def run_folder(out: Path, key: str, source: str, target: str, seed: int, preset: str) -> Path:
-    """Returns the folder of a run's record and pictures; presets other than the demo have separate folders."""
+    """Returns the folder of a run's record and pictures; presets other than demo have separate folders."""
     prefix = "" if preset == "demo" else f"{preset}+"
     return out / "runs" / key.replace("/", "+") / f"{source}+{target}" / f"{prefix}seed={seed}"
 

@@ -1,6 +1,4 @@
-"""What every training loop needs besides its paper: seeds, a device, exact resume, curves, a NaN guard, several
-processes.
-"""
+"""Engineering of a training loop: seeds, device, exact resume, curves, NaN guard, several processes."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -35,8 +33,7 @@ from common.job import Options, Workspace
 from common.runs import rank_and_world, read_curves
 
 log = logging.getLogger("run")
-
-
+Network = TypeVar("Network", bound=nn.Module)
 Labels = Sequence[int] | np.ndarray | Callable[[int, np.ndarray], np.ndarray]
 
 
@@ -48,9 +45,7 @@ class Stateful(Protocol):
 
 
 def seed_everything(seed: int, *, deterministic: bool = False) -> None:
-    """Seeds Python, numpy and torch. `deterministic` forbids CUDA kernels whose result varies from run to
-    run.
-    """
+    """Seeds Python, numpy and torch; `deterministic` forbids CUDA kernels whose results vary between runs."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -60,7 +55,9 @@ def seed_everything(seed: int, *, deterministic: bool = False) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA when it is there. Under `torchrun` each process takes the GPU of its local rank."""
+    """Returns the device: `auto` is CUDA if available. Under `torchrun` each process uses its local rank's
+    GPU.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device is visible; use --device cpu or auto")
     if name == "cpu" or not torch.cuda.is_available():
@@ -68,13 +65,14 @@ def pick_device(name: str) -> torch.device:
     rank, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if rank >= count:
         raise InputError(
-            f"torchrun: process {rank + 1} on this machine has no GPU of its own, {count} are visible: give --nproc-per-node {count}"
+            f"torchrun: expected a GPU for each process, found {count} for process {rank + 1}: "
+            f"use --nproc-per-node {count}"
         )
     return torch.device("cuda", rank)
 
 
 def start_processes(device: torch.device) -> None:
-    """Joins the group that `torchrun` describes, until the program ends; nothing without `torchrun`."""
+    """Joins the process group of `torchrun` until the program ends; does nothing without `torchrun`."""
     if rank_and_world()[1] > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -83,30 +81,27 @@ def start_processes(device: torch.device) -> None:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Concatenates `(B, ...)` of all ranks in rank order, with gradients: a loss over the whole batch,
-    computed on every rank.
-    """
+    """Concatenates `(B, ...)` of all ranks in rank order, with gradients, for a loss over the whole batch."""
     if rank_and_world()[1] == 1:
         return x
     return torch.cat(tuple(dist_fn.all_gather(x.contiguous())))
 
 
 def broadcast(x: Tensor) -> Tensor:
-    """Rank 0's values on every rank; the tensor itself for one process."""
+    """Returns rank 0's values on every rank."""
     if rank_and_world()[1] == 1:
         return x
-    # nccl moves nothing that lies on the CPU
+    # nccl moves tensors on GPUs only
     values = x.cuda() if dist.get_backend() == "nccl" else x.clone()
     dist.broadcast(values, src=0)
     return values.to(x.device)
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Mean of each gradient over the ranks. Call it once after `backward`: several forward passes a step need
-    no wrapper then.
+    """Replaces each gradient by its mean over the ranks; call it once after `backward`.
 
     With a loss over `gather`ed features every rank holds `world` times its share of the gradient, so the mean
-    is the gradient of one process.
+    is the gradient of a single process.
     """
     world = rank_and_world()[1]
     if world > 1:
@@ -117,12 +112,12 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 class Loop:
-    """The steps of a training stage: `for step, batch in loop.over(batches)`.
+    """The steps of a training stage: `for step, batch in loop.over(loop.load(images, plan))`.
 
-    After each step it logs, and every `save_every` steps or on Ctrl-C it saves `state`, torch's random state
-    and the step, so that a resumed stage continues exactly as an uninterrupted one would, given batches that are a
-    function of the step (`batches = loader(loop.start, total)`). With several processes each draws dropout
-    masks of its own; only rank 0's random state is saved, so that others draw new masks after a resume.
+    Every `save_every` steps and on Ctrl-C it saves `state`, torch's random state and the step, so that a
+    resumed stage continues exactly as an uninterrupted one would, given batches that are a function of the
+    step. With several processes each draws its own dropout masks; only rank 0's random state is saved, so the
+    others draw new masks after a resume.
     """
 
     def __init__(
@@ -141,7 +136,7 @@ class Loop:
         self._random: dict[str, Any] | None = None
         self._pending: list[tuple[int, dict[str, Tensor | float]]] = []
         self._interrupted = False
-        self._board = None
+        self._board: Any = None  # TensorBoard's writer
         self.main = rank_and_world()[0] == 0
         if workspace.resume and workspace.checkpoint.is_file():
             self._load()
@@ -207,14 +202,13 @@ class Loop:
                 self._board.close()
 
     def over(self, batches: Iterable) -> Iterator[tuple[int, Any]]:
-        """Each step with its batch, from `batches` that begin at `self.start`. After the last step the
-        stage's folder gets `throughput.json`.
+        """Yields each step with its batch and finally writes `throughput.json`; `batches` start at
+        `self.start`.
 
-        `images_per_second` counts the images of all processes over wall time, and `waiting` is the share
-        (0..1) of that time in which this process stood still for its next batch: starting the workers,
-        decoding, and, in HHL, the clustering between two epochs. On a GPU it is the most that the device can
-        have idled for data. First steps (compilation, warm-up) count; after a resume, only what came after it
-        does.
+        `images_per_second` counts the images of all processes over wall time; `waiting` is the share (0..1)
+        of that time in which this process waited for its next batch: starting workers, decoding, clustering
+        between epochs. On a GPU it bounds the time that the device idled for data. The first steps
+        (compilation, warm-up) count; after a resume, only the steps since then do.
         """
         clock = _Clock(batches)
         yield from zip(self, clock)
@@ -258,29 +252,17 @@ class Loop:
             pin_memory=work.device.type == "cuda",
         )
         for step, (part, _) in enumerate(loader, start):
-            indices = loader.batch_sampler.drawn.popleft()
-            of_batch = None
-            if labels is not None:
-                of_batch = labels(step, indices) if callable(labels) else np.asarray(labels)[indices]
-                of_batch = torch.as_tensor(of_batch, dtype=torch.int64, device=work.device)
-            yield Batch(on_device(part, work.device), indices, of_batch)
+            indices = loader.steps.drawn.popleft()
+            yield Batch(on_device(part, work.device), indices, _labels(labels, step, indices, work.device))
 
     def log(self, step: int, **terms: Tensor | float) -> None:
-        """Notes this step's numbers (scalars); `curves.jsonl` gets their means over `log_every` steps. A NaN
-        or an infinity ends the run.
+        """Logs this step's scalars: `curves.jsonl` receives their means over `log_every` steps.
 
-        Tensors, all on one device, are read only when the line is written, so that no step waits for the
-        device.
+        A NaN or an infinity ends the run with a `RunError`. Tensors, all on one device, are read only when a
+        line is written, so that no step waits for the device.
         """
-        self._pending.append(
-            (
-                step,
-                {
-                    name: value.detach().float() if isinstance(value, Tensor) else value
-                    for name, value in terms.items()
-                },
-            )
-        )
+        values = {n: v.detach().float() if isinstance(v, Tensor) else v for n, v in terms.items()}
+        self._pending.append((step, values))
 
     def _flush(self, begun: float) -> None:
         if not self._pending:
@@ -293,7 +275,8 @@ class Loop:
             number = next(read) if isinstance(value, Tensor) else float(value)
             if not math.isfinite(number):
                 raise RunError(
-                    f"{self.label}: {name} is {number} at step {step} of {self.total}; what was saved before is kept"
+                    f"{self.label}: {name} is {number} at step {step} of {self.total}; "
+                    "what was saved before is kept"
                 )
             values.setdefault(name, []).append(number)
         line = {"step": self._pending[-1][0] + 1, "seconds": round(time.perf_counter() - begun, 2)}
@@ -336,8 +319,15 @@ class Loop:
             self._board = SummaryWriter(self.workspace.folder / "tensorboard")
 
 
+def _labels(labels: Labels | None, step: int, indices: np.ndarray, device: torch.device) -> Tensor | None:
+    if labels is None:
+        return None
+    of_batch = labels(step, indices) if callable(labels) else np.asarray(labels)[indices]
+    return torch.as_tensor(of_batch, dtype=torch.int64, device=device)
+
+
 class _Clock:
-    """Passes batches on; counts their images and the seconds spent waiting for them."""
+    """Forwards batches; counts their images and the seconds spent waiting for them."""
 
     def __init__(self, batches: Iterable):
         self.begun = time.perf_counter()
@@ -356,9 +346,7 @@ class _Clock:
 
 
 def count_images(batch: Any) -> int:
-    """Images of a batch: the length of a tensor, the sum over a mapping or over a tuple of batches; of
-    (images, labels, ...) its first part's.
-    """
+    """Returns the number of images of a batch, of a mapping or tuple of batches, or of (images, ...)."""
     if isinstance(batch, Tensor):
         return len(batch)
     if isinstance(batch, Mapping):
@@ -368,30 +356,31 @@ def count_images(batch: Any) -> int:
     return count_images(batch[0])
 
 
-def accelerate(model: nn.Module, device: torch.device, options: Options) -> nn.Module:
-    """Moves a network to the device in channels-last, its children as `--precision` and `--compile` ask; in
-    place, and returned.
+def accelerate(model: Network, device: torch.device, options: Options) -> Network:
+    """Moves a network to the device in channels-last, applies --precision and --compile, and returns it.
 
-    bf16: each child runs under autocast and returns float32, so that what stands between the children, the
-    losses, the weights and the optimiser stay float32. compile: the children with convolutions. Names in the
-    state dict do not change. Raises `InputError` where nothing can compile.
+    bf16: each child runs under autocast and returns float32; operations between the children, losses, weights
+    and optimiser stay float32. compile: the children with convolutions. Names in the state dict do not
+    change. Raises `InputError` without a compiler.
     """
-    model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     for child in model.children():
         if options.precision == "bf16":
             child.__class__ = _under_autocast(type(child), device.type)
         if options.compile and any(isinstance(module, nn.modules.conv._ConvNd) for module in child.modules()):
             if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
                 raise InputError(
-                    "--compile: torch.compile needs a C++ compiler, found none: install g++, or leave the flag out"
+                    "--compile: torch.compile needs a C++ compiler, found none: install g++, or omit the flag"
                 )
             child.compile()
     return model
 
 
 def _under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
-    """A class of its own rather than a wrapped `forward`: `copy.deepcopy` (AdaBN) then gives a network that
-    runs on its own weights.
+    """Returns a subclass whose forward runs under autocast.
+
+    A subclass rather than a replaced `forward` method: `copy.deepcopy` (AdaBN) must yield a network that runs
+    on its own weights; rather than a wrapper module: names in the state dict must not change.
     """
 
     def forward(self: nn.Module, *inputs: Tensor) -> Tensor:
@@ -402,11 +391,8 @@ def _under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
 
 
 def _random_state() -> dict[str, Any]:
-    # of this process's GPU
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None  # of this process's GPU
+    return {"torch": torch.get_rng_state(), "cuda": cuda}
 
 
 def _set_random_state(state: dict[str, Any]) -> None:
@@ -422,6 +408,6 @@ def scale_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None
 
 
 def set_threads(count: int) -> None:
-    """Threads of torch's CPU kernels; 0 leaves torch's own choice. The one place where thread counts are set."""
+    """Sets the threads of torch's CPU kernels, here and nowhere else; 0 keeps torch's own choice."""
     if count > 0:
         torch.set_num_threads(count)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,16 +37,16 @@ class Draw(NamedTuple):
 
     step: int
     slot: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuples have a method of this name
 
 
 class SampleImages(Dataset):
     """Images of samples (or paths) after `transform(image, rng)`; an item is (tensor, index).
 
-    The key is a `Draw` in training, where step and slot seed the rng, or an int in evaluation, where the index
-    does. `stream` separates the random draws of two loaders of one run. `cache` decodes all images eagerly and
-    keeps them in memory; a transform must not change its image in place. `period`: slots that are equal modulo
-    it share their draws (several views of one image). Raises `InputError` for a broken image.
+    The key is a `Draw` in training, where step and slot seed the rng, or an int in evaluation, where the
+    index does. `stream` separates the random draws of two loaders of one run. `cache` decodes all images
+    eagerly and keeps them in memory; a transform must not change its image in place. `period`: slots that are
+    equal modulo it share their draws (several views of one image). Raises `InputError` for a broken image.
     """
 
     def __init__(
@@ -81,26 +81,33 @@ class SampleImages(Dataset):
 
 
 class _Loader(DataLoader):
-    """A DataLoader that leaves torch's global generator alone; an `InputError` of a worker arrives as it was
-    raised.
+    """A DataLoader that does not use torch's global generator and re-raises a worker's `InputError`
+    unchanged.
 
-    It travels as data: PyTorch would wrap its traceback into it and wait five seconds for the worker that
-    raised it.
+    The error is passed on as an item: PyTorch would add its traceback and wait five seconds for the worker.
     """
 
     def __init__(self, images: Dataset, **kwargs):  # each worker runs one thread: PyTorch's own default
         collate = partial(_collate, getattr(images, "collate", default_collate))
         super().__init__(_ErrorsAsItems(images), collate_fn=collate, generator=torch.Generator(), **kwargs)
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
+    def __iter__(self) -> Iterator[list[Tensor]]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
             yield batch
 
 
+class PlannedLoader(_Loader):
+    """The loader of a plan; `steps` knows the whole batches behind this process's parts."""
+
+    def __init__(self, images: Dataset, steps: PlannedSteps, **kwargs):
+        super().__init__(images, batch_sampler=steps, **kwargs)
+        self.steps = steps
+
+
 class _ErrorsAsItems(Dataset):
-    def __init__(self, images: Dataset):
+    def __init__(self, images: Any):
         self.images = images
 
     def __len__(self) -> int:
@@ -117,7 +124,7 @@ def _collate(collate: Callable[[list], list], items: list) -> list | InputError:
     return next((item for item in items if isinstance(item, InputError)), None) or collate(items)
 
 
-class _Steps:
+class PlannedSteps:
     """The batches of steps start..stop-1, each reduced to the part of one rank.
 
     `drawn` holds the whole batches that have been drawn but not yet delivered, in order.
@@ -155,7 +162,7 @@ def planned_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
-) -> DataLoader:
+) -> PlannedLoader:
     """Loads the batches of steps start..stop-1: (images `(B, 3, H, W)`, indices `(B,)`).
 
     The batches do not depend on the number of workers. With `world` > 1, rank r receives the r-th of `world`
@@ -163,12 +170,12 @@ def planned_loader(
     """
     if not 0 <= rank < world:
         raise InputError(f"rank {rank} of {world}: expected 0 to {world - 1}")
-    steps = _Steps(plan, start, stop, rank, world)
-    return _Loader(images, batch_sampler=steps, num_workers=workers, pin_memory=pin_memory)
+    steps = PlannedSteps(plan, start, stop, rank, world)
+    return PlannedLoader(images, steps, num_workers=workers, pin_memory=pin_memory)
 
 
 class Batch(NamedTuple):
-    """One training step. Under `torchrun` `images` is this process's part; the rest describes the whole batch."""
+    """One training step; under `torchrun` `images` is this process's part, the rest is the whole batch's."""
 
     images: Tensor  # (b, 3, H, W)
     indices: np.ndarray  # (B,)

@@ -1,4 +1,4 @@
-"""Which images come at which step: shuffled epochs, PK batches, pairs of two domains, and the random streams behind them.
+"""Plans of the images at each step: shuffled epochs, PK batches, pairs of domains, and their random streams.
 
 A *plan* maps a step to the indices of its batch. It is a pure function of the seed and the step, so that a
 resumed run sees the batches of an uninterrupted one. Imports without PyTorch.
@@ -75,7 +75,7 @@ def epoch_plan(n: int, batch_size: int, *, seed: int, stream: str = "") -> Epoch
 
 @dataclass(frozen=True)
 class IdentityPlan:
-    """PK sampling: in an epoch each identity appears at most once, in random order, with `images_per_id` images.
+    """PK sampling: each identity appears at most once an epoch, in random order, with `images_per_id` images.
 
     The released `RandomIdentitySampler` of HHL under `drop_last`.
     """
@@ -145,7 +145,8 @@ def pair_plans(num_source: int, num_target: int, batch: int, seed: int) -> PairP
     for domain, count in (("source", num_source), ("target", num_target)):
         if count < 2:
             raise InputError(
-                f"{count} {domain} training images: expected at least 2, a domain of one image has no style to learn"
+                f"{count} {domain} training images: expected at least 2, "
+                "a domain of one image has no style to learn"
             )
     steps = min(num_source, num_target) // batch
 

@@ -1,7 +1,7 @@
 """Scores a trained network on a target's test set, for all five papers.
 
-A paper's `evaluate.py` declares its named features (an `Embedder`), its network's loader and its own flags; see
-`hhl/evaluate.py`. Features, AdaBN, feature files, both APs and the `evaluate` command are here.
+A paper's `evaluate.py` declares its named features (an `Embedder`), its network's loader and its own flags;
+see `hhl/evaluate.py`. Features, AdaBN, feature files, both APs and the `evaluate` command are here.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def evaluate_command(
     scores: Callable[[Any, torch.device], Scores],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Prints `scores(options, device)` as JSON and returns the exit code. `flags`: a subclass of `Evaluate`."""
+    """Prints `scores(options, device)` as JSON and returns the exit code; `flags` subclasses `Evaluate`."""
     return exit_code(lambda: _evaluate(flags, scores, argv))
 
 

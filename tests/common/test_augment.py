@@ -12,10 +12,20 @@ import torch
 from PIL import Image
 
 from common import files
-from common.augment import Drawn, PackedSamples, Result, Views, crop_resize_flip, erase, normalise, on_device
+from common.augment import (
+    Drawn,
+    PackedSamples,
+    Result,
+    PackedImages,
+    crop_resize_flip,
+    erase,
+    normalise,
+    on_device,
+)
 from common.datasets import loading, packed
-from common.datasets.loading import epoch_plan, planned_loader
+from common.datasets.loading import planned_loader
 from common.datasets.packed import pack
+from common.datasets.plans import epoch_plan
 from common.errors import InputError
 
 CPU = torch.device("cpu")
@@ -220,5 +230,9 @@ def test_batches_of_images_of_many_sizes(photos, tmp_path, workers):
     )
     ours, theirs = (list(planned_loader(images, plan, 0, 3, workers=workers)) for images in kinds)
     for (images, chosen), (views, indices) in zip(ours, theirs, strict=True):
-        assert isinstance(views, Views) and torch.equal(chosen, indices) and views.images.dtype == torch.uint8
+        assert (
+            isinstance(views, PackedImages)
+            and torch.equal(chosen, indices)
+            and views.images.dtype == torch.uint8
+        )
         assert torch.allclose(on_device(views, CPU), on_device(images, CPU))

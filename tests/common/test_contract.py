@@ -11,23 +11,24 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from common import cli
+from common.checks import check_fields, size
 from common.cli import override, parse
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.job import Options
+from common.job import Job
 from common.provenance import code_version
 from common.records import Experiment, Paper, check_experiments, read_record
-from common.runs import Run
 from common.tables import measures_table, results_table
 
 
 @dataclass(frozen=True)
 class Net:
-    width: int = 8  # channels
+    width: int = size(8)  # channels
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class ToyConfig:
     beta: float = 0.5  # weight of the second term
 
     def __post_init__(self):
-        if self.net.width <= 0:
-            raise InputError(f"--net.width {self.net.width}: expected a positive number")
+        check_fields(self)
 
 
 TOY = Paper(
@@ -55,33 +55,30 @@ TOY = Paper(
 SCORE = {"R-1": 0.5, "R-5": 0.6, "R-10": 0.7, "R-20": 0.8, "mAP": 0.3, "mAP_step": 0.31}
 
 
-def toy_train(config: ToyConfig, run: Run, options: Options):
-    """Two stages: `data` depends on nothing of the config, `net` on all of it; how often each is built is
-    written down.
-    """
+def toy_train(job: Job):
+    """Two stages: `data` depends on nothing of the config, `net` on all of it; each build leaves a line in a file."""
+    built = job.store.out / "built"
 
     def build_data(work):
-        (run.out / "built").open("a").write("data\n")
+        built.open("a").write("data\n")
         work.write_json("data.json", [1, 2, 3])
 
     def build_net(work):
-        (run.out / "built").open("a").write("net\n")
-        work.write_json("scores.json", {"last": {**SCORE, "R-1": 0.25 + config.beta / 2}})
+        built.open("a").write("net\n")
+        work.write_json("scores.json", {"last": {**SCORE, "R-1": 0.25 + job.config.beta / 2}})
 
-    data = run.stage("data", {"seed": run.seed}, build_data)
-    net = run.stage("net", {"data": data.hash, "config": config}, build_net)
-    run.picture("a.png").write_bytes(b"not really")
-    manifest = {"name": "toy", "hash": "0"}
-    return run.record(
-        net.json("scores.json"),
-        data={"source": manifest, "target": manifest},
-        selection="last epoch",
-        measures={"x": 1.5},
-    )
+    data = job.stage("data", {}, build_data, seed=job.seed)
+    net = job.stage("net", {"data": data.hash, "config": job.config}, build_net)
+    job.picture("a.png").write_bytes(b"not really")
+    return job.record(net.json("scores.json"), measures={"x": 1.5})
 
 
-def run_toy(out: Path, *flags: str, train=toy_train) -> int:
-    return cli.main(TOY, train, ["--out", str(out), *flags])
+def toy_data(name: str, root: Path | None, config: ToyConfig) -> SimpleNamespace:
+    return SimpleNamespace(manifest={"name": "toy", "hash": "0"})
+
+
+def run_toy(out: Path, *flags: str, train=toy_train, check=None) -> int:
+    return cli.main(TOY, train, ["--out", str(out), *flags], check=check, load=toy_data)
 
 
 def records(out: Path) -> dict[str, dict]:
@@ -230,11 +227,11 @@ def test_an_alias_is_run_once_with_its_origin(tmp_path):
     assert list(records(tmp_path)) == ["toy/table1/full"]
 
 
-def test_a_finished_stage_of_another_row_is_found(tmp_path):
-    run = Run("toy", Experiment("toy/t/a", ""), "demo", {}, "a", "b", 0, tmp_path)
+def test_a_finished_stage_of_another_row_is_found(tmp_path, toy_job):
+    run = toy_job(tmp_path, "toy/t/a")
     assert run.finished("net", {"beta": 1}) is None
     stage = run.stage("net", {"beta": 1}, lambda work: None)
-    other = Run("toy", Experiment("toy/t/b", ""), "demo", {}, "a", "b", 0, tmp_path)
+    other = toy_job(tmp_path, "toy/t/b")
     assert other.finished("net", {"beta": 1}) == stage.folder and other.finished("net", {"beta": 2}) is None
     assert other.stages == {}
 
@@ -309,29 +306,27 @@ def test_missing_and_unknown_fields_of_a_record_are_named(tmp_path):
 
 
 def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsys):
-    def stopped(config, run, options):
+    def stopped(job):
         def build(work):
             (work.folder / "half").write_text("1")
             work.kept.touch()
             raise KeyboardInterrupt
 
-        run.stage("net", {}, build)
+        job.stage("net", {}, build)
 
     assert run_toy(tmp_path, "--experiment", "toy/table1/full", train=stopped) == 130
     assert run_toy(tmp_path, "--experiment", "toy/table1/full", train=stopped) == 2
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "--resume continues" in capsys.readouterr().err
     (half,) = tmp_path.rglob("half")
     assert half.parent.name.endswith(".partial")
 
-    def finishing(config, run, options):
+    def finishing(job):
         def build(work):
             assert (work.folder / "half").exists() is work.resume
             work.write_json("scores.json", {"last": SCORE})
 
-        stage = run.stage("net", {}, build)
-        return run.record(
-            stage.json("scores.json"), data={"source": {}, "target": {}}, selection="last epoch"
-        )
+        stage = job.stage("net", {}, build)
+        return job.record(stage.json("scores.json"))
 
     assert run_toy(tmp_path, "--experiment", "toy/table1/full", "--resume", train=finishing) == 0
 
@@ -340,12 +335,12 @@ def test_two_processes_do_not_build_a_stage_twice(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from common.records import Experiment
-from common.runs import Run
+from common.job import Workspace
+from common.runs import StageStore
 def build(work):
     (Path({str(tmp_path)!r}) / "built").open("a").write("x")
     time.sleep(0.5)
-Run("toy", Experiment("toy/t/a", ""), "demo", {{}}, "a", "b", 0, Path({str(tmp_path)!r})).stage("slow", {{}}, build)
+StageStore(Path({str(tmp_path)!r})).obtain("slow", {{}}, build, Workspace(Path()))
 """
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [p.wait() for p in processes] == [0, 0]
@@ -364,7 +359,7 @@ Run("toy", Experiment("toy/t/a", ""), "demo", {{}}, "a", "b", 0, Path({str(tmp_p
     ],
 )
 def test_failures_end_with_one_line(tmp_path, capsys, error, code):
-    def failing(config, run, options):
+    def failing(job):
         raise error
 
     assert run_toy(tmp_path, train=failing) == code
@@ -373,7 +368,7 @@ def test_failures_end_with_one_line(tmp_path, capsys, error, code):
 
 
 def test_a_programming_error_keeps_its_traceback(tmp_path):
-    def wrong(config, run, options):
+    def wrong(job):
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
@@ -394,9 +389,9 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_pictures_over_1_mb_are_refused(tmp_path):
-    def big(config, run, options):
-        run.picture("big.png").write_bytes(bytes(2 << 20))
-        return run.record({"last": SCORE}, data={"source": {}, "target": {}}, selection="last epoch")
+    def big(job):
+        job.picture("big.png").write_bytes(bytes(2 << 20))
+        return job.record({"last": SCORE})
 
     assert run_toy(tmp_path, train=big) == 1
 

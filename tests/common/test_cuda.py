@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from common import cli
+from common.job import Workspace
 from common.records import Record, read_record
-from common.runs import Workspace, read_curves
+from common.runs import read_curves
 from common.training import Loop
 from hhl.batches import Part
 

@@ -14,7 +14,8 @@ import hhl.data
 import ptgan.data
 import spgan.reid.data
 from common.augment import on_device, training_images
-from common.datasets.loading import epoch_plan, planned_loader
+from common.datasets.loading import planned_loader
+from common.datasets.plans import epoch_plan
 from common.errors import InputError
 
 CROPPED = dcgan_lsro.config.NetConfig(height=32, width=16, resize_height=36, resize_width=18)

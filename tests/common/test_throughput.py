@@ -13,9 +13,7 @@ from common import training
 from common.backbones import adabn, build_backbone
 from common.errors import InputError
 from common.hashing import digest
-from common.job import Options
-from common.records import Experiment
-from common.runs import Run, Workspace
+from common.job import Options, Workspace
 from common.training import Loop, accelerate, count_images, seed_everything
 
 CPU = torch.device("cpu")
@@ -94,20 +92,6 @@ def test_compilation_without_a_compiler_is_refused(monkeypatch):
 # ---------------------------------------------------------------- keys and records
 
 
-def run(tmp_path, options: Options) -> Run:
-    return Run(
-        "toy",
-        Experiment("toy/table1/full", "full"),
-        "demo",
-        {},
-        "a",
-        "b",
-        0,
-        tmp_path,
-        how=options.numerics | ({"compile": True} if options.compile else {}),
-    )
-
-
 def test_keys_of_plain_runs_are_what_they_were():
     assert PLAIN.numerics == Options(compile=True).numerics == {}
     uses = {"net": {"height": 64}, "seed": 0} | PLAIN.numerics
@@ -124,8 +108,8 @@ def test_keys_of_plain_runs_are_what_they_were():
         (Options(compile=True, pack=True), {"compile": True, "pack": True}),
     ],
 )
-def test_the_record_says_how(tmp_path, options, said):
-    job = run(tmp_path, options)
+def test_the_record_says_how(tmp_path, toy_job, options, said):
+    job = toy_job(tmp_path, options=options)
     caches = []
 
     def build(work: Workspace) -> None:
@@ -135,7 +119,7 @@ def test_the_record_says_how(tmp_path, options, said):
     job.stage("reid", dict(options.numerics), build)
     job.stage("scores", {}, lambda work: None)
     score = {"R-1": 0.5, "R-5": 0.6, "R-10": 0.7, "R-20": 0.8, "mAP": 0.3, "mAP_step": 0.31}
-    record = job.record({"last": score}, data={}, selection="last epoch")
+    record = job.record({"last": score})
     assert {
         name: value for name, value in record.hardware.items() if name not in ("cpu", "cores", "device")
     } == said

@@ -15,8 +15,8 @@ from common.backbones import SplitBatchNorm2d, adabn, build_backbone, split_batc
 from common.checkpoints import load_checkpoint, save_checkpoint, weights_content
 from common.errors import InputError, RunError
 from common.files import locked
-from common.job import Options
-from common.runs import Workspace, read_curves
+from common.job import Options, Workspace
+from common.runs import read_curves
 from common.training import Loop, pick_device, seed_everything
 
 
@@ -198,10 +198,16 @@ def test_devices():
 def test_tensorboard_is_an_option(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # as if it were not installed
     with pytest.raises(InputError, match="pip install"):
-        next(iter(Loop(Workspace(tmp_path, resume=False, tensorboard=True), 2, {}, label="toy")))
+        next(
+            iter(
+                Loop(Workspace(tmp_path, resume=False, options=Options(tensorboard=True)), 2, {}, label="toy")
+            )
+        )
     monkeypatch.undo()
     pytest.importorskip("tensorboard")
-    for step in (loop := Loop(Workspace(tmp_path, resume=False, tensorboard=True), 2, {}, label="toy")):
+    for step in (
+        loop := Loop(Workspace(tmp_path, resume=False, options=Options(tensorboard=True)), 2, {}, label="toy")
+    ):
         loop.log(step, loss=1.0)
     assert list((tmp_path / "tensorboard").iterdir())
 

@@ -18,12 +18,12 @@ from common.datasets.loading import (
     Draw,
     EvalTransform,
     SampleImages,
-    epoch_plan,
     normalise,
     ordered_loader,
     planned_loader,
     read_image,
 )
+from common.datasets.plans import epoch_plan
 from common.errors import InputError
 
 

@@ -1,6 +1,4 @@
-"""The picture of a run's training curves, the same for every paper. Imports without PyTorch and without
-TensorFlow.
-"""
+"""Plots a run's training curves, for every paper. Imports without PyTorch and without TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,8 +28,9 @@ def draw_curves(
     columns: int = 5,
     prefix: str = "",
 ) -> None:
-    """A panel a group of terms (title -> names) over the logged steps; what no line holds is left out.
-    `prefix` is cut off the labels.
+    """Plots one panel per group of terms (title -> names) over the logged steps; absent terms are omitted.
+
+    `prefix` is removed from the labels.
     """
     present = {
         title: [name for name in names if any(name in line for line in lines)]
@@ -45,11 +44,8 @@ def draw_curves(
     )
     for axis, (title, names) in zip(axes.flat, panels.items()):
         for name in names:
-            axis.plot(
-                *zip(*((line["step"], line[name]) for line in lines if name in line)),
-                label=name.removeprefix(prefix),
-                linewidth=1.2,
-            )
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            axis.plot(*zip(*points), label=name.removeprefix(prefix), linewidth=1.2)
         axis.set(title=title, xlabel="step")
         if names:
             axis.legend(fontsize=7)

@@ -1,6 +1,4 @@
-"""The papers' own numbers, read from `reports/published/<paper>.toml` (each lives there once, with its
-source).
-"""
+"""Reads the papers' numbers from `reports/published/<paper>.toml`; each is stored once, with its source."""
 
 from __future__ import annotations
 
@@ -22,14 +20,13 @@ else:
     import tomli as tomllib
 
 FOLDER = ROOT / "reports" / "published"
-# the dataset of the papers that a synthetic domain stands in for, by number of cameras
+# the papers' dataset that a synthetic domain replaces, by number of cameras
 STANDS_FOR = {"synthetic-market": "market1501", "synthetic-duke": "dukemtmc"}
-ANY = "any"  # as source and target: the paper does not say between which datasets
+ANY = "any"  # as source and target: the paper does not name the datasets
 
 CHOICES = {
     "ap": ("trapezoid", "step", "unknown"),
-    # reprint: a row of ours that the paper, or another one, prints a second time; never measured under this
-    # key
+    # reprint: a row of ours that this or another paper prints a second time; never measured under this key
     "kind": ("ours", "reprint", "other_method", "out_of_scope"),
     "status": ("verified", "read from plot", "unverified"),
     "unit": ("%", "distance", "rms"),  # rms: change of an image whose values lie in -1..1
@@ -54,13 +51,13 @@ class Published:
 
     @property
     def comparable(self) -> bool:
-        """Whether a measured number may stand beside it."""
+        """Whether a measured number may be compared with it."""
         return self.kind == "ours" and self.status != "unverified"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the numbers of one file come from."""
+    """The paper behind the numbers of one file."""
 
     title: str
     link: str
@@ -68,9 +65,7 @@ class Source:
 
 @lru_cache
 def published(paper: str, folder: Path = FOLDER) -> dict[tuple[str, str, str], Published]:
-    """(key, source, target) -> row; empty for a paper without a file. Raises `InputError` if the file
-    contradicts itself.
-    """
+    """Maps (key, source, target) to rows; empty without a file. Raises `InputError` for a contradiction."""
     data = published_file(paper, folder)
     rows: dict[tuple[str, str, str], Published] = {}
     for table in data.get("table", ()):
@@ -78,38 +73,34 @@ def published(paper: str, folder: Path = FOLDER) -> dict[tuple[str, str, str], P
             identity = (row.key, row.source, row.target)
             if identity in rows or not KEY.fullmatch(row.key) or not row.key.startswith(f"{paper}/"):
                 raise InputError(
-                    f"{paper}.toml: {row.key} on {row.source}->{row.target}: expected a key of {paper}/, once; repeated or malformed"
+                    f"{paper}.toml: {row.key} on {row.source}->{row.target}: "
+                    f"expected a key of {paper}/, once; repeated or malformed"
                 )
             rows[identity] = row
     return rows
 
 
 def published_for(paper: str, key: str, source: str, target: str) -> Published | None:
-    """The paper's row for this key on this pair, on the real pair that a synthetic one stands for, or on a
-    pair that the paper leaves open.
-    """
+    """Returns the paper's row for this key: on this pair, on the real pair it replaces, or without a pair."""
     rows = published(paper)
-    return rows.get((key, STANDS_FOR.get(source, source), STANDS_FOR.get(target, target))) or rows.get(
-        (key, ANY, ANY)
-    )
+    pair = (STANDS_FOR.get(source, source), STANDS_FOR.get(target, target))
+    return rows.get((key, *pair)) or rows.get((key, ANY, ANY))
 
 
 def published_source(paper: str, folder: Path = FOLDER) -> Source:
-    """Title and address of the paper."""
+    """Returns title and address of the paper."""
     data = published_file(paper, folder)
     return Source(data["title"], data["link"])
 
 
 def published_file(paper: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """The whole file, with what it says about agreement (`same`, `rising`, `gain`, `known`); empty if there
-    is none.
-    """
+    """Reads the whole file, including its rules of consistency (`same`, `rising`, ...); empty if none."""
     path = folder / f"{paper}.toml"
     return read_toml(path) if path.is_file() else {}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Raises `InputError` with the place of a slip."""
+    """Reads a TOML file. Raises `InputError` with the position of a syntax error."""
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -132,24 +123,12 @@ def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
             raise InputError(f"{origin}: {key}: {len(lists)} lists of numbers for {len(pairs)} pairs")
         for pair, numbers in zip(pairs, lists):
             if len(numbers) != len(table["columns"]):
-                raise InputError(
-                    f"{origin}: {key}: {len(numbers)} numbers for {len(table['columns'])} columns"
-                )
+                counts = f"{len(numbers)} numbers for {len(table['columns'])} columns"
+                raise InputError(f"{origin}: {key}: {counts}")
             values = {
-                column: number for column, number in zip(table["columns"], numbers) if not math.isnan(number)
+                name: number for name, number in zip(table["columns"], numbers) if not math.isnan(number)
             }
             if values:  # nan: the paper prints a dash
                 source, target = pair.split("->")
-                yield Published(
-                    key,
-                    source,
-                    target,
-                    table["where"],
-                    table["how"],
-                    table["error"],
-                    table["ap"],
-                    table["kind"],
-                    table["status"],
-                    table["unit"],
-                    values,
-                )
+                facts = {name: table[name] for name in ("where", "how", "error", *CHOICES)}
+                yield Published(key, source, target, **facts, values=values)

@@ -1,6 +1,4 @@
-"""Every field of a paper's configuration as data: its dotted name, type, the comment beside it, its value in
-every preset.
-"""
+"""Lists the fields of a paper's configuration: dotted name, type, comment, value in every preset."""
 
 from __future__ import annotations
 
@@ -17,10 +15,9 @@ from common.hashing import canonical
 
 
 def switches(presets: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An entry a field, in the order of the classes: `name`, `type`, `comment`, `group` (first line of its
-    class's docstring), `values`.
+    """Returns one entry per field: `name`, `type`, `comment`, `group` (its class's docstring), `values`.
 
-    `presets`: name -> nested dataclass, all of one class.
+    `presets` maps names to nested dataclasses, all of one class; entries are in the order of its fields.
     """
     first = next(iter(presets.values()))
     return [
@@ -43,11 +40,8 @@ def _fields(config: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
         if dataclasses.is_dataclass(value):
             yield from _fields(value, f"{prefix}{field.name}.")
         else:
-            kind = (
-                field.type
-                if isinstance(field.type, str)
-                else getattr(field.type, "__name__", str(field.type))
-            )
+            name = getattr(field.type, "__name__", str(field.type))
+            kind = field.type if isinstance(field.type, str) else name
             yield f"{prefix}{field.name}", kind, comments.get(field.name, ""), group
 
 
@@ -58,7 +52,7 @@ def _value(config: Any, name: str) -> Any:
 
 
 def field_comments(cls: type) -> dict[str, str]:
-    """Returns field -> the comments directly above it and on its lines, joined; fields without one are omitted."""
+    """Maps each commented field to its comments, joined: those directly above it and those on its lines."""
     source = textwrap.dedent(inspect.getsource(cls))
     lines = source.splitlines()
     words: dict[int, str] = {
@@ -67,12 +61,12 @@ def field_comments(cls: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT
     }
     comments = {}
-    for node in ast.parse(source).body[0].body:
+    for node in ast.iter_child_nodes(ast.parse(source).body[0]):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            first = node.lineno
+            first, last = node.lineno, node.end_lineno or node.lineno
             while lines[first - 2].lstrip().startswith("#"):
                 first -= 1
-            text = " ".join(words[line] for line in range(first, node.end_lineno + 1) if line in words)
+            text = " ".join(words[line] for line in range(first, last + 1) if line in words)
             if text:
                 comments[node.target.id] = text
     return comments

@@ -1,4 +1,4 @@
-"""The table that every command ends with: published beside measured."""
+"""Formats the tables that every command prints last: published beside measured."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from common.published import STANDS_FOR, published_for
 from common.records import Experiment, Record
 
 SHOWN = ("R-1", "mAP")
-BAND = {"R-1": 2.0, "mAP": 1.5}  # points between single runs, from the scatter of the papers' own curves
+BAND = {"R-1": 2.0, "mAP": 1.5}  # points between single runs, from the scatter of the papers' curves
 
 
 def results_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> str:
-    """Plain text: a row an experiment; the paper's rank-1 and mAP, ours, and ours with AdaBN, in percent.
+    """Formats one row per experiment: the paper's rank-1 and mAP, ours, and ours with AdaBN, in percent.
 
-    On the paper's own data sets and one of its presets, also the difference and whether it lies within
+    On the paper's datasets with a preset other than the demo, also the difference and whether it is within
     `BAND`.
     """
     if not results:
@@ -37,48 +37,37 @@ def results_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> s
         for experiment, record in results
     ]
     lines = [
-        f"{paper} | {first.source} -> {first.target} | preset {first.preset} | seed {first.seed} | mAP by trapezoid, in percent",
+        f"{paper} | {first.source} -> {first.target} | preset {first.preset} | seed {first.seed} | "
+        "mAP by trapezoid, in percent",
         *aligned([head, under, *body]),
     ]
     if first.source in STANDS_FOR or first.target in STANDS_FOR:
         lines.append(
-            "The domains here are drawn by a program: compare the order of the rows with the paper's, not the numbers."
+            "The domains here are drawn by a program: "
+            "compare the order of the rows with the paper's, not the numbers."
         )
     return "\n".join(["", *lines, ""])
 
 
 def measures_table(paper: str, results: Sequence[tuple[Experiment, Record]]) -> str:
-    """Plain text: what a paper prints in another unit than percent (distances, changes of an image) beside
-    our measures; "" if nothing.
+    """Formats what a paper prints in other units than percent (distances, changes of an image) beside our
+    measures; "" if nothing.
     """
     rows = [
-        (experiment, published_for(paper, experiment.key, record.source, record.target), record)
+        (experiment.title, theirs.values, record)
         for experiment, record in results
+        if (theirs := published_for(paper, experiment.key, record.source, record.target))
+        and theirs.unit != "%"
     ]
-    rows = [
-        (experiment, theirs, record) for experiment, theirs, record in rows if theirs and theirs.unit != "%"
-    ]
-    lines = []
-    for columns in dict.fromkeys(tuple(theirs.values) for _, theirs, _ in rows):
-        own = [
-            (experiment, theirs, record)
-            for experiment, theirs, record in rows
-            if tuple(theirs.values) == columns
-        ]
+    lines: list[str] = []
+    for columns in dict.fromkeys(tuple(values) for _, values, _ in rows):
+        head = ["", *(f"published {name}" for name in columns), *(f"measured {name}" for name in columns)]
         body = [
-            [
-                experiment.title,
-                *(f"{theirs.values[name]:g}" for name in columns),
-                *(_measure(record, name) for name in columns),
-            ]
-            for experiment, theirs, record in own
+            [title, *(f"{values[name]:g}" for name in columns), *(_measure(record, name) for name in columns)]
+            for title, values, record in rows
+            if tuple(values) == columns
         ]
-        lines += aligned(
-            [
-                ["", *(f"published {name}" for name in columns), *(f"measured {name}" for name in columns)],
-                *body,
-            ]
-        )
+        lines += aligned([head, *body])
     return "\n".join([*lines, ""]) if lines else ""
 
 
@@ -89,12 +78,10 @@ def _measure(record: Record, name: str) -> str:
 
 def _row(paper: str, experiment: Experiment, record: Record, adapted: bool) -> list[str]:
     theirs = published_for(paper, experiment.key, record.source, record.target)
-    cells = [
-        experiment.title,
-        " ".join(f"{theirs.values[name]:5.1f}" if name in theirs.values else "    -" for name in SHOWN)
-        if theirs
-        else "-",
-    ]
+    cells = [experiment.title, "-"]
+    if theirs:
+        numbers = (f"{theirs.values[name]:5.1f}" if name in theirs.values else "    -" for name in SHOWN)
+        cells[1] = " ".join(numbers)
     for score in (experiment.score, f"{experiment.score}+adabn")[: 2 if adapted else 1]:
         values = record.scores.get(score)
         cells.append(" ".join(f"{100 * values[name]:5.1f}" for name in SHOWN) if values else "-")
@@ -111,12 +98,6 @@ def _difference(paper: str, experiment: Experiment, record: Record) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with columns of one width each; the first column left, the others right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "   ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
+    """Pads the cells of each column to one width; aligns the first column left, the others right."""
+    first, *others = [max(map(len, column)) for column in zip(*rows)]
+    return ["   ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)]).rstrip() for row in rows]

@@ -55,7 +55,7 @@ class _Figure:
     """The canvas, and the body's dimensions in its pixels."""
 
     def __init__(self, person: Person, pose: Pose):
-        # the fourth channel of RGBX is the coverage; it is reduced like a colour, so colours are premultiplied
+        # the fourth channel of RGBX is the coverage; reduced like a colour, it premultiplies the colours
         self.canvas = Image.new("RGBX", (WIDTH * SCALE, HEIGHT * SCALE))
         self.draw = ImageDraw.Draw(self.canvas)
         self.person, self.pose = person, pose

@@ -1,7 +1,6 @@
-"""Every switch of HHL, with where its value comes from.
+"""Every switch of HHL, with the source of its value.
 
-Field defaults are the fact sheet's suggested defaults: the released code, which is the one configuration that
-is known to have run.
+Field defaults are those of the released code, the one configuration that is known to have run.
 """
 
 from __future__ import annotations
@@ -10,45 +9,63 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from common.backbones import BACKBONES
+from common.checks import (
+    Bound,
+    below_one,
+    bounded,
+    check_fields,
+    layers,
+    non_negative,
+    one_of,
+    positive,
+    probability,
+    quality,
+    size,
+)
 from common.errors import InputError
-from common.hashing import LATER
 
 
 @dataclass(frozen=True)
 class NetConfig:
     """The re-ID network and the size of its images."""
 
-    backbone: str = "resnet50"  # Sec. 4.2
+    backbone: str = one_of("resnet50", BACKBONES)  # Sec. 4.2
     weights: str = "imagenet"  # imagenet (torchvision V1, as released), none, or a file
-    height: int = 256  # released code
-    width: int = 128  # released code
-    embed_dim: int = 1024  # FC-1024, Sec. 3.2
-    triplet_dim: int = 128  # FC-128, Sec. 3.2
-    dropout: float = 0.5  # Sec. 4.2
+    height: int = size(256)  # released code
+    width: int = size(128)  # released code
+    embed_dim: int = size(1024)  # FC-1024, Sec. 3.2
+    triplet_dim: int = size(128)  # FC-128, Sec. 3.2
+    dropout: float = below_one(0.5)  # Sec. 4.2
     # FC-128 reads FC-1024 after its dropout; the paper's text leaves it open, Fig. 1, blog and code: before
     triplet_after_dropout: bool = False
     # GPUs under DataParallel whose batch-norm statistics are imitated; the authors had 2 (issue 2 of the
     # released code)
-    bn_splits: int = 1
+    bn_splits: int = positive(1)
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
     """How the re-ID network is trained."""
 
-    epochs: int = 60  # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
+    epochs: int = positive(
+        60
+    )  # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
     # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
-    epochs_of_batch: int | None = None
+    epochs_of_batch: int | None = positive(None)
     # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
-    pretrain_epochs: int = 0
-    drop_epoch: int = 40  # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
+    pretrain_epochs: int = non_negative(0)
+    drop_epoch: int = positive(
+        40
+    )  # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
     # labelled images in the cross-entropy batch, Sec. 4.2; the authors: it must be 128, with 16 mAP falls
     # from 31 to 9.4
-    batch: int = 128
-    ids: int = 8  # identities in the source triplet batch, released code
-    images_per_id: int = 8  # released code
-    target_batch: int = 16  # target images, each with its camera styles: n_t of Sec. 4.2
-    batch_scale: float = 1.0  # scales batch, images_per_id and target_batch together: 0.5 in the demo
+    batch: int = positive(128)
+    ids: int = positive(8)  # identities in the source triplet batch, released code
+    images_per_id: int = positive(8)  # released code
+    target_batch: int = positive(16)  # target images, each with its camera styles: n_t of Sec. 4.2
+    batch_scale: float = positive(
+        1.0
+    )  # scales batch, images_per_id and target_batch together: 0.5 in the demo
     # of target images, Fig. 3 (see hhl/sampling.py); released: random
     sampling: Literal["random", "cluster", "supervised"] = "random"
     # released: the triplet loaders start anew together, at an epoch and when the shorter ends
@@ -56,21 +73,23 @@ class RecipeConfig:
     # one forward pass for the whole batch, as Sec. 4.2 may be read; released: one for each part
     single_pass: bool = False
     # the backbone, Sec. 4.2; Sec. 2.1 of the blog swaps the two rates, its Sec. 2.4.2 agrees with the paper
-    base_lr: float = 0.01
-    classifier_lr: float = 0.1  # the classification layer, Sec. 4.2
+    base_lr: float = positive(0.01)
+    classifier_lr: float = positive(0.1)  # the classification layer, Sec. 4.2
     # FC-1024 and FC-128; none: frozen at random, as HHL.py does; paper 0.01, blog 0.1
-    embed_lr: float | None = None
+    embed_lr: float | None = non_negative(None)
     # the same layers in the rows without a triplet loss: baseline.py trains them
-    baseline_embed_lr: float | None = 0.1
-    momentum: float = 0.9  # released code
-    weight_decay: float = 5e-4  # released code
+    baseline_embed_lr: float | None = non_negative(0.1)
+    momentum: float = below_one(0.9)  # released code
+    weight_decay: float = non_negative(5e-4)  # released code
     nesterov: bool = True  # released code
     # 64-100 % of the area; released: at a random aspect; the paper's words: the image's own
     crop: Literal["released", "keep_aspect"] = "released"
     # one crop and flip for all views of a target image, brought to one size first; released: each its own
     shared_augmentation: bool = False
-    erasing: float = 0.0  # probability of random erasing; released code has it, switched off
-    colour_jitter: float = 0.0  # of source images: a control of ours, neither paper nor code has it
+    erasing: float = probability(0.0)  # probability of random erasing; released code has it, switched off
+    colour_jitter: float = probability(
+        0.0
+    )  # of source images: a control of ours, neither paper nor code has it
 
     def scaled(self, images: int) -> int:
         """A number of images of a batch at this recipe's scale."""
@@ -89,7 +108,7 @@ class MethodConfig:
     target_views: Literal["none", "real", "camera"] = "camera"
     # target views that are anchors: all (Eqs. 3-5, code), real (blog, L_C), none (text, L_D)
     target_anchors: Literal["all", "real", "none"] = "all"
-    beta: float = 0.5  # weight of the triplet loss, Sec. 4.2
+    beta: float = non_negative(0.5)  # weight of the triplet loss, Sec. 4.2
     # batch hard (Eq. 2), batch all, or batch all over the active triplets (Hermans et al.)
     triplets: Literal["hard", "all", "all_nonzero"] = "hard"
     # released code; soft: softplus in place of the hinge, what the blog's appendix recommends
@@ -113,50 +132,50 @@ class TestConfig:
 
 
 @dataclass(frozen=True)
-class StarGANConfig:
+class GANConfig:
     """The camera-style model: `stargan4reid` of the released code."""
 
-    height: int = 256  # released code; paper and blog: 128
-    width: int = 128  # released code; paper and blog: 64
-    channels: int = 64  # of the generator's first layer
-    blocks: int = 6  # residual blocks
-    downsamplings: int = 2
+    height: int = size(256)  # released code; paper and blog: 128
+    width: int = size(128)  # released code; paper and blog: 64
+    channels: int = size(64)  # of the generator's first layer
+    blocks: int = layers(6)  # residual blocks
+    downsamplings: int = layers(2)
     residual: bool = False  # output = input + change: the demo's deviation, see README
-    d_channels: int = 64  # of the discriminator's first layer
-    d_layers: int = 6
-    iterations: int = 220_000  # steps of D; released code
+    d_channels: int = size(64)  # of the discriminator's first layer
+    d_layers: int = layers(6)
+    iterations: int = positive(220_000)  # steps of D; released code
     # in place of iterations; Sec. 4.2: 200, 161,600 steps (Market) or 206,400 (Duke)
-    epochs: int | None = field(default=None, metadata=LATER)
-    batch: int = 16  # released code
-    lr: float = 1e-4  # of G and D, Sec. 4.2
-    beta1: float = 0.5  # of Adam
-    n_critic: int = 5  # steps of D for one of G
-    lambda_cls: float = 1.0
-    lambda_rec: float = 10.0
-    lambda_gp: float = 10.0
-    lambda_idt: float = 0.0  # of |x - G(x, own camera)|, the demo's deviation; paper and code have none
+    epochs: int | None = bounded(None, Bound("a positive number", above=0), later=True)
+    batch: int = positive(16)  # released code
+    lr: float = positive(1e-4)  # of G and D, Sec. 4.2
+    beta1: float = below_one(0.5)  # of Adam
+    n_critic: int = positive(5)  # steps of D for one of G
+    lambda_cls: float = non_negative(1.0)
+    lambda_rec: float = non_negative(10.0)
+    lambda_gp: float = non_negative(10.0)
+    lambda_idt: float = non_negative(
+        0.0
+    )  # of |x - G(x, own camera)|, the demo's deviation; paper and code have none
     # quirk: as released, ends at 99.9 % of lr; true_linear: 0
     lr_decay: Literal["quirk", "true_linear"] = "quirk"
     uniform_gamma: bool = False  # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
 
-    def on(self, images: int) -> StarGANConfig:
-        """With `iterations` said: an epoch is as many steps as the images fill batches."""
-        return (
-            self
-            if self.epochs is None
-            else replace(self, iterations=self.epochs * max(1, images // self.batch), epochs=None)
-        )
+    def on(self, images: int) -> GANConfig:
+        """Returns the configuration with `epochs` of that many images resolved to `iterations`."""
+        if self.epochs is None:
+            return self
+        return replace(self, iterations=self.epochs * max(1, images // self.batch), epochs=None)
 
 
 @dataclass(frozen=True)
-class StyleConfig:
+class TranslationConfig:
     """Where the target's camera styles come from and how they are stored."""
 
     # the others are controls of ours (see hhl/styles.py)
     kind: Literal["stargan", "stats", "oracle", "self"] = "stargan"
     # a camera-style folder made elsewhere (by the authors' code, say), used in place of `kind`
     folder: str = ""
-    quality: int = 75  # JPEG quality of the fakes, Pillow's default, as released
+    quality: int = quality(75)  # JPEG quality of the fakes, Pillow's default, as released
     truncate: bool = True  # 0..255 by truncation (torchvision 0.2.1, as released), not rounding
     # real target images go through the fakes' size too, so that sharpness does not tell them apart; released:
     # no
@@ -172,107 +191,52 @@ class HHLConfig:
     net: NetConfig = field(default_factory=NetConfig)
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
-    stargan: StarGANConfig = field(default_factory=StarGANConfig)
-    style: StyleConfig = field(default_factory=StyleConfig)
+    stargan: GANConfig = field(default_factory=GANConfig)
+    style: TranslationConfig = field(default_factory=TranslationConfig)
     test: TestConfig = field(default_factory=TestConfig)
 
     def __post_init__(self) -> None:
-        _check_positive(self.net, "net", ("height", "width", "embed_dim", "triplet_dim", "bn_splits"))
-        _check_positive(
-            self.recipe,
-            "recipe",
-            (
-                "epochs",
-                "drop_epoch",
-                "batch",
-                "ids",
-                "images_per_id",
-                "target_batch",
-                "batch_scale",
-                "base_lr",
-                "classifier_lr",
-            ),
-        )
-        _check_positive(
-            self.stargan,
-            "stargan",
-            (
-                "height",
-                "width",
-                "channels",
-                "blocks",
-                "downsamplings",
-                "d_channels",
-                "d_layers",
-                "iterations",
-                "batch",
-                "lr",
-                "n_critic",
-            ),
-        )
-        if self.net.backbone not in BACKBONES:
-            raise InputError(f"--net.backbone {self.net.backbone}: expected one of {', '.join(BACKBONES)}")
-        if not 0 <= self.recipe.momentum < 1 or (self.recipe.nesterov and self.recipe.momentum == 0):
-            raise InputError(
-                f"--recipe.momentum {self.recipe.momentum}: expected 0 to less than 1, and more than 0 with --recipe.nesterov"
-            )
-        if self.recipe.pretrain_epochs < 0 or (
-            self.recipe.epochs_of_batch is not None and self.recipe.epochs_of_batch < 1
-        ):
-            raise InputError(
-                f"--recipe.pretrain-epochs {self.recipe.pretrain_epochs}, --recipe.epochs-of-batch {self.recipe.epochs_of_batch}: "
-                "expected 0 or more, and at least 1 or none"
-            )
-        if self.method.beta < 0 or not 0 <= self.net.dropout < 1 or not 1 <= self.style.quality <= 100:
-            raise InputError(
-                "expected --method.beta >= 0, --net.dropout in 0..1 and --style.quality in 1..100"
-            )
-        if (
-            self.recipe.weight_decay < 0
-            or not 0 <= self.recipe.erasing <= 1
-            or (self.stargan.epochs is not None and self.stargan.epochs < 1)
-        ):
-            raise InputError(
-                "expected --recipe.weight-decay >= 0, --recipe.erasing in 0..1 and --stargan.epochs at least 1 or none"
-            )
-        _check_terms(self)
+        check_fields(self)
+        _check_terms(self.method, self.recipe)
+        _check_triplets(self.method, self.recipe)
 
 
-def _check_terms(config: HHLConfig) -> None:
-    method, recipe = config.method, config.recipe
+def _check_terms(method: MethodConfig, recipe: RecipeConfig) -> None:
+    """Refuses rows without a loss or without negatives."""
     in_triplet = method.source_triplet or method.target_views != "none"
+    if recipe.nesterov and recipe.momentum == 0:
+        raise InputError("--recipe.momentum 0: expected more than 0 with --recipe.nesterov")
     if not method.classification and not in_triplet:
         raise InputError(
-            "--method.no-classification: nothing is left to train with; keep a triplet term (--method.source-triplet, say)"
+            "--method.no-classification: expected a loss to train with, found none; keep a triplet term "
+            "(--method.source-triplet, say)"
         )
-    enough = 2 if method.pseudo == "unique" else 3  # two random pseudo-identities may be the same one
+    enough = 2 if method.pseudo == "unique" else 3  # two random pseudo-identities may be equal
     if in_triplet and not method.source_triplet and recipe.scaled(recipe.target_batch) < enough:
         raise InputError(
-            f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: so few target images a step may leave no negative "
-            f"without source triplets; give at least {enough}"
+            f"--recipe.target-batch {recipe.target_batch} x {recipe.batch_scale}: so few target images a "
+            f"step may leave no negative without source triplets; give at least {enough}"
         )
     if in_triplet and method.target_views == "none" and recipe.ids < 2:
         raise InputError(
             "--recipe.ids 1: one identity a step has no negative without target images; give at least 2"
         )
-    if (
-        in_triplet
-        and method.target_views != "camera"
-        and method.triplets != "hard"
-        and recipe.scaled(recipe.images_per_id) < 2
-    ):
+
+
+def _check_triplets(method: MethodConfig, recipe: RecipeConfig) -> None:
+    """Refuses settings that contradict the kind of triplets."""
+    batch_all, in_triplet = method.triplets != "hard", method.source_triplet or method.target_views != "none"
+    alone = method.target_views != "camera" and recipe.scaled(recipe.images_per_id) < 2
+    if in_triplet and batch_all and alone:
         raise InputError(
-            f"--recipe.images-per-id {recipe.images_per_id} x {recipe.batch_scale}: one image of a person has no positive; "
-            "give at least 2"
+            f"--recipe.images-per-id {recipe.images_per_id} x {recipe.batch_scale}: one image of a person "
+            "has no positive; give at least 2"
         )
-    if method.triplets != "hard" and (
-        method.target_anchors,
-        method.hinge,
-        method.reduction,
-        method.self_positive,
-    ) != ("all", True, "mean", True):
+    of_hard = (method.target_anchors, method.hinge, method.reduction, method.self_positive)
+    if batch_all and of_hard != ("all", True, "mean", True):
         raise InputError(
-            "--method.target-anchors, hinge, reduction, self-positive: only batch-hard triplets (--method.triplets hard) have them"
+            "--method.target-anchors, hinge, reduction, self-positive: only batch-hard triplets "
+            "(--method.triplets hard) have them"
         )
     if method.margin == "soft" and not method.hinge:
         raise InputError("--method.no-hinge: a soft margin has no hinge")
@@ -280,99 +244,64 @@ def _check_terms(config: HHLConfig) -> None:
         raise InputError("--method.target-anchors none: without source triplets no anchor is left")
 
 
-def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise InputError(f"--{group}.{name} {getattr(config, name)}: expected a positive number")
-
-
 _RELEASED = HHLConfig()
 _PAPER_STARGAN = replace(_RELEASED.stargan, height=128, width=64, epochs=200, lr_decay="true_linear")
-# what paper and blog say
-_WORDS = {
-    "method": replace(_RELEASED.method, pseudo="unique"),
-    "test": replace(_RELEASED.test, normalise=False),
-}
-# every layer starts at random, so all learn at a new layer's rate
-_FROM_SCRATCH = {"base_lr": 0.1, "embed_lr": 0.1, "baseline_embed_lr": 0.1}
+# what both paper and blog state: different pseudo-identities, pool5 without normalisation, StarGAN at 128x64
+# for 200 epochs with a linear decay to 0
+_STATED = replace(
+    _RELEASED,
+    method=replace(_RELEASED.method, pseudo="unique"),
+    test=replace(_RELEASED.test, normalise=False),
+    stargan=_PAPER_STARGAN,
+)
+# every layer starts at random, so all learn at the rate of a new layer
+_FROM_SCRATCH = RecipeConfig(base_lr=0.1, embed_lr=0.1, baseline_embed_lr=0.1)
+_SMALL_STARGAN = GANConfig(
+    height=64,
+    width=32,
+    channels=16,
+    blocks=3,
+    downsamplings=1,
+    residual=True,
+    d_channels=16,
+    d_layers=4,
+    iterations=1100,
+    lr=2e-4,
+    n_critic=3,
+    lr_decay="true_linear",
+    lambda_idt=10.0,
+)
 
 PRESETS: dict[str, HHLConfig] = {
     # the paper's reading (FC-1024 and FC-128 learn like the backbone), small enough for 2 CPU cores;
-    # deviations: a thin ResNet
-    # pretrained on the source instead of ImageNet, a residual StarGAN, batches halved, a shorter schedule,
-    # learning rate of the backbone x 10
+    # deviations: a thin ResNet pretrained on the source instead of ImageNet, a residual StarGAN, batches
+    # halved, a shorter schedule, learning rate of the backbone x 10
     "demo": HHLConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        recipe=RecipeConfig(
-            epochs=5,
-            pretrain_epochs=5,
-            drop_epoch=4,
-            batch_scale=0.5,
-            base_lr=0.1,
-            embed_lr=0.1,
-            baseline_embed_lr=0.1,
-        ),
-        stargan=StarGANConfig(
-            height=64,
-            width=32,
-            channels=16,
-            blocks=3,
-            downsamplings=1,
-            residual=True,
-            d_channels=16,
-            d_layers=4,
-            iterations=1100,
-            lr=2e-4,
-            n_critic=3,
-            lr_decay="true_linear",
-            lambda_idt=10.0,
-        ),
+        recipe=replace(_FROM_SCRATCH, epochs=5, pretrain_epochs=5, drop_epoch=4, batch_scale=0.5),
+        stargan=_SMALL_STARGAN,
     ),
     "released": _RELEASED,
-    # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; crops keep the aspect ratio; no pseudo-identity
-    # twice; pool5 as it is;
-    # StarGAN at 128x64 for 200 epochs with a real linear decay
+    # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; crops keep the aspect ratio
     "paper": replace(
-        _RELEASED,
+        _STATED,
         recipe=replace(_RELEASED.recipe, embed_lr=0.01, baseline_embed_lr=0.01, crop="keep_aspect"),
-        stargan=_PAPER_STARGAN,
-        **_WORDS,
     ),
     # section 2.4.2 of the blog: new layers at 0.1
-    "blog": replace(
-        _RELEASED,
-        recipe=replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1),
-        stargan=_PAPER_STARGAN,
-        **_WORDS,
-    ),
-    # real photographs without ImageNet weights: 30 epochs on the source in their place, then the paper's
-    # network and schedule; for a GPU
+    "blog": replace(_STATED, recipe=replace(_RELEASED.recipe, embed_lr=0.1, baseline_embed_lr=0.1)),
+    # real photographs without ImageNet weights: 30 epochs on the source instead, then the paper's network and
+    # schedule; for a GPU
     "scratch": replace(
         _RELEASED,
         net=NetConfig(weights="none"),
-        recipe=RecipeConfig(pretrain_epochs=30, **_FROM_SCRATCH),
+        recipe=replace(_FROM_SCRATCH, pretrain_epochs=30),
         stargan=_PAPER_STARGAN,
     ),
-    # the same for 2 CPU cores: ResNet-18 at 128x64, the demo's short schedule about twice, its StarGAN at
-    # twice the size
+    # the same for 2 CPU cores: ResNet-18 at 128x64, about twice the demo's schedule, its StarGAN in twice the
+    # size
     "scratch_cpu": HHLConfig(
         net=NetConfig(backbone="resnet18", weights="none", height=128, width=64),
-        recipe=RecipeConfig(epochs=8, pretrain_epochs=15, drop_epoch=6, batch_scale=0.5, **_FROM_SCRATCH),
-        stargan=StarGANConfig(
-            height=128,
-            width=64,
-            channels=16,
-            blocks=3,
-            downsamplings=1,
-            residual=True,
-            d_channels=16,
-            d_layers=5,
-            iterations=1100,
-            batch=8,
-            lr=2e-4,
-            n_critic=3,
-            lr_decay="true_linear",
-            lambda_idt=10.0,
-        ),
+        recipe=replace(_FROM_SCRATCH, epochs=8, pretrain_epochs=15, drop_epoch=6, batch_scale=0.5),
+        stargan=replace(_SMALL_STARGAN, height=128, width=64, d_layers=5, batch=8),
     ),
 }

@@ -1,4 +1,4 @@
-"""Scores a trained network on a target's test set: pool5, Euclidean ranking, with and without AdaBN (Sec. 4.2).
+"""Scores a trained network on a target's test set: Euclidean ranking of pool5, with and without AdaBN.
 
 python evaluate.py --checkpoint runs/stages/reid-<hash>/model.pt --target synthetic-market
 """

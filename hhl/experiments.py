@@ -6,6 +6,7 @@ Numbers in a key are the paper's (`n_t=16`); the preset's `recipe.batch_scale` s
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from common.records import Experiment, Paper
 from hhl.config import PRESETS
@@ -13,7 +14,7 @@ from hhl.config import PRESETS
 _NO_TRIPLET = {"method.source_triplet": False, "method.target_views": "none"}
 
 # Table 2 (Duke and Market) and, with CUHK03 as source, Table 3
-ROWS = {
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline_target": ("supervised on the target, Basel. (T)", {**_NO_TRIPLET, "method.labels": "target"}),
     "baseline_source": ("direct transfer, Basel. (S)", _NO_TRIPLET),
     "L_T": ("+ source triplets, L_T", {"method.target_views": "none"}),
@@ -23,7 +24,7 @@ ROWS = {
 }
 BETAS = [number / 10 for number in range(21)]
 TARGET_BATCHES = range(0, 33, 4)
-TRIPLETS = {
+TRIPLETS: dict[str, tuple[str, dict[str, Any]]] = {
     "hard": ("batch hard, margin 0.3", {}),
     "soft": ("batch hard, soft margin", {"method.margin": "soft"}),
     "all": ("batch all, margin 0.3", {"method.triplets": "all"}),
@@ -32,7 +33,7 @@ TRIPLETS = {
 
 
 def tables() -> list[Experiment]:
-    """Tables 1 to 3."""
+    """Returns the rows of Tables 1 to 3."""
     rows = [Experiment(f"hhl/table2/{row}", title, overrides) for row, (title, overrides) in ROWS.items()]
     rows += [
         Experiment(f"hhl/table3/{row}", f"{title} (CUHK03 source)", alias_of=f"hhl/table2/{row}")
@@ -49,16 +50,16 @@ def tables() -> list[Experiment]:
 
 
 def figures() -> list[Experiment]:
-    """Figs. 3 (sampling), 5 (beta) and 6 (n_t). The ends of the curves are rows of Table 2."""
+    """Returns the points of Figs. 3 (sampling), 5 (beta) and 6 (n_t); some are rows of Table 2."""
     points = [Experiment("hhl/fig3/random", "target images at random", alias_of="hhl/table2/L_CD")]
     points += [
-        Experiment(f"hhl/fig3/{kind}", f"target images {how}", {"recipe.sampling": kind})
-        for kind, how in (
+        Experiment(f"hhl/fig3/{kind}", f"target images {chosen}", {"recipe.sampling": kind})
+        for kind, chosen in (
             ("cluster", "one of each k-means cluster"),
             ("supervised", "of different people, by their labels"),
         )
     ]
-    # at 0 the paper gives its baseline; see control/beta=0
+    # at 0 the paper plots its baseline; see control/beta=0
     same_beta = {0.0: "hhl/table2/baseline_source", 0.5: "hhl/table2/L_CD"}
     points += [
         Experiment(
@@ -85,9 +86,7 @@ def _run_or_alias(overrides: dict, alias_of: str | None) -> tuple[dict, str | No
 
 
 def triplet_comparison() -> list[Experiment]:
-    """The blog's appendix: batch hard, batch all and soft margin on source triplets, beside the cross-entropy
-    (L_T) and alone.
-    """
+    """Returns the blog's appendix: kinds of source triplets, beside the cross-entropy (L_T) and alone."""
     source_only = {"method.target_views": "none"}
     rows = []
     for name, (title, overrides) in TRIPLETS.items():
@@ -104,13 +103,11 @@ def triplet_comparison() -> list[Experiment]:
 
 
 def controls() -> list[Experiment]:
-    """What neither paper nor code has run: where the styles come from, what else could explain a gain, and
-    the blog's open questions.
-    """
+    """Returns what neither paper nor code ran: other styles, other explanations of a gain, open questions."""
     rows = [Experiment("hhl/style/stargan", "styles by StarGAN", alias_of="hhl/table2/L_CD")]
     rows += [
-        Experiment(f"hhl/style/{kind}", f"styles: {what}", {"style.kind": kind})
-        for kind, what in (
+        Experiment(f"hhl/style/{kind}", f"styles: {source}", {"style.kind": kind})
+        for kind, source in (
             ("stats", "colour statistics"),
             ("oracle", "the true ones"),
             ("self", "none, the image itself"),

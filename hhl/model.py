@@ -1,10 +1,7 @@
-"""HHL's re-ID network: backbone, FC-1024, and two heads, one that classifies identities and one that embeds
-for the triplet loss.
+"""HHL's re-ID network: a backbone, FC-1024, and two heads, for identities and for the triplet loss.
 
-    images -> base -> pool5 -> feat -> feat_bn -> ReLU -+-> drop -> classifier      logits  (cross-entropy,
-    source)
-                                                        +-> triplet                 FC-128  (triplet loss,
-                                                        source and target)
+    images -> base -> pool5 -> feat -> feat_bn -> ReLU -+-> drop -> classifier   logits  (cross-entropy)
+                                                        +-> triplet              FC-128  (triplet loss)
 
 Released counterpart: `reid/models/resnet.py`; the children keep its names, so that its checkpoints load.
 """
@@ -13,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,31 +21,22 @@ from hhl.config import NetConfig
 
 
 class HHLNet(nn.Module):
-    """The network of Fig. 1.
+    """The network of Fig. 1: a backbone with its own weights and new layers that start as released.
 
-    `triplet_dim=0` leaves the triplet head out (released `baseline.py`). The backbone comes with its own
-    weights; the new layers start as released: Kaiming normal with fan-out for `feat`, N(0, 0.001^2) for both
-    heads, zero biases.
+    These are Kaiming normal with fan-out for `feat`, N(0, 0.001^2) for both heads, and zero biases.
+    `triplet=False` omits the triplet head (released `baseline.py`).
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        num_ids: int,
-        *,
-        embed_dim: int = 1024,
-        triplet_dim: int = 128,
-        dropout: float = 0.5,
-        triplet_after_dropout: bool = False,
-    ):
+    def __init__(self, backbone: Backbone, num_ids: int, net: NetConfig, *, triplet: bool = True):
         super().__init__()
-        self.triplet_after_dropout = triplet_after_dropout
+        self.image_size = (net.height, net.width)
+        self.triplet_after_dropout = net.triplet_after_dropout
         self.base = backbone
-        self.feat = nn.Linear(backbone.num_features, embed_dim)
-        self.feat_bn = nn.BatchNorm1d(embed_dim)
-        self.drop = nn.Dropout(dropout)
-        self.classifier = nn.Linear(embed_dim, num_ids)
-        self.triplet = nn.Linear(embed_dim, triplet_dim) if triplet_dim > 0 else None
+        self.feat = nn.Linear(backbone.num_features, net.embed_dim)
+        self.feat_bn = nn.BatchNorm1d(net.embed_dim)
+        self.drop = nn.Dropout(net.dropout)
+        self.classifier = nn.Linear(net.embed_dim, num_ids)
+        self.triplet: Any = nn.Linear(net.embed_dim, net.triplet_dim) if triplet else None
 
         nn.init.kaiming_normal_(self.feat.weight, mode="fan_out")
         nn.init.zeros_(self.feat.bias)
@@ -55,18 +44,18 @@ class HHLNet(nn.Module):
             nn.init.normal_(head.weight, std=0.001)
             nn.init.zeros_(head.bias)
 
-    def forward(self, x: Tensor, output: str = "logits") -> Tensor | tuple[Tensor, Tensor]:
-        """Images `(B, 3, H, W)`, ImageNet-normalised, to one output.
+    def forward(self, x: Tensor, output: str = "logits") -> Any:
+        """Maps ImageNet-normalised images `(B, 3, H, W)` to one output.
 
         `logits`: `(B, num_ids)`. `triplet`: `(B, triplet_dim)`, taken before the dropout (unless
-        `triplet_after_dropout`), not normalised. `both`: the two of them. `pool5`: `(B, num_features)`, the
-        pooled map, L2-normalised: the test feature; `pooled`: the map's mean itself.
+        `triplet_after_dropout`), not normalised. `both`: (logits, triplet). `pool5`: `(B, num_features)`, the
+        L2-normalised mean of the last feature map: the test feature; `pooled`: the mean, not normalised.
         """
         if output not in ("logits", "triplet", "both", "pool5", "pooled") or (
             output in ("triplet", "both") and self.triplet is None
         ):
             raise ValueError(
-                f"output {output!r}: expected logits, pool5, pooled, or triplet or both (which need triplet_dim > 0)"
+                f"output {output!r}: expected logits, pool5, pooled, or triplet or both (with a triplet head)"
             )
         pooled = global_pool(self.base(x))
         if output in ("pool5", "pooled"):
@@ -82,37 +71,24 @@ class HHLNet(nn.Module):
 
 
 def build_network(net: NetConfig, num_ids: int, *, triplet: bool) -> HHLNet:
-    """The network that a configuration describes; `triplet=False` leaves the triplet head out."""
-    backbone = build_backbone(net.backbone, net.weights)
-    model = HHLNet(
-        backbone,
-        num_ids,
-        embed_dim=net.embed_dim,
-        triplet_dim=net.triplet_dim if triplet else 0,
-        dropout=net.dropout,
-        triplet_after_dropout=net.triplet_after_dropout,
-    )
-    model.image_size = (net.height, net.width)
-    return split_batch_norm(model, net.bn_splits)
+    """Returns the network of a configuration; `triplet=False` omits the triplet head."""
+    model = HHLNet(build_backbone(net.backbone, net.weights), num_ids, net, triplet=triplet)
+    split_batch_norm(model, net.bn_splits)
+    return model
 
 
 def parameter_groups(
     model: HHLNet, *, base_lr: float, classifier_lr: float, embed_lr: float | None
 ) -> list[dict]:
-    """Optimiser groups `base`, `classifier` and, unless `embed_lr` is None, `embedding` (feat, feat_bn,
-    triplet).
+    """Returns the optimiser groups `base`, `classifier` and, unless `embed_lr` is None, `embedding`.
 
-    None is the released `HHL.py`, whose optimiser never sees these layers: they stay at their random start,
-    while the running statistics of `feat_bn` move. Here they also stop asking for gradients, which the
-    released code gathers and never reads. The paper trains them at 0.01, the blog and the released
-    `baseline.py` at 0.1.
+    `embedding` is feat, feat_bn and triplet. None is the released `HHL.py`, whose optimiser omits these
+    layers: they keep their random start, while the running statistics of `feat_bn` move. Here they also need
+    no gradients, which the released code computes and never reads. The paper trains them at 0.01, the blog
+    and the released `baseline.py` at 0.1.
     """
-    embedding = [
-        p
-        for module in (model.feat, model.feat_bn, model.triplet)
-        if module is not None
-        for p in module.parameters()
-    ]
+    layers = filter(None, (model.feat, model.feat_bn, model.triplet))
+    embedding = [parameter for layer in layers for parameter in layer.parameters()]
     for parameter in embedding:
         parameter.requires_grad_(embed_lr is not None)
     groups = [
@@ -127,10 +103,8 @@ def parameter_groups(
 def load_released(model: HHLNet, checkpoint: str | Path | Mapping) -> None:
     """Loads a checkpoint of the authors' code, `{"state_dict": ..., "epoch": ...}` or the state dict itself.
 
-    `base.fc.*` (ImageNet's classifier, unused there) and `module.` prefixes are dropped; anything else that
-    does not fit is an `InputError`.
+    Drops `base.fc.*` (ImageNet's classifier, unused there) and `module.` prefixes. Raises `InputError` for
+    anything else that does not fit.
     """
-    state = {
-        key: value for key, value in read_state_dict(checkpoint).items() if not key.startswith("base.fc.")
-    }
-    load_strictly(model, state, checkpoint)
+    state = read_state_dict(checkpoint)
+    load_strictly(model, {k: v for k, v in state.items() if not k.startswith("base.fc.")}, checkpoint)

@@ -1,4 +1,4 @@
-"""The pictures of a run: its curves, the target in every camera's style, and what a few queries retrieve."""
+"""Draws the pictures of a run: curves, the target's camera styles, feature spaces and ranked lists."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from common.datasets.synthetic import DOMAINS, oracle
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.runs import Run
-from hhl.data import fake_path
+from common.job import Job
+from hhl.views import fake_path
 
 CURVES = {
     "re-ID losses": ("cross_entropy", "triplet"),
@@ -30,59 +30,48 @@ CURVES = {
 }
 
 
-def draw(run: Run, target: ReIDDataset, style_folder: Path | None) -> None:
-    """Writes `curves.png`, `ranked_lists.png`, `feature_spaces.png` and, for rows with camera styles,
-    `camera_styles.png`.
-    """
-    draw_curves(stage_curves(run, ("reid", "stargan")), CURVES, run.picture("curves.png"))
-    feature_spaces(run)
-    query, gallery = (
-        load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery")
-    )
-    ranked_lists(
-        query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png")
-    )
+def draw(job: Job, style_folder: Path | None) -> None:
+    """Writes `curves.png`, `ranked_lists.png`, `feature_spaces.png` and, with styles, `camera_styles.png`."""
+    target, scores = job.target, job.stages["scores"].folder
+    draw_curves(stage_curves(job, ("reid", "stargan")), CURVES, job.picture("curves.png"))
+    feature_spaces(job)
+    query, gallery = (load_features(scores / f"{name}.npz").features for name in ("query", "gallery"))
+    ranked_lists(query, target.query, gallery, target.gallery, job.picture("ranked_lists.png"))
     if style_folder is not None:
-        camera_styles(target, style_folder, run.picture("camera_styles.png"))
+        camera_styles(target, style_folder, job.picture("camera_styles.png"))
 
 
-def feature_spaces(run: Run) -> None:
-    """Training images of both domains on the plane of their first two principal components: coloured by
-    domain, and the target's by camera.
-    """
-    folder = run.stages["analysis"].folder
-    measures = run.stages["analysis"].json("measures.json")
-    with np.load(folder / "feature_spaces.npz") as saved:
+def feature_spaces(job: Job) -> None:
+    """Draws both domains on their first two principal components: by domain, and the target by camera."""
+    analysis, options = job.stages["analysis"], job.options
+    measures = analysis.json("measures.json")
+    with np.load(analysis.folder / "feature_spaces.npz") as saved:
         plane, is_target, camera = saved["plane"], saved["is_target"], saved["camera"]
     figure, (domains, cameras) = plt.subplots(
         1, 2, figsize=(8, 3.6), sharex=True, sharey=True, constrained_layout=True
     )
-    for name, rows, colour in ((run.source, ~is_target, "#c2571a"), (run.target, is_target, "#2a6fb0")):
+    for name, rows, colour in (
+        (options.source, ~is_target, "#c2571a"),
+        (options.target, is_target, "#2a6fb0"),
+    ):
         domains.scatter(*plane[rows].T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
     for number in np.unique(camera[is_target]):
-        cameras.scatter(
-            *plane[is_target & (camera == number)].T,
-            s=6,
-            alpha=0.7,
-            label=f"camera {number + 1}",
-            linewidths=0,
-        )
+        rows = is_target & (camera == number)
+        cameras.scatter(*plane[rows].T, s=6, alpha=0.7, label=f"camera {number + 1}", linewidths=0)
     domains.set(
-        title=f"mixing {measures['domain_mixing']:.2f}, told apart {100 * measures['domain_accuracy']:.0f} %",
+        title=f"mixing {measures['domain_mixing']:.2f}, separable {100 * measures['domain_accuracy']:.0f} %",
         xlabel="first component",
         ylabel="second component",
     )
-    cameras.set(title=f"{run.target} by camera", xlabel="first component")
+    cameras.set(title=f"{options.target} by camera", xlabel="first component")
     for axis in (domains, cameras):
         axis.legend(fontsize=7, markerscale=2)
-    figure.savefig(run.picture("feature_spaces.png"), dpi=90)
+    figure.savefig(job.picture("feature_spaces.png"), dpi=90)
     plt.close(figure)
 
 
 def camera_styles(target: ReIDDataset, folder: Path, path: Path, people: int = 4) -> None:
-    """Target images (rows) in the style of every camera (columns); on a synthetic target each row is followed
-    by the oracle's.
-    """
+    """Draws target images (rows) in each camera's style (columns); synthetic targets also in the true one."""
     rows, names = [], []
     for sample in spread_over_cameras(target.train, people):
         fakes = [read_image(fake_path(folder, sample.path.stem, k + 1)) for k in range(target.num_cameras)]
@@ -101,11 +90,11 @@ def camera_styles(target: ReIDDataset, folder: Path, path: Path, people: int = 4
 
 
 def spread_over_cameras(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """The first image of each of `count` people, each from another camera as far as there are any."""
+    """Returns the first image of each of `count` people, from different cameras as far as there are any."""
     chosen: list[Sample] = []
     cameras = sorted({s.camid for s in samples})
     for number in range(count):
-        wanted = cameras[number * max(1, len(cameras) // count) % len(cameras)]
-        taken = {s.pid for s in chosen}
-        chosen += [s for s in samples if s.camid == wanted and s.pid not in taken][:1]
+        camera = cameras[number * max(1, len(cameras) // count) % len(cameras)]
+        shown = {s.pid for s in chosen}
+        chosen += [s for s in samples if s.camid == camera and s.pid not in shown][:1]
     return chosen

@@ -1,32 +1,28 @@
-"""The target's training images in every camera's style, from the source that `style.kind` names.
+"""The camera styles of the target's training images, from the source that `style.kind` names.
 
-stargan   the paper's: one StarGAN trained on the target's cameras
-stats     every colour channel brought to the mean and the deviation of the camera asked for: what colour
-statistics alone can do
-oracle    the true style, drawn again by the program that drew the image (synthetic targets only): the
-best a generator could do
-self      the image itself in place of each fake: what more crops of one image can do
+stargan   the paper's: one StarGAN, trained on the target's cameras
+stats     each colour channel with the mean and deviation of the target camera: colour statistics alone
+oracle    the true style, drawn by the program that drew the image (synthetic targets only): an upper bound
+self      the image itself in place of each fake: the effect of more crops of one image
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
-from common.datasets.layout import refuse_equal_names
 from common.datasets.synthetic import DOMAINS, oracle
 from common.errors import InputError
 from common.hashing import digest
-from common.runs import Run, Workspace
-from hhl.config import HHLConfig
-from hhl.data import camera_style_views
+from common.job import Job, Workspace
+from common.runs import Stage
+from hhl.config import GANConfig, TranslationConfig
 from hhl.stargan.oracle import oracle_errors
 from hhl.stargan.train import load_generator, train_stargan
 from hhl.stargan.translate import FOLDER, manifest, save_fake, translate
@@ -34,101 +30,93 @@ from hhl.stargan.translate import FOLDER, manifest, save_fake, translate
 Render = Callable[[Sample, int], np.ndarray]  # a sample and a camera to uint8 (H, W, 3)
 
 
-def camera_styles(
-    config: HHLConfig, target: ReIDDataset, run: Run, device: torch.device, options: Options
-) -> tuple[Path | None, str, dict]:
-    """The camera-style folder that the row needs, what identifies it, and what was measured on it (synthetic
-    targets: against the oracle).
-    """
-    if config.method.target_views != "camera" and not config.style.measure:
-        return None, "", {}
-    if config.style.folder:
-        folder = Path(config.style.folder)
-        return (
-            folder,
-            digest([(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]),
-            {},
-        )
-    how = {"quality": config.style.quality, "truncate": config.style.truncate}
-    if config.style.kind == "stargan":
-        stargan = config.stargan.on(len(target.train))
-        gan = run.stage(
-            "stargan",
-            {"config": stargan, "target": target.manifest, "seed": run.seed},
-            lambda work: train_stargan(
-                stargan,
-                target,
-                run.seed,
-                device,
-                work,
-                workers=options.workers,
-                deterministic=options.deterministic,
-            ),
-        )
-        fakes = run.stage(
-            "camstyle",
-            {"stargan": gan.hash, **how},
-            lambda work: translated(config, target, gan, work, device, options.workers),
-        )
-    else:
-        if config.style.kind == "oracle" and target.name not in DOMAINS:
-            raise InputError(
-                f"--style.kind oracle: the true styles are known for {', '.join(DOMAINS)} only, not for {target.name}"
-            )
-        size = (config.stargan.height, config.stargan.width)
-        fakes = run.stage(
-            "camstyle",
-            {"kind": config.style.kind, "size": size, "target": target.manifest, **how},
-            lambda work: rendered(config, target, work),
-        )
-    return fakes.folder / FOLDER, fakes.hash, fakes.json("oracle.json")
+@dataclass(frozen=True)
+class CameraStyles:
+    """A folder of camera-style images, what identifies its content, and its errors against the oracle."""
+
+    folder: Path | None = None  # None: the row needs no styles
+    hash: str = ""
+    measures: dict[str, float] = field(default_factory=dict)
 
 
-def translated(
-    config: HHLConfig, target: ReIDDataset, gan, work: Workspace, device: torch.device, workers: int
-) -> None:
-    """StarGAN's fakes, and their errors against the oracle."""
-    generator = load_generator(config.stargan, target.num_cameras, gan.folder / "generator.pt", device)
-    translate(
-        generator,
-        target,
-        config.stargan,
-        config.style,
-        work,
-        device,
-        checkpoint_hash=gan.hash,
-        workers=workers,
+def camera_styles(job: Job) -> CameraStyles:
+    """Returns the camera styles that the row needs."""
+    style: TranslationConfig = job.config.style
+    if job.config.method.target_views != "camera" and not style.measure:
+        return CameraStyles()
+    if style.folder:
+        folder = Path(style.folder)
+        content = [(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]
+        return CameraStyles(folder, digest(content))
+    fakes = stargan_styles(job) if style.kind == "stargan" else control_styles(job)
+    return CameraStyles(fakes.folder / FOLDER, fakes.hash, fakes.json("oracle.json"))
+
+
+def stargan_styles(job: Job) -> Stage:
+    """Trains the StarGAN and translates with it."""
+    target, style = job.target, job.config.style
+    gan: GANConfig = job.config.stargan.on(len(target.train))
+    trained = job.stage(
+        "stargan",
+        {"config": gan, "target": target.manifest},
+        lambda work: train_stargan(work, gan, target),
+        seed=job.seed,
     )
-    work.write_json("oracle.json", oracle_errors(target, work.folder / FOLDER))
+
+    def translation(work: Workspace) -> None:
+        generator = load_generator(gan, target.num_cameras, trained.folder / "generator.pt").to(work.device)
+        translate(work, generator, target, gan, style)
+        work.write_json("manifest.json", manifest("StarGAN", trained.hash, target))
+        work.write_json("oracle.json", oracle_errors(target, work.folder / FOLDER))
+
+    depends_on = {"stargan": trained.hash, "quality": style.quality, "truncate": style.truncate}
+    return job.stage("camstyle", depends_on, translation)
 
 
-def rendered(config: HHLConfig, target: ReIDDataset, work: Workspace) -> None:
-    """The fakes of a control, at the size and in the format of StarGAN's."""
-    size = (config.stargan.width, config.stargan.height)
-    render = {"stats": colour_statistics, "oracle": lambda _: oracle, "self": lambda _: itself}[
-        config.style.kind
-    ](target.train)
+def control_styles(job: Job) -> Stage:
+    """Renders the styles of a control, at the size and in the format of StarGAN's."""
+    target, style, gan = job.target, job.config.style, job.config.stargan
+    if style.kind == "oracle" and target.name not in DOMAINS:
+        raise InputError(
+            f"--style.kind oracle: the true styles are known for {', '.join(DOMAINS)} only, "
+            f"not for {target.name}"
+        )
+    depends_on = {
+        "kind": style.kind,
+        "size": (gan.height, gan.width),
+        "target": target.manifest,
+        "quality": style.quality,
+        "truncate": style.truncate,
+    }
+    return job.stage(
+        "camstyle", depends_on, lambda work: render_styles(work, target, style, (gan.width, gan.height))
+    )
+
+
+def render_styles(
+    work: Workspace, target: ReIDDataset, style: TranslationConfig, size: tuple[int, int]
+) -> None:
+    """Writes the camera-style folder of a control; `size`: (width, height) of its images."""
+    renders: dict[str, Render] = {
+        "oracle": oracle,
+        "self": lambda sample, camera: np.asarray(read_image(sample.path)),
+    }
+    render = colour_statistics(target.train) if style.kind == "stats" else renders[style.kind]
     for sample in target.train:
         for camera in range(target.num_cameras):
             image = Image.fromarray(render(sample, camera))
-            pixels = np.asarray(
-                image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image
-            )
-            save_fake(pixels, sample, work.folder / FOLDER, camera, config.style.quality)
-    work.write_json("manifest.json", manifest(config.style.kind, "", target))
+            if image.size != size:
+                image = image.resize(size, Image.Resampling.BILINEAR)
+            save_fake(np.asarray(image), sample, work.folder / FOLDER, camera, style.quality)
+    work.write_json("manifest.json", manifest(style.kind, "", target))
     work.write_json("oracle.json", oracle_errors(target, work.folder / FOLDER))
 
 
-def itself(sample: Sample, camera: int) -> np.ndarray:
-    return np.asarray(read_image(sample.path))
-
-
 def colour_statistics(train: Sequence[Sample]) -> Render:
-    """Renders (x - mean of x's camera) / deviation of x's camera * deviation of the camera asked for + its
-    mean, channel by channel, in RGB.
+    """Returns a renderer that gives each RGB channel the mean and deviation of the target camera.
 
-    Statistics over all pixels of a camera's training images (Reinhard et al., 2001, camera by camera and
-    without their colour space).
+    The statistics are those of all pixels of a camera's training images (Reinhard et al., 2001, camera by
+    camera and without their colour space).
     """
     sums: dict[int, list[np.ndarray]] = {}
     for sample in train:
@@ -141,43 +129,7 @@ def colour_statistics(train: Sequence[Sample]) -> Render:
     def render(sample: Sample, camera: int) -> np.ndarray:
         own = sample.camid
         target = camera if camera in mean else own  # a camera without training images has no statistics
-        pixels = (np.asarray(read_image(sample.path), np.float64) - mean[own]) / deviation[own] * deviation[
-            target
-        ] + mean[target]
-        return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+        standard = (np.asarray(read_image(sample.path), np.float64) - mean[own]) / deviation[own]
+        return np.clip(standard * deviation[target] + mean[target] + 0.5, 0, 255).astype(np.uint8)
 
     return render
-
-
-def expected_views(config: HHLConfig, target: ReIDDataset) -> tuple[Sequence[Sample], int]:
-    """`target_views` before the styles are made, each view in place of a style being the image itself: what
-    the batches can be planned with.
-
-    Raises `InputError` for names that stand twice, which fakes would share, and for a folder of styles that
-    is not this target's.
-    """
-    needed = config.method.target_views == "camera" or config.style.measure
-    if needed:
-        refuse_equal_names(target.train)
-    if needed and config.style.folder:
-        camera_style_views(target.train, Path(config.style.folder), target.num_cameras)
-    if config.method.target_views != "camera":
-        return target_views(config, target, None)
-    num_views = target.num_cameras + config.method.include_own_style
-    return [*target.train] * num_views, num_views
-
-
-def target_views(
-    config: HHLConfig, target: ReIDDataset, style_folder: Path | None
-) -> tuple[Sequence[Sample], int]:
-    """The target images that the triplet loss sees, style by style, and the number of views of each (0: the
-    row has no target images).
-    """
-    if config.method.target_views == "none":
-        return (), 0
-    if config.method.target_views == "real" or style_folder is None:
-        return target.train, 1
-    views = camera_style_views(
-        target.train, style_folder, target.num_cameras, config.method.include_own_style
-    )
-    return views, len(views) // len(target.train)

@@ -26,6 +26,7 @@ from common.records import Record
 from common.runs import Stage, rank_and_world
 from common.training import (
     Loop,
+    Stateful,
     accelerate,
     average_gradients,
     gather,
@@ -81,7 +82,7 @@ def check(job: Job) -> None:
         build_backbone(config.net.backbone, config.net.weights)
     views = expected_views(config, job.target)
     if job.options.pack:
-        for transform in train_transforms(config.net, config.recipe, views).values():
+        for transform in train_transforms(config.net, config.recipe, views.first_size).values():
             transform.on_device()
     check_batches(
         plan_steps(config.recipe, config.method, labelled(job), views, seed=0), config.net.bn_splits
@@ -137,7 +138,7 @@ def reid_stage(job: Job, styles: CameraStyles, start: Stage | None) -> Stage:
 
 
 def pretrain(job: Job) -> Stage | None:
-    """Trains the demo's substitute for ImageNet weights: cross-entropy on the source, the same for every row."""
+    """Trains the demo's substitute for ImageNet weights: cross-entropy on the source, for all rows."""
     if job.config.recipe.pretrain_epochs == 0:
         return None
     config, source = pretraining(job.config), job.source
@@ -150,9 +151,9 @@ def pretrain(job: Job) -> Stage | None:
     )
 
 
-# Settings that the rows, figures and controls vary. The pretraining keeps their defaults, so that all rows start
-# from one network: a comparison of rows is then one of the rows' own training. Everything else (the scale of the
-# batches, the optimiser, `crop`, `erasing`) is the same for all rows of a run and applies to the pretraining too.
+# Settings that rows, points of a figure and controls vary. The pretraining leaves them at their defaults, so
+# that all rows start from one network and differ in their own training only. Every other setting (the
+# optimiser, the scale of the batches, `crop`, `erasing`) applies to the pretraining too.
 OF_THE_ROW = (
     "epochs_of_batch",
     "batch",
@@ -194,14 +195,14 @@ def train_reid(
     """Trains a network on the labelled `data` and the target's views; writes `model.pt`."""
     seed_everything(work.seed, deterministic=work.options.deterministic)
     schedule = plan_steps(config.recipe, config.method, data, views, work.seed)
-    schedule = with_images(schedule, train_transforms(config.net, config.recipe, views), work)
+    schedule = with_images(schedule, train_transforms(config.net, config.recipe, views.first_size), work)
     num_ids, triplet = len(data.train_labels), bool({"source", "target"} & set(schedule.parts))
     model = build_network(config.net, num_ids, triplet=triplet).to(work.device)
     if start is not None:
         model.base.load_state_dict(load_network(start.folder / "model.pt").base.state_dict())
     optimizer = build_optimizer(config.recipe, model, triplet=triplet)
     label = "re-ID" if config.recipe.pretrain_epochs == 0 or start else "pretraining"
-    state = {"model": model, "optimizer": optimizer}
+    state: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
     if schedule.clusters is not None:
         state["clusters"] = schedule.clusters
     loop = Loop(work, schedule.total, state, label=label, save_every=schedule.steps_per_epoch)
@@ -217,29 +218,32 @@ def run_steps(
 ) -> None:
     """Runs the training loop.
 
-    Each part of a batch is forwarded separately, in the released order, and updates the batch-norm statistics.
+    Each part of a batch is forwarded separately, in the released order, and moves the batch-norm statistics.
     """
     recipe, method, views = config.recipe, config.method, schedule.views
     forward = forward_single if recipe.single_pass else forward_parts
     for step, batch in loop.over(load_epochs(model, loop, schedule)):
         scale_learning_rate(optimizer, 0.1 ** (step // schedule.steps_per_epoch // recipe.drop_epoch))
         logits, embeddings = forward(model, {name: part.images for name, part in batch.items()})
-        loss, terms = torch.zeros((), device=loop.workspace.device), {}
+        loss = torch.zeros((), device=loop.workspace.device)
+        terms: dict[str, Tensor | float] = {}
 
         # cross-entropy of the labelled images
         if logits is not None:
             labels = labels_of(batch, "classify")
-            terms["cross_entropy"] = F.cross_entropy(logits, labels)  # L_cross, Eq. 1
-            terms["accuracy"] = (logits.argmax(1) == labels).float().mean()
-            loss = loss + terms["cross_entropy"]
+            cross_entropy = F.cross_entropy(logits, labels)  # L_cross, Eq. 1
+            terms |= {"cross_entropy": cross_entropy}
+            terms |= {"accuracy": (logits.argmax(1) == labels).float().mean()}
+            loss = loss + cross_entropy
 
         # triplets over source images and target views together
         if embeddings is not None:
             labels = labels_of(batch, "source", "target")
             target_images = len(batch["target"].indices) // views.num_views if "target" in batch else 0
             anchors = anchor_mask(method.target_anchors, len(labels), target_images, views.num_views)
+            # L_T, L_C, L_D or L_CD, Eqs. 2-5
             triplet, share = triplet_term(method, embeddings, labels, anchors.to(labels.device))
-            terms |= {"triplet": triplet, SHARE[method.triplets]: share}  # L_T, L_C, L_D or L_CD, Eqs. 2-5
+            terms |= {"triplet": triplet, SHARE[method.triplets]: share}
             loss = loss + method.beta * triplet  # L_HHL, Eq. 6
 
         optimizer.zero_grad()
@@ -279,7 +283,7 @@ def labels_of(batch: dict[str, Batch], *names: str) -> Tensor:
 
 
 def forward_parts(model: HHLNet, images: dict[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """Returns logits of `classify` and embeddings `(N, D)` of `source` and `target`, one pass for each part."""
+    """Returns logits of `classify` and embeddings `(N, D)` of `source` and `target`, in one pass for each."""
     logits = gather(model(images["classify"])) if "classify" in images else None
     embeddings = [gather(model(images[name], "triplet")) for name in ("source", "target") if name in images]
     return logits, torch.cat(embeddings) if embeddings else None

@@ -1,1 +1,1 @@
-"""HHL's camera-style model: StarGAN with one domain a camera."""
+"""HHL's camera-style model: a StarGAN whose domains are the cameras of the target."""

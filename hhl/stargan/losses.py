@@ -1,12 +1,11 @@
 """The seven loss terms of the camera StarGAN: four in a step of D, three in a step of G.
 
-    L_D = -E[D_src(x)] + E[D_src(G(x, c'))] + lambda_cls CE(D_cls(x), c) + lambda_gp E[(|grad D_src(x_hat)| -
-    1)^2]
-    L_G = -E[D_src(G(x, c'))] + lambda_cls CE(D_cls(G(x, c')), c') + lambda_rec E|x - G(G(x, c'), c)|
+    L_D = L_adv + lambda_cls L_cls^r + lambda_gp L_gp     L_adv = -E[D_src(x)] + E[D_src(G(x, c'))]
+    L_G = L_adv + lambda_cls L_cls^f + lambda_rec L_rec   L_adv = -E[D_src(G(x, c'))]
 
-x a real image of camera c, c' another image's camera. Means run over the batch and over patches, pixels or
-both. Released counterpart: `stargan4reid/solver.py`; StarGAN's equations 1-6 with a Wasserstein critic (Choi
-et al., 2018, Eq. 8).
+x is a real image of camera c, c' the camera of another image. Means run over the batch and over patches or
+pixels. The paper refers to StarGAN (Choi et al., 2018) for these terms: the equations below are StarGAN's,
+with the Wasserstein critic of its Eq. 8. Released counterpart: `stargan4reid/solver.py`.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hhl.stargan.model import camera_one_hot
+from hhl.stargan.model import Generator, camera_one_hot
 
 
 def discriminator_losses(
     discriminator: nn.Module, real: Tensor, fake: Tensor, own_camera: Tensor, alpha: Tensor
 ) -> dict[str, Tensor]:
-    """Terms `real`, `fake`, `cls`, `gp` of L_D.
+    """Returns the terms `real`, `fake`, `cls` and `gp` of L_D.
 
     `real` `(B, 3, H, W)` and its `fake`, both in -1..1 (the fake is detached here); `own_camera` `(B,)`,
     0-based; `alpha` `(B, 1, 1, 1)`, uniform in 0..1: the share of the real image in x_hat.
@@ -30,15 +29,15 @@ def discriminator_losses(
     src_real, cls_real = discriminator(real)
     src_fake, _ = discriminator(fake)
     return {
-        "real": -src_real.mean(),  # real patches score high
-        "fake": src_fake.mean(),  # translated ones low
-        "cls": F.cross_entropy(cls_real, own_camera),  # which camera took the real image
-        "gp": gradient_penalty(discriminator, alpha * real + (1 - alpha) * fake),
+        "real": -src_real.mean(),  # L_adv, Eq. 8 of StarGAN: real patches score high
+        "fake": src_fake.mean(),  # L_adv, Eq. 8: translated ones low
+        "cls": F.cross_entropy(cls_real, own_camera),  # L_cls^r, Eq. 2: the camera of the real image
+        "gp": gradient_penalty(discriminator, alpha * real + (1 - alpha) * fake),  # L_gp, Eq. 8
     }
 
 
 def generator_losses(
-    generator: nn.Module,
+    generator: Generator,
     discriminator: nn.Module,
     real: Tensor,
     own_camera: Tensor,
@@ -46,23 +45,22 @@ def generator_losses(
     *,
     identity: bool = False,
 ) -> dict[str, Tensor]:
-    """Terms `fake`, `cls`, `rec` of L_G; `own_camera` (c) and `style` (c') are cameras `(B,)`, 0-based.
+    """Returns the terms `fake`, `cls` and `rec` of L_G.
 
-    `identity` adds the demo's term `idt`, E|x - G(x, c)|: an image is left alone in its own camera's style.
-    The released code has none.
+    `own_camera` (c) and `style` (c') are cameras `(B,)`, 0-based. `identity` adds the demo's term `idt`: an
+    image does not change in its own camera's style. The released code has none.
     """
+    own = camera_one_hot(own_camera, generator.num_cameras)
     fake = generator(real, camera_one_hot(style, generator.num_cameras))
     src_fake, cls_fake = discriminator(fake)
-    rebuilt = generator(fake, camera_one_hot(own_camera, generator.num_cameras))
+    rebuilt = generator(fake, own)
     terms = {
-        "fake": -src_fake.mean(),  # translated patches pass for real
-        "cls": F.cross_entropy(cls_fake, style),  # and for the camera asked for
-        "rec": (real - rebuilt).abs().mean(),  # the way back returns the image
+        "fake": -src_fake.mean(),  # L_adv, Eq. 8 of StarGAN: translated patches look real
+        "cls": F.cross_entropy(cls_fake, style),  # L_cls^f, Eq. 3: and like the target camera's
+        "rec": (real - rebuilt).abs().mean(),  # L_rec, Eq. 4: translating back returns the image
     }
     if identity:
-        terms["idt"] = (
-            (real - generator(real, camera_one_hot(own_camera, generator.num_cameras))).abs().mean()
-        )
+        terms["idt"] = (real - generator(real, own)).abs().mean()  # ours: E|x - G(x, c)|
     return terms
 
 
@@ -74,7 +72,7 @@ def total(
     lambda_gp: float = 10.0,
     lambda_idt: float = 0.0,
 ) -> Tensor:
-    """L_D or L_G: the weighted sum of its terms, with the released weights."""
+    """Returns L_D or L_G (Eqs. 5 and 6 of StarGAN), the sum of the terms; defaults: the released weights."""
     weights = {
         "real": 1.0,
         "fake": 1.0,
@@ -83,12 +81,13 @@ def total(
         "gp": lambda_gp,
         "idt": lambda_idt,
     }
-    return sum(weights[name] * term for name, term in terms.items())
+    return sum(weights[name] * term for name, term in terms.items())  # type: ignore[return-value]
 
 
 def gradient_penalty(discriminator: nn.Module, images: Tensor) -> Tensor:
-    """Mean of (|g| - 1)^2, g the gradient of an image's summed patch scores with respect to all its pixels.
-    No epsilon under the root.
+    """Returns the mean of (|g| - 1)^2, g the gradient of an image's summed patch scores by all its pixels.
+
+    There is no epsilon under the root, as released.
     """
     images = images.detach().requires_grad_(True)
     src, _ = discriminator(images)

@@ -1,5 +1,4 @@
-"""Camera StarGAN: a generator that renders an image in the style of any camera, and a patch discriminator
-that also names the camera.
+"""Camera StarGAN: a generator for any camera's style, and a patch discriminator that classifies cameras.
 
 Released counterpart: `stargan4reid/model.py`; the layers keep its names, so that `<iteration>-G.ckpt` and
 `<iteration>-D.ckpt` load.
@@ -19,28 +18,28 @@ from common.errors import InputError
 
 
 def camera_one_hot(camera: Tensor, num_cameras: int) -> Tensor:
-    """Camera indices `(B,)`, 0-based, to float `(B, num_cameras)`."""
+    """Encodes camera indices `(B,)`, 0-based, as float `(B, num_cameras)`."""
     return F.one_hot(camera, num_cameras).float()
 
 
 class ImageNorm2d(nn.InstanceNorm2d):
     """Instance norm that always uses the image's own statistics.
 
-    The released norm keeps running statistics but is never put into evaluation mode, not even for
-    translation; with them the images come out wrong. Here the mode makes no difference. The buffers exist for
-    the checkpoints' sake: they are neither read nor moved.
+    The released norm keeps running statistics but is never in evaluation mode, not even for translation; with
+    them the images would be wrong. Here the mode makes no difference. The buffers exist for the checkpoints
+    only: they are neither read nor updated.
     """
 
     def __init__(self, channels: int):
         super().__init__(channels, affine=True, track_running_stats=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        # one group a channel: the same, and faster on a CPU
+        # one group per channel is the same, and faster on a CPU
         return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):
-    """x + two 3x3 convolutions; no ReLU after the sum."""
+    """Adds two 3x3 convolutions to x; no ReLU after the sum."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -59,10 +58,10 @@ class ResidualBlock(nn.Module):
 class Generator(nn.Module):
     """G(x, c): 7x7 stem, strided convolutions, residual blocks, transposed convolutions, 7x7 output, tanh.
 
-    Zero padding is part of the design: instance norm cancels a constant label plane except through the
-    border. `residual=True`, the demo's deviation, gives x + G(x, c), cut to -1..1, and starts close to x:
-    short training then keeps the person. `uniform_gamma=True` draws the norms' gains from U(0, 1), as PyTorch
-    0.4 did; today's default is 1.
+    Zero padding is part of the design: instance norm cancels a constant label plane except at the border.
+    `residual=True`, the demo's deviation, returns x + G(x, c), clamped to -1..1, and starts close to x: short
+    training then keeps the person. `uniform_gamma=True` draws the norms' gains from U(0, 1), as PyTorch 0.4
+    did; today's default is 1.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Generator(nn.Module):
     ):
         super().__init__()
         self.num_cameras, self.residual = num_cameras, residual
-        layers = [
+        layers: list[nn.Module] = [
             nn.Conv2d(3 + num_cameras, width, 7, padding=3, bias=False),
             ImageNorm2d(width),
             nn.ReLU(inplace=True),
@@ -107,28 +106,27 @@ class Generator(nn.Module):
                 nn.init.uniform_(norm.weight)
 
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Images `(B, 3, H, W)` in -1..1 and styles `(B, num_cameras)`, one-hot, to images `(B, 3, H, W)` in
-        -1..1.
-        """
+        """Translates images `(B, 3, H, W)` in -1..1 to the cameras `(B, num_cameras)`, one-hot."""
         planes = camera[:, :, None, None].expand(-1, -1, *images.shape[2:])
         output = self.main(torch.cat([images, planes], dim=1))
         return (images + output).clamp(-1, 1) if self.residual else output
 
 
 class Discriminator(nn.Module):
-    """Scores of patches, and one camera for the whole image; no normalisation.
+    """Scores patches and classifies the camera of the whole image; no normalisation.
 
-    Raises `InputError` if height or width is not a multiple of 2^layers: the camera head must see the last
-    map as one cell.
+    Raises `InputError` if height or width is not a multiple of 2^layers: the camera head covers the last map.
     """
 
     def __init__(self, num_cameras: int, height: int, width: int, *, base: int = 64, layers: int = 6):
         super().__init__()
         if min(height, width) < 1 or height % 2**layers or width % 2**layers:
             raise InputError(
-                f"StarGAN discriminator of {layers} layers: height and width must be multiples of {2**layers}, found {height}x{width}"
+                f"StarGAN discriminator of {layers} layers: height and width must be multiples of "
+                f"{2**layers}, found {height}x{width}"
             )
-        trunk, channels = [], 3
+        trunk: list[nn.Module] = []
+        channels = 3
         for width_out in (base * 2**i for i in range(layers)):
             trunk += [nn.Conv2d(channels, width_out, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
             channels = width_out
@@ -137,20 +135,16 @@ class Discriminator(nn.Module):
         self.conv2 = nn.Conv2d(channels, num_cameras, (height // 2**layers, width // 2**layers), bias=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `(B, 3, H, W)` to patch scores `(B, 1, H / 2^layers, W / 2^layers)` and camera logits `(B,
-        num_cameras)`.
-        """
+        """Maps `(B, 3, H, W)` to patch scores `(B, 1, H/2^layers, W/2^layers)` and logits `(B, cameras)`."""
         features = self.main(images)
         return self.conv1(features), self.conv2(features).flatten(1)
 
 
 def load_released_generator(generator: Generator, checkpoint: str | Path | Mapping) -> None:
-    """Loads `<iteration>-G.ckpt` of the authors' code; `InputError` if it does not fit (the number of
-    cameras, say).
-    """
+    """Loads `<iteration>-G.ckpt` of the authors' code; `InputError` for another number of cameras, say."""
     load_strictly(generator, read_state_dict(checkpoint), checkpoint)
 
 
 def load_released_discriminator(discriminator: Discriminator, checkpoint: str | Path | Mapping) -> None:
-    """Loads `<iteration>-D.ckpt`; `InputError` if it does not fit (the image size, say)."""
+    """Loads `<iteration>-D.ckpt`; `InputError` for another image size, say."""
     load_strictly(discriminator, read_state_dict(checkpoint), checkpoint)

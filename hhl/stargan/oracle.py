@@ -1,6 +1,4 @@
-"""How far the fakes are from the truth: on a synthetic target every image can be drawn again under another
-camera's style.
-"""
+"""Measures the errors of fakes: images of a synthetic target can be drawn in another camera's true style."""
 
 from __future__ import annotations
 
@@ -12,41 +10,34 @@ from PIL import Image
 from common.datasets import ReIDDataset
 from common.datasets.images import read_image
 from common.datasets.synthetic import DOMAINS, oracle
-from hhl.data import fake_path
+from hhl.views import fake_path
 
 IMAGES = 200  # evenly spread over the training set
 
 
 def oracle_errors(target: ReIDDataset, folder: Path) -> dict[str, float]:
-    """Mean absolute pixel errors (0..255) at the fakes' size, over `IMAGES` images and all cameras but their
-    own; empty for real targets.
+    """Returns mean absolute pixel errors (0..255) at the fakes' size; empty for real targets.
 
-    `fake_l1`: the fake against the oracle. `identity_l1`: the image left as it is against the oracle; a
-    generator above it does harm. `own_style_l1`: the fake in the image's own camera against the image.
+    They cover about `IMAGES` images and all cameras but each image's own. `fake_l1`: the fake against the
+    oracle. `identity_l1`: the unchanged image against the oracle; a generator above it does harm.
+    `own_style_l1`: the fake in the image's own camera against the image.
     """
     if target.name not in DOMAINS:
         return {}
-    fake_l1, identity_l1, own_style_l1 = [], [], []
+    errors: dict[str, list[float]] = {"fake_l1": [], "identity_l1": [], "own_style_l1": []}
     for sample in target.train[:: max(1, len(target.train) // IMAGES)]:
         own = read_image(fake_path(folder, sample.path.stem, sample.camid + 1))
         real = _pixels(read_image(sample.path), own.size)
-        own_style_l1.append(np.abs(_pixels(own, own.size) - real).mean())
+        errors["own_style_l1"].append(np.abs(_pixels(own, own.size) - real).mean())
         for camera in set(range(target.num_cameras)) - {sample.camid}:
             truth = _pixels(Image.fromarray(oracle(sample, camera)), own.size)
             fake = _pixels(read_image(fake_path(folder, sample.path.stem, camera + 1)), own.size)
-            fake_l1.append(np.abs(fake - truth).mean())
-            identity_l1.append(np.abs(real - truth).mean())
-    return {
-        name: round(float(np.mean(errors)), 3)
-        for name, errors in (
-            ("fake_l1", fake_l1),
-            ("identity_l1", identity_l1),
-            ("own_style_l1", own_style_l1),
-        )
-    }
+            errors["fake_l1"].append(np.abs(fake - truth).mean())
+            errors["identity_l1"].append(np.abs(real - truth).mean())
+    return {name: round(float(np.mean(values)), 3) for name, values in errors.items()}
 
 
 def _pixels(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(
-        image.resize(size, Image.Resampling.BILINEAR) if image.size != size else image, np.float32
-    )
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image, np.float32)

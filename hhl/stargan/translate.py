@@ -18,53 +18,49 @@ from tqdm import tqdm
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import EvalTransform, SampleImages, ordered_loader
 from common.files import write_atomic
+from common.job import Workspace
 from common.provenance import code_version
-from common.runs import Workspace
-from hhl.config import StarGANConfig, StyleConfig
-from hhl.data import fake_path
+from hhl.config import GANConfig, TranslationConfig
 from hhl.stargan.model import Generator, camera_one_hot
 from hhl.stargan.train import HALF
+from hhl.views import fake_path
 
 FOLDER = "bounding_box_train_camstyle_stargan4reid"  # the released name
+BATCH = 16  # as released
 
 
 @torch.no_grad()
 def translate(
+    work: Workspace,
     generator: Generator,
     target: ReIDDataset,
-    config: StarGANConfig,
-    style: StyleConfig,
-    workspace: Workspace,
-    device: torch.device,
-    *,
-    checkpoint_hash: str,
-    workers: int = 0,
-    batch: int = 16,
+    gan: GANConfig,
+    style: TranslationConfig,
 ) -> None:
-    """Writes the camera-style folder and its `manifest.json`; images that are there already (after an
-    interruption) are kept.
-    """
-    folder = workspace.folder / FOLDER
+    """Writes the camera-style folder; images that exist already, after an interruption, are kept."""
+    folder = work.folder / FOLDER
+    cameras = range(target.num_cameras)
     todo = [
-        s
-        for s in target.train
-        if not all(fake_path(folder, s.path.stem, k + 1).is_file() for k in range(target.num_cameras))
+        sample
+        for sample in target.train
+        if not all(fake_path(folder, sample.path.stem, k + 1).is_file() for k in cameras)
     ]
-    workspace.kept.touch()
-    images = SampleImages(todo, EvalTransform(config.height, config.width, "bilinear", HALF, HALF))
+    work.kept.touch()
+    images = SampleImages(todo, EvalTransform(gan.height, gan.width, "bilinear", HALF, HALF))
+    loader = ordered_loader(images, BATCH, workers=work.options.workers) if todo else ()
     with tqdm(total=len(todo), desc="translate", disable=None, leave=False) as bar:
-        for real, index in ordered_loader(images, batch, workers=workers) if todo else ():
-            for camera in range(target.num_cameras):
-                style_of = camera_one_hot(torch.full((len(real),), camera), target.num_cameras).to(device)
-                fakes = to_uint8(generator(real.to(device), style_of), truncate=style.truncate)
+        for real, index in loader:
+            real = real.to(work.device)
+            for camera in cameras:
+                one_hot = camera_one_hot(torch.full((len(real),), camera), len(cameras)).to(work.device)
+                fakes = to_uint8(generator(real, one_hot), truncate=style.truncate)
                 for pixels, i in zip(fakes, index):
                     save_fake(pixels, todo[i], folder, camera, style.quality)
             bar.update(len(real))
-    workspace.write_json("manifest.json", manifest("StarGAN", checkpoint_hash, target))
 
 
 def manifest(generator: str, checkpoint: str, target: ReIDDataset) -> dict:
-    """What a camera-style folder says of itself."""
+    """Returns the manifest of a camera-style folder."""
     return {
         "generator": generator,
         "checkpoint": checkpoint,
@@ -82,6 +78,6 @@ def save_fake(pixels: np.ndarray, sample: Sample, folder: Path, camera: int, qua
 
 
 def to_uint8(images: Tensor, *, truncate: bool) -> np.ndarray:
-    """`(B, 3, H, W)` in -1..1 to uint8 `(B, H, W, 3)`; torchvision 0.2.1 truncated, today's versions round."""
+    """Converts `(B, 3, H, W)` in -1..1 to uint8 `(B, H, W, 3)`; torchvision 0.2.1 truncated."""
     scaled = (images.float() + 1).div(2).clamp(0, 1) * 255
     return (scaled if truncate else scaled + 0.5).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

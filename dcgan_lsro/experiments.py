@@ -1,4 +1,4 @@
-"""The rows of the paper's tables as named configurations, and the controls that the paper lacks.
+"""The rows of the paper's tables as named configurations, and our controls.
 
 Out of scope: other people's methods, Verif-Identif (Tables 1 and 5: another network), CUB-200-2011 (Table 6:
 birds).
@@ -23,7 +23,7 @@ NONE = {"method.loss": "none", "method.amount": 0.0}
 
 
 def times(count: int) -> str:
-    """A number of generated images as a multiple of Market-1501's real ones: 24000 -> 1.86."""
+    """Returns a number of generated images as a multiple of Market-1501's real ones: 24000 -> 1.86."""
     return f"{count / MARKET_IMAGES:.2f}"
 
 
@@ -65,7 +65,7 @@ TABLE4 = [
     Experiment("dcgan_lsro/table4/generated", "generated images, 0.93x, LSRO", alias_of=LSRO_12K),
 ]
 
-# CUHK03, 1,367 / 100 ids, run with --source cuhk03 --target cuhk03, one split a run; the generated images
+# CUHK03, 1,367 / 100 ids, run with --source cuhk03 --target cuhk03, one split per run; the generated images
 # come from Market-1501
 TABLE5 = [
     Experiment("dcgan_lsro/table5/baseline", "baseline on CUHK03", {**NONE, "net.dropout": 0.5}),
@@ -97,8 +97,7 @@ CONTROLS = [
         {"method.loss": "none", "method.step_matched": True, "method.eps": 0.1},
     ),
     Experiment("dcgan_lsro/control/lsro,eps=0.1", "LSRO, with LSR on the real images", {"method.eps": 0.1}),
-    # the fork's 25 epochs in every preset: in the demo the other rows train their DCGAN for 12, elsewhere for
-    # 30
+    # the fork's 25 epochs in every preset; the other rows' DCGAN: 12 in the demo, 30 elsewhere
     Experiment(
         "dcgan_lsro/control/dcgan=fork",
         "LSRO with the images of the fork's DCGAN, of 25 epochs",

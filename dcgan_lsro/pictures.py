@@ -1,4 +1,4 @@
-"""The pictures of a run: its curves, generated people beside real ones, and what a few queries retrieve."""
+"""The pictures of a run: training curves, generated people beside real ones, and some ranked lists."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.curves import draw_curves, stage_curves
-from common.datasets import ReIDDataset, Sample
+from common.datasets import Sample
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.runs import Run
+from common.job import Job
 
 CURVES = {
     "real images": ("real_ce",),
@@ -20,25 +20,20 @@ CURVES = {
 }
 
 
-def draw(run: Run, dataset: ReIDDataset, unlabelled: Sequence[Sample]) -> None:
-    """Writes `curves.png`, `ranked_lists.png` and, for rows with unlabelled images, `unlabelled.png` into the
-    run's folder.
-    """
-    draw_curves(stage_curves(run, ("reid", "dcgan")), CURVES, run.picture("curves.png"))
+def draw(job: Job, unlabelled: Sequence[Sample]) -> None:
+    """Writes `curves.png`, `ranked_lists.png` and, for rows with unlabelled images, `unlabelled.png`."""
+    draw_curves(stage_curves(job, ("reid", "dcgan")), CURVES, job.picture("curves.png"))
     query, gallery = (
-        load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery")
+        load_features(job.stages["scores"].folder / f"{name}.npz").features for name in ("query", "gallery")
     )
-    ranked_lists(
-        query.features, dataset.query, gallery.features, dataset.gallery, run.picture("ranked_lists.png")
-    )
+    dataset = job.source
+    ranked_lists(query, dataset.query, gallery, dataset.gallery, job.picture("ranked_lists.png"))
     if unlabelled:
-        samples_grid(dataset.train, unlabelled, run.picture("unlabelled.png"))
+        samples_grid(dataset.train, unlabelled, job.picture("unlabelled.png"))
 
 
 def samples_grid(real: Sequence[Sample], unlabelled: Sequence[Sample], path: Path, columns: int = 12) -> None:
-    """Three rows of the network's unlabelled images, and one of labelled ones, all spread evenly over their
-    lists.
-    """
+    """Draws three rows of the network's unlabelled images and one of labelled ones, sampled evenly."""
     drawn, people = (
         [samples[i * len(samples) // count].path for i in range(min(count, len(samples)))]
         for samples, count in ((unlabelled, 3 * columns), (real, columns))

@@ -1,8 +1,7 @@
-"""Trains and scores one row of DCGAN + LSRO: the DCGAN, its images, the re-ID network on real and generated
-people, its scores.
+"""Trains and scores one row of DCGAN + LSRO: the DCGAN, its images, the re-ID network, its scores.
 
-Released counterpart: `train_id_net_res_market_*.m` and `examples/cnn_train_dag.m`; supervised, so source and
-target are one dataset.
+Released counterpart: `train_id_net_res_market_*.m` and `examples/cnn_train_dag.m`. The paper is supervised:
+source and target are one dataset.
 """
 
 from __future__ import annotations
@@ -11,41 +10,40 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from common.augment import on_device, training_images
-from common.checkpoints import save_checkpoint, weights_content
-from common.cli import main
-from common.job import Options
+from common import cli
+from common.augment import training_images
+from common.checkpoints import save_checkpoint
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
-from common.datasets.loading import planned_loader
 from common.errors import InputError
 from common.hashing import canonical, digest
+from common.job import Job, Workspace
 from common.records import Record
-from common.runs import Run, Workspace, rank_and_world, read_curves
+from common.runs import rank_and_world, read_curves
 from common.training import (
     Loop,
     accelerate,
     average_gradients,
     gather,
-    pick_device,
+    scale_learning_rate,
     seed_everything,
-    set_threads,
-    start_processes,
 )
 from dcgan_lsro import pictures
 from dcgan_lsro.config import LSROConfig, MethodConfig, RecipeConfig
 from dcgan_lsro.data import (
+    Schedule,
     TrainTransform,
     check_strangers,
     first_images,
     load,
     matched_count,
     people_without_labels,
-    schedule,
+    phases,
     training_set,
     unlabelled_count,
     weight_decay,
@@ -54,198 +52,159 @@ from dcgan_lsro.dcgan.sample import FOLDER, diversity, sample
 from dcgan_lsro.dcgan.train import load_generator, train_dcgan
 from dcgan_lsro.evaluate import box_files, load_network, score
 from dcgan_lsro.experiments import LSRO
-from dcgan_lsro.losses import all_in_one_losses, loss_parts, lsro_losses, pseudo_losses
-from dcgan_lsro.model import build_network, parameter_groups
+from dcgan_lsro.losses import UNLABELLED, all_in_one_losses, loss_parts, lsro_losses, pseudo_losses
+from dcgan_lsro.model import ReIDNet, build_network, parameter_groups
 
 CACHED_IMAGES = 20_000  # a set up to this size is decoded once and kept in memory
+MEASURES = ("real_ce", "accuracy", "gan_kl", "gan_confidence")  # loss parts whose last value is recorded
 
 
-def train(config: LSROConfig, run: Run, options: Options) -> Record:
-    """One row of Tables 1 to 5 or a control: its stages, its scores, its pictures, its record."""
-    device = pick_device(options.device)
-    set_threads(options.threads)
-    start_processes(device)
-    check_batch(config.recipe.batch, rank_and_world()[1])
-    run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
-    if run.source != run.target:
+def check(job: Job) -> None:
+    """Validates the run before any stage. Raises `InputError`."""
+    options, config = job.options, job.config
+    batch, world = config.recipe.batch, rank_and_world()[1]
+    if options.source != options.target:
         raise InputError(
-            f"--source {run.source} --target {run.target}: this paper is supervised, give one dataset as both "
-            "(evaluate.py --target scores a trained network elsewhere)"
+            f"--source {options.source} --target {options.target}: this paper is supervised, "
+            "give one dataset as both (evaluate.py --target scores a trained network elsewhere)"
         )
-    dataset = load(config.eval, run.source, options.data_root)
-    # weights that cannot be had should stop a run now, not after its GAN
-    build_network(config.net, len(dataset.train_labels))
-    if options.pack:
-        # and so should what only the loader's workers can do
-        TrainTransform(config.net, config.recipe.crop).on_device()
-
-    unlabelled, uses, measures = unlabelled_images(config, dataset, run, device, options)
-    uses |= {
-        "net": config.net,
-        "recipe": config.recipe,
-        "method": config.method,
-        "dataset": dataset.manifest,
-        "seed": run.seed,
-    }
-    uses |= weights_content(config.net.weights) | options.numerics
-    network = run.stage(
-        "reid",
-        uses,
-        lambda work: train_reid(config, dataset, unlabelled, run.seed, device, work, options),
-        collective=True,
-    )
-    scored = run.stage(
-        "scores",
-        {"reid": network.hash, "target": dataset.manifest, "eval": config.eval}
-        | box_files(dataset, config.eval),
-        lambda work: score(
-            accelerate(load_network(network.folder / "model.pt"), device, options),
-            dataset,
-            config.eval,
-            device,
-            work,
-            options.workers,
-        ),
-    )
-    if rank_and_world()[0] == 0:
-        pictures.draw(run, dataset, unlabelled)
-    measures |= last_parts(network.folder / "curves.jsonl")
-    return run.record(
-        scored.json("scores.json"),
-        data={"source": dataset.manifest, "target": dataset.manifest},
-        selection="last epoch",
-        measures=measures,
-    )
-
-
-def check_batch(batch: int, world: int) -> None:
-    """Raises `InputError` for a batch that several processes cannot share equally: before the GAN, not after
-    it.
-    """
     if batch % world:
         raise InputError(
-            f"--recipe.batch {batch}: a batch of {batch} images does not divide into {world} equal parts: change the batch size"
+            f"--recipe.batch {batch}: a batch of {batch} images does not divide into {world} equal parts: "
+            "change the batch size"
         )
+    with torch.device("meta"):
+        build_network(config.net, len(job.source.train_labels))
+    if options.pack:
+        TrainTransform(config.net, config.recipe.crop).on_device()
 
 
-def unlabelled_images(
-    config: LSROConfig, dataset: ReIDDataset, run: Run, device: torch.device, options: Options
-) -> tuple[list[Sample], dict, dict]:
-    """The row's unlabelled images, what identifies them, and what was measured on them: drawn by a DCGAN,
-    from a folder, or other real people.
+def train(job: Job) -> Record:
+    """Runs one row of Tables 1 to 5 or a control: its stages, its pictures, its record."""
+    config, dataset = job.config, job.source
+    unlabelled, origin, measures = unlabelled_images(job)
+    reid = job.training_stage(
+        "reid",
+        {
+            **origin,
+            "net": config.net,
+            "recipe": config.recipe,
+            "method": config.method,
+            "dataset": dataset.manifest,
+        },
+        lambda work: train_reid(config, dataset, unlabelled, work),
+        weights=config.net.weights,
+    )
+
+    def score_reid(work: Workspace) -> None:
+        network = accelerate(load_network(reid.folder / "model.pt"), work.device, work.options)
+        score(network, dataset, config.eval, work)
+
+    scores = job.stage(
+        "scores",
+        {
+            "reid": reid.hash,
+            "target": dataset.manifest,
+            "eval": config.eval,
+            **box_files(dataset, config.eval),
+        },
+        score_reid,
+    )
+    if job.main:
+        pictures.draw(job, unlabelled)
+    measures |= last_parts(reid.folder / "curves.jsonl")
+    return job.record(scores.json("scores.json"), measures=measures)
+
+
+def unlabelled_images(job: Job) -> tuple[list[Sample], dict[str, Any], dict[str, float]]:
+    """Returns the row's unlabelled images, what identifies them in a stage's key, and measures of them.
+
+    They are generated by a DCGAN, read from a folder, or real people of another dataset.
     """
-    count = unlabelled_count(config.method, len(dataset.train))
+    method, pool, dataset = job.config.method, job.config.pool, job.source
+    count = unlabelled_count(method, len(dataset.train))
     if count == 0:
         return [], {}, {}
-    if config.method.images == "people":
-        other = load(config.eval, config.pool.people, options.data_root)
-        check_strangers(other, dataset)
-        return people_without_labels(other, count, run.seed), {"people": other.manifest}, {}
-    if config.pool.folder:
-        samples = first_images(Path(config.pool.folder), count)
-        read_image(samples[0].path)  # a folder of other things should stop a run now
+    if method.images == "people":
+        people = load(pool.people, job.options.data_root, job.config.eval)
+        check_strangers(people, dataset)
+        return people_without_labels(people, count, job.seed), {"people": people.manifest}, {}
+    if pool.folder:
+        samples = first_images(Path(pool.folder), count)
+        read_image(samples[0].path)  # stops at once for a folder of other files
         return samples, {"folder": digest([(s.path.name, s.path.stat().st_size) for s in samples])}, {}
-    return generated_images(config, dataset, count, run, device, options)
+    return generated_images(job, count)
 
 
-def generated_images(
-    config: LSROConfig, dataset: ReIDDataset, count: int, run: Run, device: torch.device, options: Options
-) -> tuple[list[Sample], dict, dict]:
-    """The first `count` images of the pool: one DCGAN and one pool for all rows of a seed; a row that asks
-    for more than it holds has its own.
+def generated_images(job: Job, count: int) -> tuple[list[Sample], dict[str, Any], dict[str, float]]:
+    """Returns the first `count` images of the pool; all rows of a seed share one DCGAN and one pool.
 
-    Both hang on the images that the GAN sees, not on the run's own: the splits of CUHK03 share Market-1501's.
+    A row that needs more images than the pool holds generates a larger one. Both stages depend on the GAN's
+    training images, not on the run's: the splits of CUHK03 share Market-1501's.
     """
-    seen = load(config.eval, config.dcgan.dataset, options.data_root) if config.dcgan.dataset else dataset
-    network = replace(config.dcgan, dataset="")  # the manifest says it
-    gan = run.stage(
+    config, pool = job.config.dcgan, job.config.pool
+    seen = load(config.dataset, job.options.data_root, job.config.eval) if config.dataset else job.source
+    config = replace(config, dataset="")  # the manifest identifies it
+    gan = job.stage(
         "dcgan",
-        {"config": network, "dataset": seen.manifest, "seed": run.seed},
-        lambda work: train_dcgan(
-            network,
-            seen.train,
-            run.seed,
-            device,
-            work,
-            workers=options.workers,
-            deterministic=options.deterministic,
-        ),
+        {"config": config, "dataset": seen.manifest},
+        lambda work: train_dcgan(config, seen.train, work),
+        seed=job.seed,
     )
-    size = max(count, round(config.pool.amount * len(seen.train)))
-    pool = replace(config.pool, amount=1.0, people="")  # the number of images says it
+    size = max(count, round(pool.amount * len(seen.train)))
+    pool = replace(pool, amount=1.0, people="")  # the number of images replaces the amount
 
-    def build(work: Workspace) -> None:
-        seed_everything(run.seed, deterministic=options.deterministic)
-        generator = load_generator(config.dcgan, gan.folder / "generator.pt", device)
-        sample(generator, config.dcgan.z_dim, pool, size, run.seed, work, device, checkpoint_hash=gan.hash)
+    def generate(work: Workspace) -> None:
+        seed_everything(work.seed, deterministic=work.options.deterministic)
+        generator = load_generator(config, gan.folder / "generator.pt", work.device)
+        sample(generator, pool, size, work, checkpoint_hash=gan.hash)
         work.write_json("measures.json", diversity(work.folder / FOLDER, [s.path for s in seen.train]))
 
-    samples = run.stage("samples", {"dcgan": gan.hash, "pool": pool, "images": size, "seed": run.seed}, build)
-    return (
-        first_images(samples.folder / FOLDER, count),
-        {"samples": samples.hash},
-        samples.json("measures.json"),
-    )
+    samples = job.stage("samples", {"dcgan": gan.hash, "pool": pool, "images": size}, generate, seed=job.seed)
+    images = first_images(samples.folder / FOLDER, count)
+    return images, {"samples": samples.hash}, samples.json("measures.json")
 
 
 def train_reid(
-    config: LSROConfig,
-    dataset: ReIDDataset,
-    unlabelled: Sequence[Sample],
-    seed: int,
-    device: torch.device,
-    workspace: Workspace,
-    options: Options,
+    config: LSROConfig, dataset: ReIDDataset, unlabelled: Sequence[Sample], work: Workspace
 ) -> None:
     """Trains the network on one row's batches and writes `model.pt`."""
-    seed_everything(seed, deterministic=options.deterministic)
-    rank, world = rank_and_world()
-    images = training_set(dataset, unlabelled, config.recipe.holdout, seed)
-    steps = schedule(config, images.num_real, matched_count(config.method, len(dataset.train)), seed, world)
-    model = build_network(config.net, images.num_ids + (config.method.loss == "all_in_one")).to(device)
-    optimizer = build_optimizer(config, model)
+    recipe, method = config.recipe, config.method
+    seed_everything(work.seed, deterministic=work.options.deterministic)
+    images = training_set(dataset, unlabelled, recipe.holdout, work.seed)
+    others = matched_count(method, len(dataset.train))
+    world = work.rank_and_world[1]
+    steps = Schedule(phases(recipe, method, images.num_real, others), recipe.batch, work.seed, world)
+    model = build_network(config.net, images.num_ids + (method.loss == "all_in_one")).to(work.device)
+    optimizer = build_optimizer(recipe, method, model)
     loop = Loop(
-        workspace,
+        work,
         steps.total,
         {"model": model, "optimizer": optimizer},
         label="re-ID",
         save_every=steps.steps_per_epoch,
     )
-    accelerate(model, device, options).train()
-    loader = planned_loader(
-        training_images(
-            images.samples,
-            TrainTransform(config.net, config.recipe.crop),
-            workspace.cache,
-            seed=seed,
-            stream="re-ID",
-            keep=CACHED_IMAGES,
-        ),
-        steps,
-        loop.start,
-        loop.total,
-        workers=options.workers,
-        rank=rank,
-        world=world,
-        pin_memory=device.type == "cuda",
+    accelerate(model, work.device, work.options).train()
+    transform = TrainTransform(config.net, recipe.crop)
+    augmented = training_images(
+        images.samples, transform, work.cache, seed=work.seed, stream="re-ID", keep=CACHED_IMAGES
     )
 
-    for step, (batch, _) in loop.over(loader):
-        set_learning_rate(optimizer, rate_factor(config.recipe, steps.epoch(step)))
-        labels, is_gan = images.batch(steps(step), device)  # of the whole batch, on every process
+    for step, batch in loop.over(loop.load(augmented, steps, images.labels)):
+        scale_learning_rate(optimizer, rate_factor(recipe, steps.epoch(step)))
+        is_gan = batch.labels == UNLABELLED  # Z of Eq. 7
 
-        logits = gather(model(on_device(batch, device)))
-        # Eq. 7: over real and generated images together
-        loss = image_losses(config.method, logits, labels, is_gan).mean()
+        logits = gather(model(batch.images))
+        loss = image_losses(method, logits, batch.labels, is_gan).mean()  # L_LSRO, Eq. 7, over all images
         optimizer.zero_grad()
         loss.backward()
         average_gradients(model.parameters())
         optimizer.step()
-        loop.log(step, loss=loss, **loss_parts(logits, labels, is_gan))
+        loop.log(step, loss=loss, **loss_parts(logits, batch.labels, is_gan))
 
     if loop.main:
         save_checkpoint(
-            workspace.folder / "model.pt",
+            work.folder / "model.pt",
             {
                 "state_dict": model.state_dict(),
                 "num_classes": model.classifier.out_features,
@@ -256,39 +215,39 @@ def train_reid(
 
 
 def image_losses(method: MethodConfig, logits: Tensor, labels: Tensor, is_gan: Tensor) -> Tensor:
-    """One loss an image, `(B,)`, by the row's method."""
+    """Returns one loss per image, `(B,)`, by the row's method."""
+    if method.loss in ("none", "lsro"):
+        return lsro_losses(logits, labels, is_gan, method.eps, method.gan_weight)
     if method.loss == "all_in_one":
         return all_in_one_losses(logits, labels, is_gan, method.eps)
-    if method.loss == "pseudo":  # released: the weight stays at 0 to the end
-        return pseudo_losses(
-            logits, labels, is_gan, method.pseudo_weight if method.pseudo == "paper" else 0.0, method.eps
-        )
-    return lsro_losses(logits, labels, is_gan, method.eps, method.gan_weight)
+    if method.loss == "pseudo":
+        weight = method.pseudo_weight if method.pseudo == "paper" else 0.0  # released: 0 to the end
+        return pseudo_losses(logits, labels, is_gan, weight, method.eps)
+    raise ValueError(f"--method.loss {method.loss}: no loss of this name is implemented")
 
 
-def build_optimizer(config: LSROConfig, model: torch.nn.Module) -> torch.optim.SGD:
-    """SGD; with Nesterov momentum it takes the steps of MatConvNet's `cnn_train_dag`."""
-    recipe = config.recipe
-    decay, decay_norm = weight_decay(recipe, config.method)
+def build_optimizer(recipe: RecipeConfig, method: MethodConfig, model: ReIDNet) -> torch.optim.SGD:
+    """Returns SGD; with Nesterov momentum its steps are those of MatConvNet's `cnn_train_dag`."""
+    decay, decay_norm = weight_decay(recipe, method)
     groups = parameter_groups(model, recipe, decay, decay_norm=decay_norm)
     return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 
 def rate_factor(recipe: RecipeConfig, epoch: int) -> float:
-    """What the learning rates are multiplied by in an epoch (from 0): one drop, Sec. 5.2."""
+    """Returns the factor of the learning rates in an epoch (from 0): one drop, Sec. 5.2."""
     return 0.1 if epoch >= recipe.drop_epoch else 1.0
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-
-
 def last_parts(curves: Path) -> dict[str, float]:
-    """The loss parts at the end of training, as measures of the record."""
-    names = ("real_ce", "accuracy", "gan_kl", "gan_confidence")
-    return {f"last_{name}": line[name] for line in read_curves(curves) for name in names if name in line}
+    """Returns the last logged parts of the loss as measures of the record."""
+    return {f"last_{name}": line[name] for line in read_curves(curves) for name in MEASURES if name in line}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main(
+        LSRO, train, argv, check=check, load=lambda name, root, config: load(name, root, config.eval)
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main(LSRO, train))
+    sys.exit(main())

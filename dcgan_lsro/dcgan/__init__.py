@@ -1,1 +1,1 @@
-"""DCGAN (Sec. 3.1): unlabelled people out of noise."""
+"""DCGAN (Sec. 3.1): generates unlabelled people from noise."""

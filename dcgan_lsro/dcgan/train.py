@@ -7,25 +7,25 @@ Released counterpart: `DCGAN/model.py` and `DCGAN/utils.py` in the git history o
 from __future__ import annotations
 
 import random
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from common.checkpoints import load_checkpoint, save_checkpoint
 from common.datasets import Sample
-from common.datasets.loading import EpochPlan, SampleImages, epoch_plan, normalise, planned_loader
-from common.runs import Workspace
+from common.datasets.loading import SampleImages, normalise
+from common.datasets.plans import Plan, epoch_plan, random_stream
+from common.job import Workspace
 from common.training import Loop, seed_everything
-from dcgan_lsro.config import DCGANConfig
+from dcgan_lsro.config import GANConfig
 from dcgan_lsro.dcgan.losses import discriminator_losses, generator_loss
-from dcgan_lsro.dcgan.model import Generator, build_discriminator, build_generator
+from dcgan_lsro.dcgan.model import Discriminator, Generator
 
 HALF = (0.5, 0.5, 0.5)
 CACHED_IMAGES = 20_000  # a set up to this size is decoded once and kept in memory
@@ -33,9 +33,7 @@ CACHED_IMAGES = 20_000  # a set up to this size is decoded once and kept in memo
 
 @dataclass(frozen=True)
 class GanTransform:
-    """Squeezed to the network's size, mirrored half the time: RGB image -> `(3, height, width)` in -1..1. No
-    crop.
-    """
+    """Flips at random and resizes without a crop: RGB image -> `(3, height, width)` in -1..1."""
 
     height: int
     width: int
@@ -47,107 +45,87 @@ class GanTransform:
         return normalise(image.resize((self.width, self.height), Image.Resampling.BILINEAR), HALF, HALF)
 
 
+@dataclass(frozen=True)
+class DCGAN:
+    """Both networks and their optimisers."""
+
+    generator: Generator
+    discriminator: Discriminator
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer
+
+
+def build_dcgan(config: GANConfig, device: torch.device) -> DCGAN:
+    """Returns untrained networks on the device, with Adam."""
+    networks = Generator(config).to(device), Discriminator(config).to(device)
+    betas = (config.beta1, config.beta2)
+    return DCGAN(*networks, *(Adam(net.parameters(), lr=config.lr, betas=betas) for net in networks))
+
+
 def draw_z(batch: int, z_dim: int, seed: int, stream: str, step: int) -> Tensor:
-    """Noise `(batch, z_dim)`, uniform in -1..1, float32: a function of the seed, the stream's name and the
-    step.
-    """
-    generator = np.random.default_rng((seed, zlib.crc32(stream.encode()), step))
-    return torch.from_numpy(generator.uniform(-1, 1, (batch, z_dim)).astype(np.float32))
+    """Returns noise `(batch, z_dim)`, uniform in -1..1, of one step of a random stream."""
+    values = random_stream(seed, stream, step).uniform(-1, 1, (batch, z_dim))
+    return torch.from_numpy(values.astype(np.float32))
 
 
-def batches(config: DCGANConfig, count: int, seed: int) -> tuple[Callable[[int], np.ndarray], EpochPlan]:
-    """Which images each step sees, and the plan that knows the epochs' length; without `shuffle`, file order,
-    the same batches in every epoch.
+def batches(config: GANConfig, count: int, seed: int) -> tuple[Plan, int]:
+    """Returns the plan of the batches and the steps per epoch; without `shuffle`, epochs are in file order.
 
-    What does not fill a batch is left out: 8 of Market-1501's images, always the same ones without `shuffle`.
+    Images that do not fill a batch are left out: 8 of Market-1501's, always the same ones without `shuffle`.
     """
     plan = epoch_plan(count, config.batch, seed=seed, stream="dcgan")
+    steps = plan.steps_per_epoch
     if config.shuffle:
-        return plan, plan
-    return lambda step: step % plan.steps_per_epoch * config.batch + np.arange(config.batch), plan
+        return plan, steps
+    return lambda step: step % steps * config.batch + np.arange(config.batch), steps
 
 
-def train_dcgan(
-    config: DCGANConfig,
-    train: Sequence[Sample],
-    seed: int,
-    device: torch.device,
-    workspace: Workspace,
-    *,
-    workers: int = 0,
-    deterministic: bool = False,
-) -> None:
-    """Writes `generator.pt` and `discriminator.pt` into the workspace."""
-    seed_everything(seed, deterministic=deterministic)
-    generator, discriminator = build_generator(config).to(device), build_discriminator(config).to(device)
-    g_optimizer, d_optimizer = (
-        Adam(net.parameters(), lr=config.lr, betas=(config.beta1, config.beta2))
-        for net in (generator, discriminator)
-    )
-    indices, plan = batches(config, len(train), seed)
-    state = {
-        "generator": generator,
-        "discriminator": discriminator,
-        "g_optimizer": g_optimizer,
-        "d_optimizer": d_optimizer,
-    }
-    loop = Loop(
-        workspace, config.epochs * plan.steps_per_epoch, state, label="DCGAN", save_every=plan.steps_per_epoch
-    )
-    images = SampleImages(
-        train,
-        GanTransform(config.height, config.width, config.flip),
-        seed=seed,
-        stream="dcgan",
-        cache=len(train) <= CACHED_IMAGES,
-    )
-    for step, (real, _) in loop.over(
-        planned_loader(images, indices, loop.start, loop.total, workers=workers)
-    ):
-        z = draw_z(len(real), config.z_dim, seed, "dcgan", step).to(device)
-        loop.log(
-            step,
-            **train_step(
-                generator, discriminator, g_optimizer, d_optimizer, real.to(device), z, config.g_steps
-            ),
-        )
-    save_checkpoint(workspace.folder / "generator.pt", generator.state_dict())
-    save_checkpoint(workspace.folder / "discriminator.pt", discriminator.state_dict())
+def train_dcgan(config: GANConfig, train: Sequence[Sample], work: Workspace) -> None:
+    """Trains both networks and writes `generator.pt` and `discriminator.pt`."""
+    seed_everything(work.seed, deterministic=work.options.deterministic)
+    gan = build_dcgan(config, work.device)
+    plan, steps_per_epoch = batches(config, len(train), work.seed)
+    loop = Loop(work, config.epochs * steps_per_epoch, vars(gan), label="DCGAN", save_every=steps_per_epoch)
+    transform = GanTransform(config.height, config.width, config.flip)
+    images = SampleImages(train, transform, seed=work.seed, stream="dcgan", cache=len(train) <= CACHED_IMAGES)
+
+    for step, batch in loop.over(loop.load(images, plan)):
+        z = draw_z(config.batch, config.z_dim, work.seed, "dcgan", step).to(work.device)
+        real = batch.images.contiguous()  # NCHW, as the weights: channels-last kernels round differently
+        loop.log(step, **train_step(gan, real, z, config.g_steps))
+
+    save_checkpoint(work.folder / "generator.pt", gan.generator.state_dict())
+    save_checkpoint(work.folder / "discriminator.pt", gan.discriminator.state_dict())
 
 
-def train_step(
-    generator: nn.Module,
-    discriminator: nn.Module,
-    g_optimizer: Optimizer,
-    d_optimizer: Optimizer,
-    real: Tensor,
-    z: Tensor,
-    g_steps: int = 2,
-) -> dict[str, Tensor]:
-    """One step of D and `g_steps` of G, all with the same z; the loss terms. Real and generated images pass
-    through D apart, as batch norm sees.
+def train_step(gan: DCGAN, real: Tensor, z: Tensor, g_steps: int = 2) -> dict[str, Tensor]:
+    """Makes one step of D and `g_steps` of G, all with the same z, and returns the loss terms.
+
+    D receives real and generated images in separate batches, so that batch norm sees one kind at a time.
     """
+    generator, discriminator = gan.generator, gan.discriminator
+
     # D: real images above zero, generated ones below
     with torch.no_grad():
         fake = generator(z)
-    loss_real, loss_fake = discriminator_losses(discriminator(real), discriminator(fake))
-    d_optimizer.zero_grad()
-    (loss_real + loss_fake).backward()
-    d_optimizer.step()
+    loss_real, loss_fake = discriminator_losses(discriminator(real), discriminator(fake))  # L_D, two terms
+    gan.d_optimizer.zero_grad()
+    (loss_real + loss_fake).backward()  # L_D
+    gan.d_optimizer.step()
 
-    # G: the same noise, twice, so that D does not run ahead
+    # G: the same noise, twice, so that D does not get too far ahead
     discriminator.requires_grad_(False)
     for _ in range(g_steps):
-        loss_g = generator_loss(discriminator(generator(z)))
-        g_optimizer.zero_grad()
+        loss_g = generator_loss(discriminator(generator(z)))  # L_G
+        gan.g_optimizer.zero_grad()
         loss_g.backward()
-        g_optimizer.step()
+        gan.g_optimizer.step()
     discriminator.requires_grad_(True)
     return {"d_real": loss_real, "d_fake": loss_fake, "g_loss": loss_g}
 
 
-def load_generator(config: DCGANConfig, path: Path, device: torch.device) -> Generator:
-    """The generator of a finished stage."""
-    generator = build_generator(config)
+def load_generator(config: GANConfig, path: Path, device: torch.device) -> Generator:
+    """Returns the generator of a finished stage."""
+    generator = Generator(config)
     generator.load_state_dict(load_checkpoint(path))
     return generator.to(device)

@@ -2,9 +2,12 @@
 views.
 """
 
+import dataclasses
+import math
 import random
 from collections import Counter
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -19,23 +22,28 @@ from common.datasets.loading import EvalTransform
 from common.errors import InputError
 from common.published import published
 from common.records import check_experiments
-from dcgan_lsro.config import PRESETS, EvalConfig, LSROConfig, MethodConfig, NetConfig, RecipeConfig
+from common.training import scale_learning_rate
+from dcgan_lsro import config as settings
+from dcgan_lsro.config import PRESETS, LSROConfig, MethodConfig, NetConfig, RecipeConfig
 from dcgan_lsro.data import (
+    Schedule,
     TrainTransform,
     check_strangers,
     first_images,
     held_out,
     matched_count,
     people_without_labels,
-    schedule,
+    phases,
     training_set,
     unlabelled_count,
     weight_decay,
 )
-from dcgan_lsro.evaluate import embed, pooling_window, rank, refuse_generated
+from dcgan_lsro.dcgan.model import DEPTHS
+from dcgan_lsro.evaluate import embed, embedder, rank, refuse_generated
 from dcgan_lsro.experiments import LSRO
-from dcgan_lsro.model import RELEASED_FACTORS, ReIDNet, build_network, load_weights, parameter_groups
-from dcgan_lsro.train import build_optimizer, rate_factor, set_learning_rate
+from dcgan_lsro.losses import UNLABELLED
+from dcgan_lsro.model import KINDS, RATE_FACTORS, ReIDNet, build_network, load_weights, parameter_groups
+from dcgan_lsro.train import build_optimizer, rate_factor
 
 THIN = NetConfig(backbone="thin", weights="none", height=64, width=32, resize_height=73, resize_width=37)
 CPU = torch.device("cpu")
@@ -60,6 +68,11 @@ def config(loss: str = "lsro", **method) -> LSROConfig:
     )
 
 
+def schedule(config: LSROConfig, real: int, unlabelled: int, seed: int, world: int = 1) -> Schedule:
+    planned = phases(config.recipe, config.method, real, unlabelled)
+    return Schedule(planned, config.recipe.batch, seed, world)
+
+
 # ---------------------------------------------------------------- the mixture
 
 
@@ -68,8 +81,8 @@ def test_generated_images_change_neither_people_nor_labels():
     assert alone.num_ids == mixed.num_ids == 4 and mixed.num_real == alone.num_real == 20
     assert np.array_equal(mixed.labels[:20], alone.labels) and set(mixed.labels[20:]) == {-1}
     assert alone.labels.min() == 0  # label 0 is a person
-    labels, is_gan = mixed.batch(np.array([0, 25, 19]), CPU)
-    assert labels.tolist() == [0, -1, 3] and is_gan.tolist() == [False, True, False]
+    labels = mixed.labels[[0, 25, 19]]
+    assert labels.tolist() == [0, -1, 3] and (labels == UNLABELLED).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("amount", [0.93, 1.86, 2.78])
@@ -234,7 +247,7 @@ def test_the_paper_crop_squeezes_any_image_first():
 
 def test_the_classifier_starts_small_and_features_have_norm_one():
     torch.manual_seed(0)
-    model = ReIDNet(thin_resnet(), 150)
+    model = ReIDNet(thin_resnet(), 150, THIN)
     assert model.classifier.weight.std().item() == pytest.approx(0.1 / 128**0.5, rel=0.05)
     assert (
         model.classifier.weight.abs().max() <= 0.1 * (3 / 128) ** 0.5
@@ -255,7 +268,7 @@ def test_learning_rates_of_the_three_groupings():
         groups = parameter_groups(model, RecipeConfig(lr_groups=kind), 1e-4)
         assert sum(len(group["params"]) for group in groups) == count
         assert {g["name"]: g["lr"] for g in groups} == pytest.approx(
-            {name: expected.get(name, 0.002) for name in RELEASED_FACTORS}
+            {name: expected.get(name, 0.002) for name in KINDS}
         )
         assert {g["name"] for g in groups if g["weight_decay"] == 0} == {"bn_weight", "bn_bias"}
     assert [g["params"][0].shape for g in groups if g["name"] == "conv1"] == [model.base.conv1.weight.shape]
@@ -273,10 +286,10 @@ def test_only_the_released_pseudo_net_has_its_own_decay():
 
 def test_learning_rate_drops_once_at_epoch_40():
     configuration = LSROConfig(net=THIN)
-    optimizer = build_optimizer(configuration, build_network(THIN, 10))
+    optimizer = build_optimizer(configuration.recipe, configuration.method, build_network(THIN, 10))
     rates = {}
     for epoch in (0, 39, 40, 49, 80, 120):
-        set_learning_rate(optimizer, rate_factor(configuration.recipe, epoch))
+        scale_learning_rate(optimizer, rate_factor(configuration.recipe, epoch))
         rates[epoch] = optimizer.param_groups[1]["lr"]
     assert rates == pytest.approx({0: 0.002, 39: 0.002, 40: 0.0002, 49: 0.0002, 80: 0.0002, 120: 0.0002})
 
@@ -294,7 +307,7 @@ def test_the_optimiser_takes_matconvnets_steps(formulas):
     w, v = start.copy(), np.zeros(6)
     for t, gradient in enumerate(gradients):
         factor = rate_factor(RecipeConfig(), t)
-        set_learning_rate(optimizer, factor)
+        scale_learning_rate(optimizer, factor)
         parameter.grad = torch.from_numpy(gradient.copy())
         optimizer.step()
         decayed = gradient + 1e-4 * w
@@ -308,7 +321,7 @@ def test_every_preset_builds_with_its_batch_norm():
         net = NetConfig(**{**vars(preset.net), "weights": "none", "backbone": "thin"})
         model = build_network(net, 10)
         assert model.base.bn1.momentum == (0.001 if preset is PRESETS["released"] else 0.1)
-        assert build_optimizer(preset, model).defaults["nesterov"]
+        assert build_optimizer(preset.recipe, preset.method, model).defaults["nesterov"]
 
 
 def test_a_head_of_another_size_is_named():
@@ -332,7 +345,7 @@ def test_dense_features_sum_unit_places(height, places, formulas):
         def forward(self, x):
             return x[:, :, ::32, ::32]
 
-    model = ReIDNet(Map(), 5)
+    model = ReIDNet(Map(), 5, THIN)
     x = torch.from_numpy(formulas.scatter("x", 2, 3, height, height))
     feature = model.dense_pool5(x, (7, 7))
     cells = x[:, :, ::32, ::32]
@@ -347,9 +360,9 @@ def test_dense_features_sum_unit_places(height, places, formulas):
 def test_dense256_adds_the_mirror_image_and_is_a_unit_vector(tmp_path):
     gradient_image(64, 128).save(tmp_path / "a.png")
     model = build_network(THIN, 10).eval()
-    model.net = THIN
-    assert pooling_window(model, CPU) == (8, 4)
-    (feature,) = torch.from_numpy(embed(model, [Sample(tmp_path / "a.png", 1, 0)], CPU, view="dense256"))
+    assert model.pooling_window() == (8, 4)
+    view = embedder(model, CPU, view="dense256")
+    (feature,) = torch.from_numpy(embed(model, [Sample(tmp_path / "a.png", 1, 0)], view))
     with torch.inference_mode():
         x = EvalTransform(73, 37)(Image.open(tmp_path / "a.png"))[None]
         both = model.dense_pool5(x, (8, 4)) + model.dense_pool5(x.flip(3), (8, 4))
@@ -363,7 +376,7 @@ def test_the_rank_list_can_be_cut_at_2000():
     gallery = [Sample(Path(f"g{i}"), 2, 1) for i in range(2100)] + [Sample(Path("hit"), 1, 1)]
     target = ReIDDataset("toy", Path("."), [], query, gallery, 2)
     features = np.ones((1, 1), np.float32), np.linspace(1, 2, 2101, dtype=np.float32)[:, None]
-    whole, cut = (rank(target, *features, EvalConfig(cut=c)) for c in (None, 2000))
+    whole, cut = (rank(target, *features, settings.TestConfig(cut=c)) for c in (None, 2000))
     assert whole["mAP"] > 0 and cut["mAP"] == 0 and cut["R-20"] == 0
 
 
@@ -374,6 +387,35 @@ def test_no_generated_image_can_be_scored():
             refuse_generated(ReIDDataset("toy", Path("."), real, query, gallery, 2))
     # training may have them
     refuse_generated(ReIDDataset("toy", Path("."), [*real, *generated(3)], real, real, 2))
+
+
+# ---------------------------------------------------------------- configuration
+
+
+def numeric_fields(config: object, prefix: str = "") -> list[str]:
+    names = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            names += numeric_fields(value, f"{prefix}{field.name}.")
+        elif {"int", "float"} & set(field.type.split(" | ")):
+            names.append(prefix + field.name)
+    return names
+
+
+@pytest.mark.parametrize("name", numeric_fields(LSROConfig()))
+def test_nan_infinity_and_absurd_numbers_are_refused(name):
+    for value in (math.nan, math.inf, -math.inf, 10**30, -(10**30)):
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} "):
+            override(PRESETS["demo"], {name: value})
+
+
+def test_a_choice_that_nothing_implements_is_refused_with_the_configuration():
+    for name in ("method.loss", "recipe.lr_groups", "dcgan.network", "net.backbone"):
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} "):
+            override(PRESETS["demo"], {name: "unknown"})
+    assert set(RATE_FACTORS) == set(get_args(get_type_hints(RecipeConfig)["lr_groups"]))
+    assert set(DEPTHS) == set(get_args(get_type_hints(settings.GANConfig)["network"]))
 
 
 # ---------------------------------------------------------------- experiments

@@ -2,6 +2,7 @@
 be.
 """
 
+import dataclasses
 import random
 
 import numpy as np
@@ -10,22 +11,15 @@ import torch
 from PIL import Image
 
 from common.errors import InputError
-from common.runs import Workspace
-from dcgan_lsro.config import DCGANConfig, PoolConfig
+from common.job import Workspace
+from dcgan_lsro.config import GANConfig, PoolConfig
 from dcgan_lsro.dcgan.losses import discriminator_losses, generator_loss
-from dcgan_lsro.dcgan.model import (
-    Discriminator,
-    Generator,
-    SameConv2d,
-    SameDeconv2d,
-    build_discriminator,
-    build_generator,
-)
+from dcgan_lsro.dcgan.model import Discriminator, Generator, SameConv2d, SameDeconv2d
 from dcgan_lsro.dcgan.sample import FOLDER, diversity, file_name, sample, to_uint8
-from dcgan_lsro.dcgan.train import GanTransform, batches, draw_z, train_step
+from dcgan_lsro.dcgan.train import DCGAN, GanTransform, batches, build_dcgan, draw_z, train_step
 
 CPU = torch.device("cpu")
-SMALL = {"height": 64, "width": 32, "channels": 2}
+SMALL = GANConfig(height=64, width=32, g_channels=2, d_channels=2)
 
 
 def parameters(model: torch.nn.Module) -> int:
@@ -44,18 +38,16 @@ def tensor(values: np.ndarray) -> torch.Tensor:
 )
 def test_parameter_counts(network, generator, discriminator):
     with torch.device("meta"):
-        config = DCGANConfig(network=network)
-        assert parameters(build_generator(config)) == generator
-        assert parameters(build_discriminator(config)) == discriminator
+        config = GANConfig(network=network)
+        assert parameters(Generator(config)) == generator
+        assert parameters(Discriminator(config)) == discriminator
 
 
-@pytest.mark.parametrize("network, layers, extra", [("paper", 5, True), ("fork", 4, False)])
-def test_outputs_equal_the_released_networks(formulas, golden, network, layers, extra):
+@pytest.mark.parametrize("network", ["paper", "fork"])
+def test_outputs_equal_the_released_networks(formulas, golden, network):
     expected = golden("dcgan_lsro_dcgan")
-    generator, discriminator = (
-        Generator(128, 128, layers=layers, extra=extra),
-        Discriminator(128, 128, layers=layers),
-    )
+    config = GANConfig(network=network)
+    generator, discriminator = Generator(config), Discriminator(config)
     formulas.fill(generator)
     formulas.fill(discriminator)
     z, real = tensor(formulas.scatter("z 0", 4, 100)), tensor(formulas.scatter("real 0", 4, 3, 128, 128))
@@ -80,7 +72,8 @@ def test_outputs_equal_the_released_networks(formulas, golden, network, layers, 
 
 def test_three_iterations_equal_the_released_ones(formulas, golden):
     expected = golden("dcgan_lsro_dcgan")
-    generator, discriminator = (net(32, 32, channels=4).double() for net in (Generator, Discriminator))
+    config = GANConfig(height=32, width=32, g_channels=4, d_channels=4)
+    generator, discriminator = (net(config).double() for net in (Generator, Discriminator))
     optimizers = []
     for net in (generator, discriminator):
         formulas.fill(net)
@@ -90,7 +83,7 @@ def test_three_iterations_equal_the_released_ones(formulas, golden):
             torch.from_numpy(formulas.scatter(*shape))
             for shape in ((f"real {t}", 4, 3, 32, 32), (f"z {t}", 4, 100))
         )
-        terms = train_step(generator, discriminator, *optimizers, real, z)
+        terms = train_step(DCGAN(generator, discriminator, *optimizers), real, z)
         assert [value.item() for value in terms.values()] == pytest.approx(
             expected["train_losses"][t], abs=1e-6
         )
@@ -126,50 +119,43 @@ def test_the_orders_of_relu_and_batch_norm_differ():
     outputs = []
     for order in ("bn_relu", "relu_bn"):
         torch.manual_seed(0)
-        outputs.append(Generator(64, 32, channels=2, order=order)(draw_z(4, 100, 0, "test", 0)))
+        outputs.append(Generator(dataclasses.replace(SMALL, order=order))(draw_z(4, 100, 0, "test", 0)))
     assert outputs[0].shape == (4, 3, 64, 32) and not torch.allclose(*outputs)
 
 
 @pytest.mark.parametrize("network", [Generator, Discriminator])
 def test_a_size_that_does_not_divide_is_refused(network):
     with pytest.raises(InputError, match="multiples of 32"):
-        network(72, 36)
+        network(GANConfig(height=72, width=36))
 
 
 # ---------------------------------------------------------------- a step
 
 
-def step_parts():
+def small_dcgan() -> DCGAN:
     torch.manual_seed(0)
-    nets = Generator(**SMALL), Discriminator(**SMALL)
-    return nets, [torch.optim.Adam(net.parameters(), lr=1e-3) for net in nets]
+    return build_dcgan(dataclasses.replace(SMALL, lr=1e-3), CPU)
 
 
 @pytest.mark.parametrize("g_steps", [1, 2])
 def test_a_step_is_one_of_d_and_g_steps_of_g_with_the_same_noise(g_steps, formulas):
-    (generator, discriminator), (g_optimizer, d_optimizer) = step_parts()
+    gan = small_dcgan()
     seen = []
-    generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    gan.generator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     z = draw_z(4, 100, 0, "test", 0)
-    train_step(
-        generator,
-        discriminator,
-        g_optimizer,
-        d_optimizer,
-        tensor(formulas.scatter("x", 4, 3, 64, 32)),
-        z,
-        g_steps,
-    )
+    train_step(gan, tensor(formulas.scatter("x", 4, 3, 64, 32)), z, g_steps)
     assert len(seen) == 1 + g_steps and all(x is z for x in seen)
     counts = [
-        {int(state["step"]) for state in optimizer.state.values()} for optimizer in (g_optimizer, d_optimizer)
+        {int(state["step"]) for state in optimizer.state.values()}
+        for optimizer in (gan.g_optimizer, gan.d_optimizer)
     ]
     assert counts == [{g_steps}, {1}]
-    assert all(p.requires_grad for p in discriminator.parameters())
+    assert all(p.requires_grad for p in gan.discriminator.parameters())
 
 
 def test_each_optimizer_moves_its_own_network_alone(formulas, monkeypatch):
-    nets, optimizers = step_parts()
+    gan = small_dcgan()
+    nets = gan.generator, gan.discriminator
     moves = []
 
     def watched(number, step):
@@ -188,9 +174,9 @@ def test_each_optimizer_moves_its_own_network_alone(formulas, monkeypatch):
 
         return moving
 
-    for number, optimizer in enumerate(optimizers):
+    for number, optimizer in enumerate((gan.g_optimizer, gan.d_optimizer)):
         monkeypatch.setattr(optimizer, "step", watched(number, optimizer.step))
-    train_step(*nets, *optimizers, tensor(formulas.scatter("x", 4, 3, 64, 32)), draw_z(4, 100, 0, "test", 0))
+    train_step(gan, tensor(formulas.scatter("x", 4, 3, 64, 32)), draw_z(4, 100, 0, "test", 0))
     assert moves == [(1, [False, True]), (0, [True, False]), (0, [True, False])]  # D, then G twice
 
 
@@ -205,11 +191,11 @@ def test_losses_are_sigmoid_cross_entropies():
 
 
 def test_without_shuffle_the_same_batches_come_in_every_epoch():
-    indices, plan = batches(DCGANConfig(batch=4, shuffle=False), 10, seed=0)
-    assert plan.steps_per_epoch == 2
+    indices, steps_per_epoch = batches(GANConfig(batch=4, shuffle=False), 10, seed=0)
+    assert steps_per_epoch == 2
     # 8 and 9 are never seen
     assert [indices(step).tolist() for step in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]]
-    indices, _ = batches(DCGANConfig(batch=4), 10, seed=0)
+    indices, _ = batches(GANConfig(batch=4), 10, seed=0)
     assert indices(0).tolist() != indices(2).tolist()
 
 
@@ -235,7 +221,7 @@ def test_noise_is_uniform_and_a_function_of_the_step():
 
 def test_a_generated_image_depends_on_its_batch_mates_only_with_batch_statistics():
     torch.manual_seed(0)
-    generator = Generator(**SMALL)
+    generator = Generator(SMALL)
     a, b = draw_z(8, 100, 0, "a", 0), draw_z(8, 100, 0, "b", 0)
     b[0] = a[0]
     with torch.no_grad():
@@ -251,11 +237,11 @@ def test_stretch_and_fixed_range():
 
 def draw(tmp_path, name: str, count: int, **changes):
     torch.manual_seed(0)
-    generator = Generator(**SMALL)
-    work = Workspace(tmp_path / name, resume=False)
+    generator = Generator(SMALL)
+    work = Workspace(tmp_path / name, seed=7, device=CPU)
     work.folder.mkdir(exist_ok=True)
     pool = PoolConfig(**{"batch": 4, "height": 16, "width": 8, **changes})
-    sample(generator, 100, pool, count, 7, work, CPU, checkpoint_hash="abc")
+    sample(generator, pool, count, work, checkpoint_hash="abc")
     return work.folder / FOLDER
 
 

@@ -3,6 +3,7 @@ and against closed forms.
 """
 
 import math
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -140,7 +141,7 @@ def test_the_released_pseudo_labels_only_fill_batches(formulas):
     )
 
 
-@pytest.mark.parametrize("loss", ["none", "lsro", "all_in_one", "pseudo"])
+@pytest.mark.parametrize("loss", get_args(get_type_hints(MethodConfig)["loss"]))
 def test_without_generated_images_every_row_is_the_baseline(formulas, loss):
     logits, labels = example(formulas)
     nobody, labels = torch.zeros(8, dtype=torch.bool), labels.clamp(min=0)
@@ -148,7 +149,7 @@ def test_without_generated_images_every_row_is_the_baseline(formulas, loss):
     assert torch.allclose(losses, F.cross_entropy(logits, labels, reduction="none"), atol=1e-12)
 
 
-def test_parts_are_logged_apart(formulas):
+def test_parts_are_logged_separately(formulas):
     logits, labels = example(formulas)
     is_gan = torch.from_numpy(MIXED)
     parts = loss_parts(logits, labels, is_gan)

@@ -21,21 +21,22 @@ from common.checkpoints import save_checkpoint
 from common.datasets import load_dataset
 from common.errors import InputError
 from common.hashing import canonical, digest
+from common.job import Job, Options
 from common.provenance import ROOT
 from common.records import read_record
-from common.runs import Stage
+from common.runs import Stage, StageStore, stage_hash
+from dcgan_lsro import config as settings
 from dcgan_lsro import evaluate, pictures
 from dcgan_lsro import train as training
-from dcgan_lsro.config import PRESETS, EvalConfig
+from dcgan_lsro.config import PRESETS
 from dcgan_lsro.dcgan import train as dcgan_training
 from dcgan_lsro.dcgan.sample import FOLDER
 from dcgan_lsro.experiments import LSRO
 from dcgan_lsro.model import build_network
-from dcgan_lsro.train import train
 
 TINY = (
-    "--recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --method.pseudo-start 1 --dcgan.epochs 1 --dcgan.batch 16 --dcgan.g-channels 2 "
-    "--dcgan.d-channels 2 --pool.batch 16 --threads 1"
+    "--recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --method.pseudo-start 1 --dcgan.epochs 1 "
+    "--dcgan.batch 16 --dcgan.g-channels 2 --dcgan.d-channels 2 --pool.batch 16 --threads 1"
 ).split()
 BASELINE, LSRO_24K = "dcgan_lsro/table2/lsro=0", "dcgan_lsro/table2/lsro=24000"
 ROWS = [
@@ -82,7 +83,7 @@ def command(
 
 
 def run_lsro(*args, **options) -> int:
-    return cli.main(LSRO, train, command(*args, **options))
+    return training.main(command(*args, **options))
 
 
 def record(out: Path, key: str = LSRO_24K):
@@ -97,7 +98,7 @@ def weights(out: Path, key: str = LSRO_24K) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def finished(data_root, tmp_path_factory) -> Path:
-    """One unbroken run of five rows, shared by the tests."""
+    """One uninterrupted run of five rows, shared by the tests."""
     out = tmp_path_factory.mktemp("runs")
     assert run_lsro(data_root, out, rows=ROWS) == 0
     return out
@@ -223,43 +224,40 @@ def test_real_people_of_another_dataset_without_labels(data_root, tmp_path):
     )
 
 
-class Noted:
-    """Stands in for a run: notes what its stages depend on and builds none."""
+class Noted(Job):
+    """Notes what its stages depend on and builds none."""
 
-    seed = 0
-
-    def __init__(self, folder: Path, dataset: str = "market1501"):
-        self.folder, self.uses, self.source, self.target = folder, {}, dataset, dataset
-        for name in ("measures.json", "scores.json"):
-            (folder / name).write_text("{}")
-        (folder / "curves.jsonl").touch()
-
-    def stage(self, name: str, depends_on: dict, build, *, collective: bool = False) -> Stage:
-        self.uses[name] = depends_on
-        return Stage(name, digest({"stage": name, **depends_on}), self.folder, 0.0, True)
+    def stage(self, name, depends_on, build, *, seed=None, collective=False) -> Stage:
+        depends_on = depends_on if seed is None else {**depends_on, "seed": seed}
+        self.keys[name] = depends_on
+        return Stage(name, stage_hash(name, depends_on), self.store.out, 0.0, True)
 
     def record(self, *_, **__) -> None:
         pass
 
 
-def stage_uses(data_root: Path, folder: Path, dataset: str, monkeypatch, **overrides) -> dict[str, dict]:
-    """What each stage of LSRO depends on; the pool is not drawn, so its images are not looked for."""
+def stage_keys(data_root: Path, folder: Path, dataset: str, monkeypatch, **overrides) -> dict[str, dict]:
+    """What each stage of LSRO depends on; the pool is not generated, so its images are not looked for."""
     monkeypatch.setattr(training, "first_images", lambda *_: [])
-    run = Noted(folder, dataset)
-    train(
-        cli.override(PRESETS["demo"], overrides),
-        run,
-        cli.Options(source=dataset, target=dataset, data_root=data_root, device="cpu"),
-    )
-    return run.uses
+    for name in ("measures.json", "scores.json"):
+        (folder / name).write_text("{}")
+    (folder / "curves.jsonl").touch()
+    options = Options(source=dataset, target=dataset, data_root=data_root, device="cpu")
+    data, config = load_dataset(dataset, data_root), cli.override(PRESETS["demo"], overrides)
+    experiment = next(e for e in LSRO.experiments if e.key == LSRO_24K)
+    store = StageStore(folder)
+    job = Noted("dcgan_lsro", experiment, config, data, data, torch.device("cpu"), options, store)
+    job.keys = {}
+    training.train(job)
+    return job.keys
 
 
 def test_a_row_on_another_dataset_shares_the_dcgan_and_the_pool_of_the_images_that_it_saw(
     data_root, tmp_path, monkeypatch
 ):
     few = {"method.amount": 0.5}  # in each of two runs fewer than the pool holds
-    own = stage_uses(data_root, tmp_path, "market1501", monkeypatch, **few)
-    foreign = stage_uses(
+    own = stage_keys(data_root, tmp_path, "market1501", monkeypatch, **few)
+    foreign = stage_keys(
         data_root, tmp_path, "dukemtmc", monkeypatch, **few, **{"dcgan.dataset": "market1501"}
     )
     assert canonical(own["dcgan"]) == canonical(foreign["dcgan"]) and canonical(own["samples"]) == canonical(
@@ -271,7 +269,7 @@ def test_a_row_on_another_dataset_shares_the_dcgan_and_the_pool_of_the_images_th
         foreign["samples"]["images"] == round(amount * len(market.train)) != round(amount * len(duke.train))
     )
     assert foreign["dcgan"]["dataset"] == market.manifest and foreign["reid"]["dataset"] == duke.manifest
-    more = stage_uses(
+    more = stage_keys(
         data_root, tmp_path, "dukemtmc", monkeypatch, **{"method.amount": 9.0, "dcgan.dataset": "market1501"}
     )
     assert more["samples"]["images"] == 9 * len(duke.train)  # never fewer than the row takes
@@ -282,19 +280,20 @@ def test_scores_hang_on_the_boxes_of_multi_query(data_root, tmp_path, monkeypatc
     shutil.copytree(data_root / "Market-1501-v15.09.15", root / "market1501")
 
     def key() -> str:
-        return digest(stage_uses(root, tmp_path, "market1501", monkeypatch)["scores"])
+        return digest(stage_keys(root, tmp_path, "market1501", monkeypatch)["scores"])
 
     before = key()
     target = load_dataset("market1501", root)
     box = evaluate.multi_query_boxes(target)[0].path
     box.write_bytes(box.read_bytes() + b"x")
     assert key() != before
-    assert evaluate.box_files(target, EvalConfig(multi_query=False)) == {}
-    assert evaluate.box_files(load_dataset("market1501@c456", root), EvalConfig()) == {}
+    assert evaluate.box_files(target, settings.TestConfig(multi_query=False)) == {}
+    assert evaluate.box_files(load_dataset("market1501@c456", root), settings.TestConfig()) == {}
     # the manifest has these boxes: query and gallery
     named_as_drawn = dataclasses.replace(target, name="synthetic-market", root=tmp_path)
     assert (
-        evaluate.multi_query_boxes(named_as_drawn) and evaluate.box_files(named_as_drawn, EvalConfig()) == {}
+        evaluate.multi_query_boxes(named_as_drawn)
+        and evaluate.box_files(named_as_drawn, settings.TestConfig()) == {}
     )
 
 
@@ -303,16 +302,15 @@ def test_deterministic_reaches_the_dcgan(data_root, tmp_path, monkeypatch, capsy
         raise InputError(f"deterministic: {deterministic}")
 
     monkeypatch.setattr(dcgan_training, "seed_everything", stop)
-    for flags, said in (([], False), (["--deterministic"], True)):
+    for flags, deterministic in (([], False), (["--deterministic"], True)):
         assert run_lsro(data_root, tmp_path, *flags) == 2
-        assert complaint(capsys).endswith(f"deterministic: {said}")
+        assert complaint(capsys).endswith(f"deterministic: {deterministic}")
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused_before_the_gan(
     data_root, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(training, "rank_and_world", lambda: (0, 3))
-    monkeypatch.setattr(training, "start_processes", lambda device: None)
     assert run_lsro(data_root, tmp_path) == 2
     assert "--recipe.batch 16: a batch of 16 images does not divide into 3 equal parts" in complaint(capsys)
     assert not (tmp_path / "stages").exists()
@@ -411,7 +409,7 @@ def test_what_the_protocol_of_cuhk03_does_not_have_is_refused(cuhk03, capsys, fl
 
 
 @pytest.mark.parametrize("stage", ["DCGAN", "re-ID"])
-def test_kill_and_resume_equal_an_unbroken_run(data_root, tmp_path, monkeypatch, stage):
+def test_kill_and_resume_equal_an_uninterrupted_run(data_root, tmp_path, monkeypatch, stage):
     from common.training import Loop
 
     def dying(self, at, **terms):
@@ -478,12 +476,10 @@ def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, monk
         capture_output=True,
     )
 
-    plan, network = training.schedule, training.build_network
+    plan, network = training.Schedule, training.build_network
     monkeypatch.setattr(training, "build_network", lambda *args: split_batch_norm(network(*args), 2))
     monkeypatch.setattr(
-        training,
-        "schedule",
-        lambda config, real, others, seed, world: plan(config, real, others, seed, world=2),
+        training, "Schedule", lambda planned, batch, seed, world: plan(planned, batch, seed, world=2)
     )
     assert run_lsro(data_root, tmp_path / "one", *flags) == 0
     one, both = weights(tmp_path / "one"), weights(tmp_path / "two")
@@ -514,7 +510,7 @@ def complaint(capsys) -> str:
         (["--method.amount", "0.001"], "less than one unlabelled image"),
         (["--dcgan.height", "60"], "multiples of 32"),
         (["--dcgan.batch", "5000"], "do not fill one batch"),
-        (["--dcgan.g-steps", "0"], "--dcgan.g_steps 0: expected a positive number"),
+        (["--dcgan.g-steps", "0"], "--dcgan.g-steps 0: expected a positive number"),
         (["--pool.folder", "no-such-images"], "expected a folder of unlabelled images"),
         (["--pool.quality", "0"], "--pool.quality"),
         (["--dcgan.beta1", "1"], "--dcgan.beta1 1.0: expected 0 to less than 1"),
@@ -582,11 +578,11 @@ def test_multi_query_without_boxes_is_refused_and_left_out(finished, data_root, 
     assert set(record(tmp_path / "out", BASELINE).scores) == {"last", "last+dense256"}
 
 
-def test_a_camera_split_has_no_boxes_because_its_cameras_are_numbered_anew(finished, data_root, capsys):
+def test_a_camera_split_has_no_boxes_because_its_cameras_are_renumbered(finished, data_root, capsys):
     assert evaluate.multi_query_boxes(load_dataset("market1501", data_root))
     assert not evaluate.multi_query_boxes(load_dataset("market1501@c456", data_root))
     (model,) = finished.glob(f"stages/reid-{record(finished).stages['reid']['hash']}/model.pt")
     flags = ["--target", "market1501@c456", "--data-root", str(data_root), "--multi-query", "mean"]
     assert evaluate.main(["--checkpoint", str(model), *flags]) == 2
-    said = complaint(capsys)
-    assert "a camera split has numbered its own anew" in said and "gt_bbox" not in said
+    message = complaint(capsys)
+    assert "a camera split renumbers its cameras" in message and "gt_bbox" not in message

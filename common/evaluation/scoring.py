@@ -141,10 +141,11 @@ def _evaluate(flags: type[Evaluate], scores: Callable, argv: Sequence[str] | Non
     print(json.dumps(scores(options, pick_device(options.device)), indent=1))
 
 
-def checkpoint_scores(options: Evaluate, network: nn.Module, embedder: Embedder) -> Scores:
-    """Returns the scores of a network with one feature on the target of the flags."""
+def checkpoint_scores(options: Evaluate, network: nn.Module, embedder: Embedder, **ranking: Any) -> Scores:
+    """Returns the scores of a network with one feature on the target of the flags; `ranking`: see `rank`."""
     target = load_dataset(options.target, options.data_root)
     network = network.to(embedder.device)
     if options.adabn:
         network = embedder.adapt(network, target.train)
-    return rank(target, *_only(embedder, network, target), rerank=options.rerank or None)
+    features = _only(embedder, network, target)
+    return rank(target, *features, rerank=options.rerank or None, **ranking)

@@ -1,7 +1,6 @@
-"""What a transfer did to the pictures, without any label: how far it moved the person and the background, and
-how near it came to the target.
+"""Measures a transfer without labels: the change of person and background, and the distance to the target.
 
-The paper's qualitative figure, measured alike, is in `reports/published/ptgan.toml` ("qualitative figure").
+The same measurement of the paper's qualitative figure is in `reports/published/ptgan.toml`.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from PIL import Image
 
 from common.datasets import Sample
 from common.datasets.images import read_image
-from common.runs import Workspace
 from ptgan.masks import MaskSource, resize_mask
 
-IMAGES = 200  # of each set, at least, at even distances
+IMAGES = 200  # at least so many of each set, at equal distances
 
 
 def analyse(
@@ -25,10 +23,11 @@ def analyse(
     target: Sequence[Sample],
     masks: MaskSource | None,
     size: tuple[int, int],
-    workspace: Workspace,
-) -> None:
-    """Writes `measures.json`. `translated`: one image for each of `source`, in its order, once or (several
-    cameras) several times over.
+) -> dict[str, float]:
+    """Returns the distances of styles and, with masks, the changes inside and outside of them.
+
+    `translated`: one image for each of `source`, in its order, repeated for each of several cameras. Images
+    are compared at `size` (height, width).
     """
     pairs = [(source[i % len(source)], sample) for i, sample in enumerate(translated)]
     pairs = pairs[:: max(1, len(pairs) // IMAGES)]
@@ -45,22 +44,21 @@ def analyse(
         covered = np.stack([resize_mask(masks(before), size) for before, _ in pairs])
         measures |= rms_change(images["source"], images["translated"], covered)
         measures["mask_coverage"] = float(covered.mean())
-    workspace.write_json("measures.json", {name: round(value, 5) for name, value in measures.items()})
+    return {name: round(value, 5) for name, value in measures.items()}
 
 
 def pixels(sample: Sample, size: tuple[int, int]) -> np.ndarray:
-    """float32 `(height, width, 3)` in -1..1."""
+    """Returns float32 `(height, width, 3)` in -1..1."""
     image = read_image(sample.path)
     image = image.resize(size[::-1], Image.Resampling.BILINEAR) if image.size != size[::-1] else image
     return np.asarray(image, np.float32) / 127.5 - 1
 
 
 def rms_change(before: np.ndarray, after: np.ndarray, masks: np.ndarray) -> dict[str, float]:
-    """Mean over images of the root mean square change of their pixels, images `(N, H, W, 3)` in -1..1, masks
-    `(N, H, W)` of 0 and 1.
+    """Returns the mean over images of the root mean square change of their pixels.
 
-    `rms_inside` over the masks' pixels, `rms_outside` over the others; an image without any of either counts
-    for neither.
+    Images `(N, H, W, 3)` in -1..1, masks `(N, H, W)` of 0 and 1. `rms_inside` covers the masks' pixels,
+    `rms_outside` the others; an image without such pixels is omitted from that mean.
     """
     squared = ((after.astype(np.float64) - before) ** 2).mean(axis=3)
     result = {}
@@ -72,8 +70,8 @@ def rms_change(before: np.ndarray, after: np.ndarray, masks: np.ndarray) -> dict
 
 
 def style_distance(images: np.ndarray, target: np.ndarray) -> float:
-    """Root mean square difference of the colour statistics of two sets `(N, H, W, 3)`: mean and deviation of
-    each channel over all pixels.
+    """Returns the root mean square difference of the colour statistics of two sets `(N, H, W, 3)`: mean and
+    standard deviation of each channel over all pixels.
     """
     statistics = [
         np.concatenate(

@@ -1,8 +1,8 @@
-"""Every switch of PTGAN, with where its value comes from.
+"""Every switch of PTGAN, with the source of its value.
 
-Field defaults are the fact sheet's suggested defaults: the released code where it is sound. What is known of
-the paper's own text comes from those who quote it; "unverified" marks what rests on memory. The released
-repository holds the GAN alone: no re-ID code, no masks, no weights.
+Field defaults are the fact sheet's suggested defaults: the released code where it is sound. The paper's own
+settings are known from secondary sources alone; "unverified" marks those that no text confirms. The released
+repository contains the GAN only: no re-ID code, no masks, no weights.
 """
 
 from __future__ import annotations
@@ -12,6 +12,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.backbones import BACKBONES
+from common.checks import (
+    Bound,
+    below_one,
+    bounded,
+    check_fields,
+    layers,
+    non_negative,
+    one_of,
+    positive,
+    probability,
+    quality,
+    size,
+)
 from common.errors import InputError
 
 GOOGLENET = "googlenet"
@@ -30,31 +43,31 @@ class NetConfig:
     """The re-ID network that learns from the transferred images."""
 
     # the IDE network of the blog's other methods; paper: googlenet (unverified; torchvision's has batch norm)
-    backbone: str = "resnet50"
+    backbone: str = one_of("resnet50", (*BACKBONES, GOOGLENET))
     weights: str = "imagenet"  # imagenet (torchvision V1), none, or a file
-    height: int = 256  # ours, as the other papers of the blog
-    width: int = 128  # ours
-    dropout: float = 0.5  # on the pooled map; ours, the usual IDE recipe
+    height: int = size(256)  # ours, as for the blog's other papers
+    width: int = size(128)  # ours
+    dropout: float = below_one(0.5)  # on the pooled map; ours, the usual IDE recipe
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How the re-ID network is trained: the usual IDE recipe, the paper's is not known."""
+    """The training of the re-ID network: the usual IDE recipe, the paper's is not known."""
 
-    epochs: int = 60  # ours
-    drop_epoch: int = 40  # learning rates x 0.1 from here; ours
-    batch: int = 32  # ours
-    base_lr: float = 0.01  # the backbone; ours
-    classifier_lr: float = 0.1  # the classification layer; ours
-    momentum: float = 0.9  # ours
+    epochs: int = positive(60)  # ours
+    drop_epoch: int = positive(40)  # learning rates x 0.1 from here; ours
+    batch: int = positive(32)  # ours
+    base_lr: float = positive(0.01)  # the backbone; ours
+    classifier_lr: float = positive(0.1)  # the classification layer; ours
+    momentum: float = below_one(0.9)  # ours
     nesterov: bool = True  # ours
-    weight_decay: float = 5e-4  # ours
-    colour_jitter: float = 0.0  # of training images: a control of ours
+    weight_decay: float = non_negative(5e-4)  # ours
+    colour_jitter: float = probability(0.0)  # of training images: a control of ours
 
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """Where the foreground masks come from; they are needed while the GAN trains, never afterwards."""
+    """The foreground masks; they are needed while the GAN trains, never afterwards."""
 
     # paper: PSPNet, once and offline; released code reads .npy
     kind: Literal["disk", "oracle", "torchvision", "gaussian", "ones", "zeros"] = "disk"
@@ -63,8 +76,9 @@ class MaskConfig:
     # disk: <stem>.png or .npy of the source; empty: the dataset's own, else <split>_mask beside its images
     source_folder: str = ""
     target_folder: str = ""  # disk: the same of the target
-    model: str = "deeplabv3_resnet50"  # torchvision: the segmentation network
-    # torchvision: what is foreground; paper: "foreground", its figure shows VOC's colours
+    # torchvision: the segmentation network
+    model: str = one_of("deeplabv3_resnet50", SEGMENTERS)
+    # torchvision: the classes of the foreground; paper: "foreground", its figure shows VOC's colours
     classes: Literal["person", "any_fg"] = "person"
 
 
@@ -72,54 +86,63 @@ class MaskConfig:
 class GANConfig:
     """The two generators and two discriminators, their losses and their training."""
 
-    height: int = 256  # released code; the generator sees squares
-    width: int = 256  # released code
-    load_height: int = 286  # images are brought to this size before the crop, released code
-    load_width: int = 286  # released code
-    channels: int = 64  # of the generator's first layer, released code
-    blocks: int = 9  # residual blocks, released code
-    downsamplings: int = 2  # released code
+    height: int = size(256)  # released code; the generator sees squares
+    width: int = size(256)  # released code
+    load_height: int = size(286)  # images are resized to this before the crop, released code
+    load_width: int = size(286)  # released code
+    channels: int = size(64)  # of the generator's first layer, released code
+    blocks: int = layers(9)  # residual blocks, released code
+    downsamplings: int = layers(2)  # released code
     residual: bool = False  # output = input + change: the demo's deviation, see README
-    d_channels: int = 64  # of the discriminator's first layer, released code
-    d_layers: int = 3  # its convolutions of stride 2: 3 give the 70x70 patches of paper and code
+    d_channels: int = size(64)  # of the discriminator's first layer, released code
+    # of the discriminator's convolutions of stride 2: 3 give the 70x70 patches of paper and code
+    d_layers: int = layers(3)
     # TensorFlow's SAME; symmetric: as PyTorch's CycleGAN pads, shifted by a pixel
     pad_mode: Literal["tf_same", "symmetric"] = "tf_same"
     # released code; its sigmoid cross-entropy cannot be reached from the command line
     adversarial: Literal["lsgan", "sigmoid"] = "lsgan"
-    lambda_cyc: float = 10.0  # released code (L1_lambda); lambda 2 of the paper (10, unverified)
-    # released code (L2_lambda); lambda 1 of the paper (10, unverified); 0 is CycleGAN
-    lambda_id: float = 10.0
-    # released: mse, masked; l2: paper and blog, a norm an image; l2_rms: over the root of its size
+    # of L_cyc; released code (L1_lambda); lambda 2 of the paper (10, unverified)
+    lambda_cyc: float = non_negative(10.0)
+    # of L_ID; released code (L2_lambda); lambda 1 of the paper (10, unverified); 0 is CycleGAN
+    lambda_id: float = non_negative(10.0)
+    # released: mse, masked; l2: paper and blog, one norm per image; l2_rms: divided by the root of its size
     id_loss: Literal["mse", "l2", "l2_rms"] = "mse"
     # of mse and l2_rms: over all pixels (released), or over the mask's
     id_reduce: Literal["all", "mask"] = "all"
-    # of |G(b) - b|, which keeps colours; neither paper nor code has it, SPGAN does (5)
-    lambda_idt: float = 0.0
-    lr: float = 2e-4  # of the generators, released code
-    lr_d: float = 2e-4  # of the discriminators, released code; paper: 1e-4 (unverified)
-    beta1: float = 0.5  # of Adam, released code
-    epochs: int = 200  # released code; an epoch is min(source, target) images; paper: 40 (unverified)
-    # released: to zero from decay_epoch on; paper: none stated (unverified)
+    # of L_ide = |G(b) - b|, which keeps colours; neither paper nor code has it, SPGAN does (5)
+    lambda_idt: float = non_negative(0.0)
+    lr: float = positive(2e-4)  # of the generators, released code
+    lr_d: float = positive(2e-4)  # of the discriminators, released code; paper: 1e-4 (unverified)
+    beta1: float = below_one(0.5)  # of Adam, released code
+    # released code; an epoch is min(source, target) images; paper: 40 (unverified)
+    epochs: int = positive(200)
+    # released: to zero from decay_epoch on; paper: none mentioned (unverified)
     decay: Literal["linear", "none"] = "linear"
-    decay_epoch: int = 100  # released code
-    batch: int = 1  # released code
-    pool_size: int = 50  # pairs of earlier fakes that the discriminators see, released code; 0: none
+    decay_epoch: int = non_negative(100)  # released code
+    batch: int = positive(1)  # released code
+    # pairs of earlier fakes that the discriminators see, released code; 0: none
+    pool_size: int = non_negative(50)
     shared_aug: bool = True  # released: one crop and flip for the source and the target image of a step
     # released: scipy stretches every image to 0..255, at loading and at saving
     io: Literal["plain", "scipy_bytescale"] = "plain"
-    # a GAN for each of these cameras (from 1), their sets pooled: PRID tables; none: one for all
-    target_cameras: tuple[int, ...] = ()
+    # one GAN for each of these cameras (from 1), their images pooled: PRID tables; none: one for all
+    target_cameras: tuple[int, ...] = bounded((), Bound("different cameras, counted from 1", least=1))
+
+    @property
+    def method(self) -> str:
+        """The method by name: without L_ID, PTGAN is a CycleGAN."""
+        return "PTGAN" if self.lambda_id > 0 else "CycleGAN"
 
 
 @dataclass(frozen=True)
 class TranslationConfig:
     """The transferred training set."""
 
-    # none: direct transfer; identity: untouched, but resized and stored as a fake is
+    # none: direct transfer; identity: source images that are only resized and stored like fakes
     kind: Literal["gan", "none", "identity"] = "gan"
     # of the stored image: the source file's own, or the generator's (released: 256x256)
     size: Literal["file", "generator"] = "file"
-    quality: int = 95  # of JPEG; released: scipy's imsave, 75
+    quality: int = quality(95)  # of JPEG; released: scipy's imsave, 75
     # kind gan only: transferred images made elsewhere, in place of a GAN's; the source's names, an AtoB_
     # before them is dropped
     folder: str = ""
@@ -136,104 +159,60 @@ class PTGANConfig:
     translation: TranslationConfig = field(default_factory=TranslationConfig)
 
     def __post_init__(self) -> None:
-        gan = self.gan
-        _check_positive(self.net, "net", ("height", "width"))
-        _check_positive(self.recipe, "recipe", ("epochs", "drop_epoch", "batch", "base_lr", "classifier_lr"))
-        _check_positive(
-            gan,
-            "gan",
-            (
-                "height",
-                "width",
-                "channels",
-                "blocks",
-                "downsamplings",
-                "d_channels",
-                "d_layers",
-                "lr",
-                "lr_d",
-                "epochs",
-                "batch",
-            ),
-        )
-        if self.net.backbone not in (*BACKBONES, GOOGLENET):
+        check_fields(self)
+        if self.recipe.nesterov and self.recipe.momentum == 0:
             raise InputError(
-                f"--net.backbone {self.net.backbone}: expected one of {', '.join((*BACKBONES, GOOGLENET))}"
+                "--recipe.momentum 0: expected more than 0, or --recipe.no-nesterov: "
+                "Nesterov's method needs momentum"
             )
-        if self.masks.model not in SEGMENTERS:
-            raise InputError(f"--masks.model {self.masks.model}: expected one of {', '.join(SEGMENTERS)}")
-        if not 0 <= self.net.dropout < 1 or not 1 <= self.translation.quality <= 100:
-            raise InputError(
-                f"--net.dropout {self.net.dropout}, --translation.quality {self.translation.quality}: "
-                "expected 0 to less than 1, and 1 to 100"
-            )
-        _check_recipe(self.recipe)
-        _check_gan(gan)
+        _check_image_size(self.gan)
+        _check_training(self.gan)
+
+    @property
+    def trains_gan(self) -> bool:
+        """Whether the row trains a GAN, unlike the controls and images made elsewhere."""
+        return self.translation.kind == "gan" and not self.translation.folder
 
 
-def _check_recipe(recipe: RecipeConfig) -> None:
-    if not 0 <= recipe.momentum < 1 or (recipe.nesterov and recipe.momentum == 0):
-        raise InputError(
-            f"--recipe.momentum {recipe.momentum}: expected 0 to less than 1, and 0 only with --recipe.no-nesterov"
-        )
-    if recipe.weight_decay < 0 or not 0 <= recipe.colour_jitter <= 1:
-        raise InputError(
-            f"--recipe.weight-decay {recipe.weight_decay}, --recipe.colour-jitter {recipe.colour_jitter}: "
-            "expected 0 or more, and 0 to 1"
-        )
-
-
-def _check_gan(gan: GANConfig) -> None:
-    if min(gan.lambda_cyc, gan.lambda_id, gan.lambda_idt, gan.pool_size) < 0:
-        raise InputError(
-            "expected --gan.lambda-cyc, --gan.lambda-id, --gan.lambda-idt and --gan.pool-size of 0 or more"
-        )
-    if not 0 <= gan.beta1 < 1:
-        raise InputError(f"--gan.beta1 {gan.beta1}: expected 0 to less than 1")
+def _check_image_size(gan: GANConfig) -> None:
+    """Checks that the crop fits into the loaded image, and that every layer leaves pixels to the next."""
     if gan.load_height < gan.height or gan.load_width < gan.width:
         raise InputError(
             f"--gan.load-height {gan.load_height}, --gan.load-width {gan.load_width}: "
             f"expected at least the crop's {gan.height}, {gan.width}"
         )
-    step = 2 ** max(gan.downsamplings, gan.d_layers)
-    if gan.height % step or gan.width % step:
+    halvings = max(gan.downsamplings, gan.d_layers)
+    sides = f"--gan.height {gan.height}, --gan.width {gan.width}"
+    if gan.height % 2**halvings or gan.width % 2**halvings:
         raise InputError(
-            f"--gan.height {gan.height}, --gan.width {gan.width}: expected multiples of {step}, "
-            f"as {step.bit_length() - 1} layers halve them"
+            f"{sides}: expected multiples of {2**halvings}, because {halvings} layers halve them"
         )
-    if min(gan.height, gan.width) < 2 * 2**gan.downsamplings or (
-        gan.pad_mode == "symmetric" and min(gan.height, gan.width) < 3 * 2**gan.d_layers
-    ):
+    side = min(gan.height, gan.width)
+    if side < 2 * 2**gan.downsamplings or (gan.pad_mode == "symmetric" and side < 3 * 2**gan.d_layers):
         raise InputError(
-            f"--gan.height {gan.height}, --gan.width {gan.width}: too small for --gan.downsamplings {gan.downsamplings} and "
-            f"--gan.d-layers {gan.d_layers}: the generators' innermost map needs 2 pixels a side, and the discriminators' 3 with "
-            "--gan.pad-mode symmetric"
-        )
-    if gan.decay == "linear" and not 0 <= gan.decay_epoch < gan.epochs:
-        raise InputError(
-            f"--gan.decay-epoch {gan.decay_epoch}: expected 0 to less than --gan.epochs {gan.epochs}, or --gan.decay none"
-        )
-    if any(camera < 1 for camera in gan.target_cameras) or len(set(gan.target_cameras)) < len(
-        gan.target_cameras
-    ):
-        raise InputError(
-            f"--gan.target-cameras {' '.join(map(str, gan.target_cameras))}: expected different cameras, counted from 1"
+            f"{sides}: too small for --gan.downsamplings {gan.downsamplings} and --gan.d-layers "
+            f"{gan.d_layers}: the generators' innermost map needs 2 pixels a side, and the discriminators' 3 "
+            "with --gan.pad-mode symmetric"
         )
 
 
-def _check_positive(config: object, group: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise InputError(f"--{group}.{name} {getattr(config, name)}: expected a positive number")
+def _check_training(gan: GANConfig) -> None:
+    if gan.decay == "linear" and gan.decay_epoch >= gan.epochs:
+        raise InputError(
+            f"--gan.decay-epoch {gan.decay_epoch}: expected 0 to less than --gan.epochs {gan.epochs}, "
+            "or --gan.decay none"
+        )
+    if len(set(gan.target_cameras)) < len(gan.target_cameras):
+        cameras = " ".join(map(str, gan.target_cameras))
+        raise InputError(f"--gan.target-cameras {cameras}: expected different cameras, counted from 1")
 
 
 _DEFAULT = PTGANConfig()
 
 PRESETS: dict[str, PTGANConfig] = {
     # small enough for 2 CPU cores; deviations: a thin ResNet from scratch instead of ImageNet's ResNet-50, so
-    # a learning rate of 0.1 and 8
-    # epochs; generators of 12 channels and 3 blocks at 64x32, whose output is input + change; 2 epochs in
-    # batches of 4
+    # a learning rate of 0.1 and 8 epochs; generators of 12 channels and 3 blocks at 64x32, whose output is
+    # input + change; 2 epochs in batches of 4
     "demo": PTGANConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
         recipe=RecipeConfig(epochs=8, drop_epoch=6, batch=64, base_lr=0.1, classifier_lr=0.1),
@@ -261,15 +240,14 @@ PRESETS: dict[str, PTGANConfig] = {
         gan=GANConfig(io="scipy_bytescale"),
         translation=TranslationConfig(size="generator", quality=75),
     ),
-    # what is told of the paper, all of it unverified: GoogLeNet, 40 epochs without decay, 1e-4 for the
-    # discriminators. The printed norm
-    # (`id_loss=l2`) with the printed weight would freeze the person, which the paper's own figure does not
-    # show: it stays a switch
+    # secondary sources, all of it unverified: GoogLeNet, 40 epochs without decay, 1e-4 for the
+    # discriminators. The printed norm (`id_loss=l2`) with the printed weight would freeze the person, which
+    # the paper's own figure does not show: it stays a switch
     "paper": dataclasses.replace(
         _DEFAULT, net=NetConfig(backbone=GOOGLENET), gan=GANConfig(lr_d=1e-4, epochs=40, decay="none")
     ),
     # real photographs without ImageNet weights or a segmentation network, for a GPU: a GAN of 20 epochs with
-    # a soft ellipse for a mask
+    # a soft ellipse as mask
     "scratch": dataclasses.replace(
         _DEFAULT,
         net=NetConfig(weights="none"),

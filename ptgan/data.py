@@ -1,8 +1,7 @@
-"""What the GAN is trained on: an image of either domain with its mask, in one geometry; the history pool;
-scipy's stretch of the released code.
+"""Loads the images of the GAN with their masks, keeps the history of fakes, and augments the re-ID images.
 
-All sampling is a pure function of the seed and the step, so that a resumed run sees what an unbroken one
-sees. Released counterpart: `utils.py` (`load_train_data`, `ImagePool`) and the epochs of `model.py`.
+All sampling is a pure function of the seed and the step, so that a resumed run sees the images of an
+uninterrupted one. Released counterpart: `utils.py` (`load_train_data`, `ImagePool`).
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ from torch.utils.data import Dataset
 from common.augment import DeviceTransform, Drawn, Result, jitter_colours
 from common.datasets import Sample
 from common.datasets.images import read_image
-from common.datasets.loading import Draw, epoch_plan, normalise
+from common.datasets.loading import Draw, normalise
 from common.errors import InputError
-from ptgan.config import GANConfig, NetConfig
+from ptgan.config import GANConfig
 from ptgan.masks import MaskSource, resize_mask
 
 HALF = (0.5, 0.5, 0.5)
 
 
 def bytescale(values: np.ndarray) -> np.ndarray:
-    """scipy 0.17's: floats stretched linearly from their least (0) to their largest (255), as uint8; uint8 is
-    left alone.
+    """Stretches floats linearly so that the minimum becomes 0 and the maximum 255, as scipy 0.17 does.
+
+    Returns uint8; input of uint8 is returned unchanged.
     """
     if values.dtype == np.uint8:
         return values
@@ -39,12 +39,12 @@ def bytescale(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class GanTransform:
-    """Resize, random crop, flip of an image and its mask: `(RGB image, mask (h, w), rng) -> float32 (4,
+class GANTransform:
+    """Resizes, crops and flips an image and its mask at random: `(RGB image, mask (h, w), rng) -> float32 (4,
     height, width)`, RGB in -1..1, then the mask.
 
-    As released, the crop's offsets are 1 to load size - size, never 0. `mask_aug="joint"` moves the mask with
-    its image; `released` only resizes it, so that it covers other pixels than the person's.
+    As released, the crop's offsets range from 1 to load size - size and are never 0. `mask_aug="joint"` moves
+    the mask with its image; `released` only resizes it, so that it covers other pixels than the person's.
     """
 
     height: int
@@ -58,55 +58,51 @@ class GanTransform:
         if self.io == "scipy_bytescale":
             image = Image.fromarray(bytescale(np.asarray(image, np.float64)))
         top, left = (
-            rng.randint(min(1, room), room)
-            for room in (self.load_height - self.height, self.load_width - self.width)
+            rng.randint(min(1, margin), margin)
+            for margin in (self.load_height - self.height, self.load_width - self.width)
         )
         flip = rng.random() > 0.5
-        window = (left, top, left + self.width, top + self.height)
-        image = image.resize((self.load_width, self.load_height), Image.Resampling.BILINEAR).crop(window)
-        if self.mask_aug == "joint":
-            mask = resize_mask(mask, (self.load_height, self.load_width))[
-                top : top + self.height, left : left + self.width
-            ]
-            mask = mask[:, ::-1] if flip else mask
-        else:
-            mask = resize_mask(mask, (self.height, self.width))
+        box = (left, top, left + self.width, top + self.height)
+        image = image.resize((self.load_width, self.load_height), Image.Resampling.BILINEAR).crop(box)
         if flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mask = self._follow(mask, top, left, flip)
         return torch.cat([normalise(image, HALF, HALF), torch.from_numpy(np.array(mask, np.float32))[None]])
 
+    def _follow(self, mask: np.ndarray, top: int, left: int, flip: bool) -> np.ndarray:
+        """Returns the mask for the image's crop and flip, `(height, width)`."""
+        if self.mask_aug == "released":
+            return resize_mask(mask, (self.height, self.width))
+        mask = resize_mask(mask, (self.load_height, self.load_width))
+        mask = mask[top : top + self.height, left : left + self.width]
+        return mask[:, ::-1] if flip else mask
 
-def gan_transform(config: GANConfig, mask_aug: str) -> GanTransform:
-    return GanTransform(
-        config.height, config.width, config.load_height, config.load_width, mask_aug, config.io
-    )
+
+def gan_transform(config: GANConfig, mask_aug: str) -> GANTransform:
+    """Returns the transform of a configuration."""
+    sizes = (config.height, config.width, config.load_height, config.load_width)
+    return GANTransform(*sizes, mask_aug, config.io)
 
 
 class MaskedImages(Dataset):
-    """Images with their masks after `transform`; an item is (tensor, index), as
-    `common.datasets.loading.SampleImages` gives it.
+    """Images with their masks after `transform`; an item is (tensor, index), as in `SampleImages`.
 
-    Two domains with the same `stream` draw alike at the same step and slot. `cache` keeps the decoded images
-    and masks in memory.
+    Two domains with the same `stream` draw the same numbers at the same step and slot. `cache` keeps the
+    decoded images and masks in memory.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
         masks: MaskSource,
-        transform: Callable,
+        transform: Callable[[Image.Image, np.ndarray, random.Random], Tensor],
         *,
         seed: int,
         stream: str,
         cache: bool = False,
     ):
-        self.samples, self.masks, self.transform, self.seed, self.stream = (
-            samples,
-            masks,
-            transform,
-            seed,
-            stream,
-        )
+        self.samples, self.masks, self.transform = samples, masks, transform
+        self.seed, self.stream = seed, stream
         self.decoded = [self._decode(sample) for sample in samples] if cache else None
 
     def _decode(self, sample: Sample) -> tuple[Image.Image, np.ndarray]:
@@ -117,45 +113,17 @@ class MaskedImages(Dataset):
 
     def __getitem__(self, key: Draw) -> tuple[Tensor, int]:
         image, mask = self.decoded[key.index] if self.decoded else self._decode(self.samples[key.index])
-        return self.transform(
-            image, mask, random.Random(f"{self.seed}/{self.stream}/{key.step}/{key.slot}")
-        ), key.index
-
-
-@dataclass(frozen=True)
-class PairPlans:
-    """Both domains shuffled anew every epoch of min(source, target) images; the larger one's rest waits for a
-    later epoch, as released.
-    """
-
-    source: Callable[[int], np.ndarray]
-    target: Callable[[int], np.ndarray]
-    steps_per_epoch: int
-
-
-def pair_plans(num_source: int, num_target: int, batch: int, seed: int) -> PairPlans:
-    """`InputError` for a domain of one image, and for one that does not fill a batch."""
-    for domain, count in (("source", num_source), ("target", num_target)):
-        if count < 2:
-            raise InputError(
-                f"{count} {domain} training images: expected at least 2, a domain of one image has no style to learn"
-            )
-    steps = min(num_source, num_target) // batch
-
-    def plan(count: int, domain: str) -> Callable[[int], np.ndarray]:
-        epochs = epoch_plan(count, batch, seed=seed, stream=f"gan {domain}")
-        return lambda step: epochs(step // steps * epochs.steps_per_epoch + step % steps)
-
-    return PairPlans(plan(num_source, "source"), plan(num_target, "target"), steps)
+        rng = random.Random(f"{self.seed}/{self.stream}/{key.step}/{key.slot}")
+        return self.transform(image, mask, rng), key.index
 
 
 class ImagePool:
-    """The history of fakes that the discriminators see, in pairs (fake source, fake target); a pair holds the
-    whole batch of its step.
+    """The history of fakes that the discriminators see, in pairs (fake source, fake target) of whole batches.
 
-    Until `size` pairs are kept, the new pair is kept and returned. Then, at even odds, it is returned as it
-    is, or each half changes places with that of a kept pair, chosen for either half apart. Released:
-    `ImagePool`; PyTorch's CycleGAN draws for each domain apart.
+    Until `size` pairs are kept, the new pair is kept and returned. Afterwards, with probability 1/2, each
+    half of the new pair replaces that of a randomly chosen pair, both halves independently, and the replaced
+    halves are returned; otherwise the new pair is returned. Released: `ImagePool`; PyTorch's CycleGAN decides
+    for each domain separately.
     """
 
     def __init__(self, size: int):
@@ -163,7 +131,7 @@ class ImagePool:
         self.pairs: list[list[Tensor]] = []
 
     def query(self, pair: Sequence[Tensor], rng: random.Random) -> list[Tensor]:
-        """The pair to train on, `(B, 3, H, W)` each."""
+        """Returns the pair to train on, `(B, 3, H, W)` each."""
         new = [half.detach() for half in pair]
         if len(self.pairs) < self.size:
             self.pairs.append(new)
@@ -189,8 +157,8 @@ class ImagePool:
 
 @dataclass(frozen=True)
 class ReidTransform:
-    """Resize to 9/8 of the size, random crop, flip, colour jitter: `(RGB image, rng) -> float32 (3, height,
-    width)`, ImageNet-normalised.
+    """Resizes to 9/8 of the size, crops, flips and jitters the colours: `(RGB image, rng) -> float32 (3,
+    height, width)`, ImageNet-normalised.
     """
 
     height: int
@@ -211,20 +179,18 @@ class ReidTransform:
         return round(self.height * 9 / 8), round(self.width * 9 / 8)
 
     def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
-        """Window and flip, of a resized image."""
+        """Draws box and flip for a resized image."""
         top, left = rng.randint(0, height - self.height), rng.randint(0, width - self.width)
         return Drawn((left, top, left + self.width, top + self.height), rng.random() < 0.5)
 
     def on_device(self) -> DeviceTransform:
-        """The same for packed images, which are resized before they are packed. `InputError` with colour
-        jitter.
+        """Returns the transform for packed images, which are resized before they are packed.
+
+        Raises `InputError` with colour jitter.
         """
         if self.colour_jitter > 0:
             raise InputError(
-                f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out"
+                f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change "
+                "colours; leave --pack out"
             )
         return DeviceTransform(self.draw, Result(self.height, self.width), self.first_size, "bicubic")
-
-
-def reid_transform(net: NetConfig, colour_jitter: float) -> ReidTransform:
-    return ReidTransform(net.height, net.width, colour_jitter)

@@ -1,4 +1,4 @@
-"""The rows of PTGAN's tables and our experiments on its masks and its identity loss, as named configurations."""
+"""The rows of PTGAN's tables and our experiments on masks and identity loss, as named configurations."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ CONTROLS = [
 PRID = [Experiment("ptgan/prid/direct", "PRID, unverified: direct transfer", alias_of=DIRECT)]
 PRID += [
     Experiment(
-        f"ptgan/prid/{name}", f"PRID, unverified: transferred to {what}", {"gan.target_cameras": cameras}
+        f"ptgan/prid/{name}", f"PRID, unverified: transferred to {to}", {"gan.target_cameras": cameras}
     )
-    for name, what, cameras in (
+    for name, to, cameras in (
         ("cam1", "camera 1", (1,)),
         ("cam2", "camera 2", (2,)),
         ("cam1+cam2", "either camera, pooled", (1, 2)),

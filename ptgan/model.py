@@ -1,9 +1,8 @@
-"""The networks of PTGAN: two ResNet generators, one each way, and two patch discriminators.
+"""The networks of PTGAN: two ResNet generators, one for each direction, and two patch discriminators.
 
-The released ones were written in TensorFlow, whose SAME padding is not PyTorch's: with `pad_mode="tf_same"`
-weights carry over and give the same outputs; `symmetric` pads as PyTorch's CycleGAN does, and shifts features
-by a pixel. No convolution has a bias. Released counterpart: `module.py` (`generator_resnet`, `discriminator`)
-and `ops.py`.
+The released ones use TensorFlow, whose SAME padding is not PyTorch's. With `pad_mode="tf_same"` its weights
+produce the same outputs here; `symmetric` pads as PyTorch's CycleGAN does, which shifts features by a pixel.
+No convolution has a bias. Released counterpart: `module.py` (`generator_resnet`, `discriminator`), `ops.py`.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from ptgan.config import GANConfig
 
 
 class InstanceNorm2d(nn.Module):
-    """Each channel of each image to mean 0 and variance 1 (biased, eps 1e-5), then a learned scale, drawn
-    from N(1, 0.02), and offset.
+    """Normalises each channel of each image to mean 0 and variance 1 (biased, eps 1e-5), then applies a
+    learned scale, initially from N(1, 0.02), and offset.
     """
 
     def __init__(self, channels: int):
@@ -26,12 +25,12 @@ class InstanceNorm2d(nn.Module):
         self.offset = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        # one group a channel: the same, and faster on a CPU
+        # group norm with one channel per group is equivalent, and faster on a CPU
         return F.group_norm(x, x.shape[1], self.scale, self.offset, eps=1e-5)
 
 
 def convolution(channels_in: int, channels_out: int, kernel: int, stride: int, pad_mode: str) -> nn.Module:
-    """TensorFlow's SAME convolution of an even-sized map, or its symmetric look-alike.
+    """Returns TensorFlow's SAME convolution of an even-sized map, or one with symmetric padding.
 
     SAME pads (0, 1) for kernel 3 stride 2, (1, 1) for kernel 4 stride 2, (1, 2) for kernel 4 stride 1: left
     and top, then right and bottom.
@@ -53,13 +52,20 @@ class Deconvolution(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, pad_mode: str):
         super().__init__()
-        padding = {"padding": 1, "output_padding": 1} if pad_mode == "symmetric" else {}
-        self.conv = nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, bias=False, **padding)
+        padding = 1 if pad_mode == "symmetric" else 0
+        self.conv = nn.ConvTranspose2d(
+            channels_in, channels_out, 3, stride=2, padding=padding, output_padding=padding, bias=False
+        )
         self.crop = pad_mode == "tf_same"
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return x[:, :, :-1, :-1] if self.crop else x
+
+
+def normed(layer: nn.Module, channels: int) -> list[nn.Module]:
+    """Returns a layer with its instance norm and ReLU."""
+    return [layer, InstanceNorm2d(channels), nn.ReLU(inplace=True)]
 
 
 class ResidualBlock(nn.Module):
@@ -69,9 +75,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3, bias=False),
-            InstanceNorm2d(channels),
-            nn.ReLU(inplace=True),
+            *normed(nn.Conv2d(channels, channels, 3, bias=False), channels),
             nn.ReflectionPad2d(1),
             nn.Conv2d(channels, channels, 3, bias=False),
             InstanceNorm2d(channels),
@@ -82,11 +86,11 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Images `(B, 3, H, W)` in -1..1 to images of the other domain, the same shape and range; H and W
+    """Translates images `(B, 3, H, W)` in -1..1 to the other domain, same shape and range; H and W are
     multiples of 2^downsamplings.
 
-    `residual=True`, the demo's deviation, gives x + G(x), cut to -1..1, and starts close to x: short training
-    then keeps the person.
+    `residual=True`, the demo's deviation, returns x + G(x), clamped to -1..1, and starts close to x, so that
+    short training keeps the person.
     """
 
     def __init__(
@@ -101,26 +105,13 @@ class Generator(nn.Module):
         super().__init__()
         self.residual = residual
         width = channels
-        layers: list[nn.Module] = [
-            nn.ReflectionPad2d(3),
-            nn.Conv2d(3, width, 7, bias=False),
-            InstanceNorm2d(width),
-            nn.ReLU(inplace=True),
-        ]
+        layers = [nn.ReflectionPad2d(3), *normed(nn.Conv2d(3, width, 7, bias=False), width)]
         for _ in range(downsamplings):
-            layers += [
-                convolution(width, 2 * width, 3, 2, pad_mode),
-                InstanceNorm2d(2 * width),
-                nn.ReLU(inplace=True),
-            ]
+            layers += normed(convolution(width, 2 * width, 3, 2, pad_mode), 2 * width)
             width *= 2
         layers += [ResidualBlock(width) for _ in range(blocks)]
         for _ in range(downsamplings):
-            layers += [
-                Deconvolution(width, width // 2, pad_mode),
-                InstanceNorm2d(width // 2),
-                nn.ReLU(inplace=True),
-            ]
+            layers += normed(Deconvolution(width, width // 2, pad_mode), width // 2)
             width //= 2
         output = nn.Conv2d(width, 3, 7, bias=False)
         self.main = nn.Sequential(*layers, nn.ReflectionPad2d(3), output, nn.Tanh())
@@ -135,7 +126,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Scores of patches, 70x70 for three layers: `(B, 3, H, W)` in -1..1 to `(B, 1, H / 2^layers, W /
+    """Scores patches, of 70x70 for three layers: `(B, 3, H, W)` in -1..1 to `(B, 1, H / 2^layers, W /
     2^layers)` (symmetric: 2 cells less).
     """
 
@@ -158,7 +149,7 @@ class Discriminator(nn.Module):
 
 
 class TransferNetworks(nn.Module):
-    """G (`g_s2t`), its way back (`g_t2s`), and the discriminators of both domains."""
+    """G (`g_s2t`), the opposite generator F (`g_t2s`), and the discriminators of both domains."""
 
     def __init__(self, config: GANConfig):
         super().__init__()
@@ -188,7 +179,7 @@ def build_generator(config: GANConfig) -> Generator:
 
 
 def initialise(network: nn.Module) -> None:
-    """Convolutions from a normal of deviation 0.02, cut at two deviations, as released."""
+    """Draws convolutions from N(0, 0.02^2), truncated at two standard deviations, as released."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)

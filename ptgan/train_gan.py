@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,13 +19,14 @@ from torch.optim import Adam, Optimizer
 
 from common.checkpoints import load_checkpoint, save_checkpoint
 from common.datasets import Sample
-from common.datasets.loading import planned_loader
+from common.datasets.plans import PairPlans, pair_plans
 from common.errors import InputError
-from common.runs import Workspace, rank_and_world
+from common.job import Workspace
+from common.runs import rank_and_world
 from common.training import Loop, average_gradients, gather, seed_everything
 from ptgan.config import GANConfig
-from ptgan.data import ImagePool, MaskedImages, PairPlans, gan_transform, pair_plans
-from ptgan.losses import discriminator_losses, generator_losses, generator_total
+from ptgan.data import GANTransform, ImagePool, MaskedImages
+from ptgan.losses import Translated, discriminator_loss, generator_losses, generator_total
 from ptgan.masks import MaskSource
 from ptgan.model import Generator, TransferNetworks, build_generator
 
@@ -31,170 +34,148 @@ log = logging.getLogger("run")
 CACHED_IMAGES = 12_000  # a domain up to this size is decoded once and kept in memory
 
 
-def learning_rate(config: GANConfig, lr: float, epoch: int) -> float:
-    """Of an epoch, from 0: constant, then (released) linear, so that the epoch after the last would have 0."""
-    if config.decay == "none" or epoch < config.decay_epoch:
-        return lr
-    return lr * (config.epochs - epoch) / (config.epochs - config.decay_epoch)
+class Domain(NamedTuple):
+    """The training images of one domain, and their masks."""
+
+    samples: Sequence[Sample]
+    masks: MaskSource
 
 
-def build_optimizers(config: GANConfig, networks: TransferNetworks) -> tuple[Adam, Adam]:
-    """One Adam for both generators, one for both discriminators, as released."""
-    return (
-        Adam(networks.generators, lr=config.lr, betas=(config.beta1, 0.999)),
-        Adam(networks.discriminators, lr=config.lr_d, betas=(config.beta1, 0.999)),
-    )
+@dataclass
+class Training:
+    """What a resumed GAN continues with; each part has a `state_dict`."""
+
+    networks: TransferNetworks
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer
+    pool: ImagePool
 
 
 def check_gan(config: GANConfig, device: torch.device, *, deterministic: bool) -> None:
-    """Warns of a weight that freezes the person; `InputError` for `deterministic` on CUDA, where PyTorch has
-    no deterministic gradient of the generators' reflection padding.
+    """Warns about a weight that freezes the person. Raises `InputError` for `deterministic` on CUDA, where
+    PyTorch has no deterministic gradient of the generators' reflection padding.
     """
     if deterministic and device.type == "cuda":
         raise InputError(
-            "--deterministic: the GAN's reflection padding has no deterministic gradient on CUDA: use --device cpu, or leave it out"
+            "--deterministic: the GAN's reflection padding has no deterministic gradient on CUDA: use "
+            "--device cpu, or leave it out"
         )
     if config.id_loss == "l2" and config.lambda_id >= 1:
         log.warning(
-            "--gan.id-loss l2 with --gan.lambda-id %g: the norm's gradient is some hundred times that of the cycle loss and freezes the "
-            "person; the published pictures are softer",
+            "--gan.id-loss l2 with --gan.lambda-id %g: the norm's gradient is some hundred times that of the "
+            "cycle loss and freezes the person; the published pictures are softer",
             config.lambda_id,
         )
 
 
-def train_gan(
-    config: GANConfig,
-    mask_aug: str,
-    source: Sequence[Sample],
-    target: Sequence[Sample],
-    masks: tuple[MaskSource, MaskSource],
-    seed: int,
-    device: torch.device,
-    workspace: Workspace,
-    *,
-    workers: int = 0,
-    deterministic: bool = False,
-) -> None:
-    """Writes `generator.pt` (source to target) and `networks.pt` (all four) into the workspace. `masks`: of
-    source and target.
-    """
-    seed_everything(seed, deterministic=deterministic)
-    plans = pair_plans(len(source), len(target), config.batch, seed)
+def start_training(config: GANConfig, device: torch.device) -> Training:
+    """Builds the networks, one Adam for both generators and one for both discriminators, as released."""
     networks = TransferNetworks(config).to(device)
-    g_optimizer, d_optimizer = build_optimizers(config, networks)
-    pool = ImagePool(config.pool_size)
-    state = {"networks": networks, "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "pool": pool}
-    loop = Loop(
-        workspace, config.epochs * plans.steps_per_epoch, state, label="GAN", save_every=plans.steps_per_epoch
+    betas = (config.beta1, 0.999)
+    return Training(
+        networks,
+        Adam(networks.generators, lr=config.lr, betas=betas),
+        Adam(networks.discriminators, lr=config.lr_d, betas=betas),
+        ImagePool(config.pool_size),
     )
 
-    for step, (of_source, of_target) in loop.over(
-        pair_batches(config, mask_aug, (source, target), masks, plans, seed, loop, workers)
-    ):
-        epoch = step // plans.steps_per_epoch
-        set_rate(g_optimizer, learning_rate(config, config.lr, epoch))
-        set_rate(d_optimizer, learning_rate(config, config.lr_d, epoch))
-        terms = train_step(
-            config,
-            networks,
-            g_optimizer,
-            d_optimizer,
-            pool,
-            of_source.to(device),
-            of_target.to(device),
-            random.Random(f"{seed}/pool/{step}"),
-        )
-        loop.log(step, **terms)
+
+def train_gan(
+    config: GANConfig, transform: GANTransform, source: Domain, target: Domain, work: Workspace
+) -> None:
+    """Writes `generator.pt` (source to target) and `networks.pt` (all four) into the stage's folder."""
+    seed_everything(work.seed, deterministic=work.options.deterministic)
+    plans = pair_plans(len(source.samples), len(target.samples), config.batch, work.seed)
+    training = start_training(config, work.device)
+    steps = plans.steps_per_epoch
+    loop = Loop(work, config.epochs * steps, vars(training), label="GAN", save_every=steps)
+    batches = pair_batches(loop, plans, config.shared_aug, transform, (source, target))
+    for step, (of_source, of_target) in loop.over(batches):
+        epoch = step // steps
+        set_rate(training.g_optimizer, learning_rate(config, config.lr, epoch))
+        set_rate(training.d_optimizer, learning_rate(config, config.lr_d, epoch))
+        rng = random.Random(f"{work.seed}/pool/{step}")
+        loop.log(step, **train_step(config, training, of_source, of_target, rng))
 
     if loop.main:
-        save_checkpoint(workspace.folder / "generator.pt", networks.g_s2t.state_dict())
-        save_checkpoint(workspace.folder / "networks.pt", networks.state_dict())
+        networks = training.networks
+        save_checkpoint(work.folder / "generator.pt", networks.g_s2t.state_dict())
+        save_checkpoint(work.folder / "networks.pt", networks.state_dict())
 
 
 def train_step(
-    config: GANConfig,
-    networks: TransferNetworks,
-    g_optimizer: Optimizer,
-    d_optimizer: Optimizer,
-    pool: ImagePool,
-    of_source: Tensor,
-    of_target: Tensor,
-    rng: random.Random,
+    config: GANConfig, training: Training, of_source: Tensor, of_target: Tensor, rng: random.Random
 ) -> dict[str, Tensor]:
-    """One step of both generators, then one of both discriminators, on images with masks `(B, 4, H, W)`; the
-    terms of both losses.
+    """Updates both generators, then both discriminators; returns the terms of both losses.
+
+    `of_source` and `of_target`: images with masks `(B, 4, H, W)`.
     """
+    networks, pool = training.networks, training.pool
     (source, source_mask), (target, target_mask) = (
-        channels.split((3, 1), dim=1) for channels in (of_source, of_target)
+        batch.split((3, 1), dim=1) for batch in (of_source, of_target)
     )
 
-    # G, both ways: pass for the other domain, come back, and leave the person alone (L_Style + lambda L_ID)
+    # the generators: L_PTGAN
     networks.d_source.requires_grad_(False)
     networks.d_target.requires_grad_(False)
     fake_target, fake_source = networks.g_s2t(source), networks.g_t2s(target)
     g_terms = generator_losses(
-        networks, config, source, target, fake_target, fake_source, source_mask, target_mask
+        networks,
+        config,
+        Translated(source, fake_target, source_mask),
+        Translated(target, fake_source, target_mask),
     )
-    g_optimizer.zero_grad()
+    training.g_optimizer.zero_grad()
     generator_total(g_terms, config).backward()
     average_gradients(networks.generators)
-    g_optimizer.step()
+    training.g_optimizer.step()
 
-    # D, both domains: real images against fakes of the generators before this step, or of earlier ones
+    # the discriminators: real images against fakes of the generators before this step, or of earlier ones
     networks.d_source.requires_grad_(True)
     networks.d_target.requires_grad_(True)
-    old_source, old_target = (
-        own_part(half)
-        for half in pool.query([gather(fake_source.detach()), gather(fake_target.detach())], rng)
-    )
-    d_terms = discriminator_losses(networks, config, source, target, old_target, old_source)
-    d_optimizer.zero_grad()
-    sum(d_terms.values()).backward()
+    fakes = pool.query([gather(fake_source.detach()), gather(fake_target.detach())], rng)
+    old_source, old_target = map(own_part, fakes)
+    d_terms = {
+        "d_source": discriminator_loss(networks.d_source, source, old_source, config.adversarial),
+        "d_target": discriminator_loss(networks.d_target, target, old_target, config.adversarial),
+    }
+    training.d_optimizer.zero_grad()
+    (d_terms["d_source"] + d_terms["d_target"]).backward()
     average_gradients(networks.discriminators)
-    d_optimizer.step()
+    training.d_optimizer.step()
     return {**{f"g_{name}": term for name, term in g_terms.items()}, **d_terms}
 
 
 def own_part(batch: Tensor) -> Tensor:
-    """This process's share of a whole batch: every process keeps the whole history, so that it can be saved
-    by one.
+    """Returns this process's part of a whole batch; each process keeps the whole history, so that one of them
+    can save it.
     """
     rank, world = rank_and_world()
     return batch.chunk(world)[rank]
 
 
 def pair_batches(
-    config: GANConfig,
-    mask_aug: str,
-    domains: tuple[Sequence[Sample], ...],
-    masks: tuple[MaskSource, ...],
-    plans: PairPlans,
-    seed: int,
-    loop: Loop,
-    workers: int,
-):
-    """Batches `(B, 4, H, W)` of source and target, step by step; `shared_aug`: both draw the same crop and
-    flip, as released.
+    loop: Loop, plans: PairPlans, shared_aug: bool, transform: GANTransform, domains: tuple[Domain, Domain]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields images with masks `(B, 4, H, W)` of source and target, step by step.
+
+    `shared_aug`: both receive the same crop and flip, as released.
     """
-    rank, world = rank_and_world()
-    loaders = []
-    for name, samples, of_domain, plan in zip(
-        ("source", "target"), domains, masks, (plans.source, plans.target)
-    ):
-        stream = "gan" if config.shared_aug else f"gan {name}"
-        images = MaskedImages(
-            samples,
-            of_domain,
-            gan_transform(config, mask_aug),
-            seed=seed,
-            stream=stream,
-            cache=len(samples) <= CACHED_IMAGES,
-        )
-        loaders.append(
-            planned_loader(images, plan, loop.start, loop.total, workers=workers, rank=rank, world=world)
-        )
-    for (of_source, _), (of_target, _) in zip(*loaders):
-        yield of_source, of_target
+    streams = ("gan", "gan") if shared_aug else ("gan source", "gan target")
+    batches = []
+    for (samples, masks), stream, plan in zip(domains, streams, (plans.source, plans.target)):
+        cache, seed = len(samples) <= CACHED_IMAGES, loop.workspace.seed
+        images = MaskedImages(samples, masks, transform, seed=seed, stream=stream, cache=cache)
+        batches.append(loop.load(images, plan))
+    for of_source, of_target in zip(*batches):
+        yield of_source.images.contiguous(), of_target.images.contiguous()
+
+
+def learning_rate(config: GANConfig, lr: float, epoch: int) -> float:
+    """Returns the rate of an epoch (from 0): constant, then (released) linear, 0 after the last epoch."""
+    if config.decay == "none" or epoch < config.decay_epoch:
+        return lr
+    return lr * (config.epochs - epoch) / (config.epochs - config.decay_epoch)
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
@@ -203,7 +184,7 @@ def set_rate(optimizer: Optimizer, lr: float) -> None:
 
 
 def load_generator(config: GANConfig, path: Path, device: torch.device) -> Generator:
-    """The generator, source to target, of a finished stage."""
+    """Returns the generator, source to target, of a finished stage."""
     generator = build_generator(config)
     generator.load_state_dict(load_checkpoint(path))
     return generator.to(device).eval()

@@ -1,55 +1,44 @@
-"""What the re-ID network of a row learns from: the source as it is, or transferred by a GAN that earlier rows
-may have trained.
+"""Declares the stages behind the training images of a row: masks, GAN, translation, and their analysis.
+
+A row without transfer has none of them; each stage is shared by all rows that agree in what it depends on.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
 from common.hashing import digest
-from common.runs import Run, Stage, Workspace
+from common.job import Job, Workspace
+from common.runs import Stage
 from ptgan.analysis import analyse
-from ptgan.config import MaskConfig, PTGANConfig
-from ptgan.masks import MaskSource, by_file, coverage, mask_path, mask_source, write_masks
-from ptgan.train_gan import load_generator, train_gan
+from ptgan.config import GANConfig
+from ptgan.data import gan_transform
+from ptgan.masks import (
+    COMPUTED,
+    Masks,
+    MaskSource,
+    file_masks,
+    log_coverage,
+    mask_path,
+    mask_source,
+    write_masks,
+)
+from ptgan.train_gan import Domain, train_gan
 from ptgan.translate import FOLDER, translate, translated_samples
 
 
 @dataclass(frozen=True)
-class Masks:
-    """The masks of source and target, and what identifies them."""
-
-    source: MaskSource
-    target: MaskSource
-    key: Any
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The masks of the source that changes are measured in, None where there are none, and what identifies
-    them.
-    """
-
-    masks: MaskSource | None
-    key: Any
-
-
-@dataclass(frozen=True)
 class Transferred:
-    """`samples` with the source's people; `hash` identifies them ("": the source itself); `measures` go into
-    the record.
+    """The training images of a row: `samples` with the source's identities.
 
-    `reference`: the masks that the changes are measured in, None where there are none. `cyclegan`: the folder
-    of the same row's images without the identity loss, if an earlier row has made them.
+    `hash` identifies them ("": the source itself); `measures` belong to the record. `reference`: the masks
+    within which changes are measured, None if there are none. `cyclegan`: the folder of the same row's images
+    without the identity loss, if an earlier row has made them.
     """
 
     samples: Sequence[Sample]
@@ -59,266 +48,190 @@ class Transferred:
     cyclegan: Path | None = None
 
 
-def transferred(
-    config: PTGANConfig,
-    source: ReIDDataset,
-    target: ReIDDataset,
-    run: Run,
-    device: torch.device,
-    options: Options,
-) -> Transferred:
-    """Trains the row's GAN, translates and measures, or finds the stages that another row has left."""
+def transferred(job: Job) -> Transferred:
+    """Returns the row's training images; trains, translates and measures what no earlier row has."""
+    config = job.config
     if config.translation.kind == "none":
-        return Transferred(source.train)
-    if config.translation.kind == "identity":
-        stage = run.stage(
-            "translation",
-            translation_key(config, source, ""),
-            lambda work: translate(
-                None,
-                source,
-                config.gan,
-                config.translation,
-                work,
-                device,
-                checkpoint_hash="",
-                workers=options.workers,
-            ),
-        )
-        return measured(
-            config,
-            source,
-            target,
-            run,
-            [stage.folder / FOLDER],
-            stage.hash,
-            reference_masks(config, source, target, run),
-        )
-    if config.translation.folder:
-        folders = [Path(config.translation.folder)]
-        identity = digest([(path.name, path.stat().st_size) for path in sorted(folders[0].glob("*.*"))])
-        return measured(
-            config, source, target, run, folders, identity, reference_masks(config, source, target, run)
-        )
+        return Transferred(job.source.train)
+    masks = gan_masks(job) if config.trains_gan else None
+    reference = reference_masks(job)  # before the GAN trains: absent files must not stop the run after it
 
-    masks = row_masks(config, source, target, run, device)
-    reference = reference_masks(config, source, target, run)
-    stages = [
-        by_gan(config, source, target, masks, camera, run, device, options)
-        for camera in config.gan.target_cameras or (None,)
-    ]
-    folders, identity = [stage.folder / FOLDER for stage in stages], "+".join(stage.hash for stage in stages)
-    result = measured(config, source, target, run, folders, identity, reference)
-    return replace(result, cyclegan=cyclegan_folder(config, source, target, masks, run))
-
-
-def by_gan(
-    config: PTGANConfig,
-    source: ReIDDataset,
-    target: ReIDDataset,
-    masks: Masks,
-    camera: int | None,
-    run: Run,
-    device: torch.device,
-    options: Options,
-) -> Stage:
-    """The stages `gan` and `translation` towards the whole target, or towards one of its cameras (from 1)."""
-    images = images_of(target, camera)
-    suffix = "" if camera is None else f"-cam{camera}"
-    gan = run.stage(
-        f"gan{suffix}",
-        gan_key(config, source, target, masks, camera, run.seed),
-        lambda work: train_gan(
-            config.gan,
-            config.masks.aug,
-            source.train,
-            images,
-            (masks.source, masks.target),
-            run.seed,
-            device,
-            work,
-            workers=options.workers,
-            deterministic=options.deterministic,
-        ),
-        collective=True,
-    )
-
-    def build(work: Workspace) -> None:
-        generator = load_generator(config.gan, gan.folder / "generator.pt", device)
-        translate(
-            generator,
-            source,
-            config.gan,
-            config.translation,
-            work,
-            device,
-            checkpoint_hash=gan.hash,
-            workers=options.workers,
-        )
-
-    return run.stage(f"translation{suffix}", translation_key(config, source, gan.hash), build)
-
-
-def images_of(target: ReIDDataset, camera: int | None) -> Sequence[Sample]:
-    """The target's training images, or those of one camera (from 1); `InputError` if it has none."""
-    images = [sample for sample in target.train if camera in (None, sample.camid + 1)]
-    if not images:
-        raise InputError(
-            f"--gan.target-cameras {camera}: {target.name} has cameras 1 to {target.num_cameras} and no training image of this one"
-        )
-    return images
-
-
-def measured(
-    config: PTGANConfig,
-    source: ReIDDataset,
-    target: ReIDDataset,
-    run: Run,
-    folders: Sequence[Path],
-    identity: str,
-    reference: Reference,
-) -> Transferred:
-    """The samples in these folders and the stage `analysis` on them."""
-    samples = [sample for folder in folders for sample in translated_samples(source.train, folder)]
-    size = (config.gan.height, config.gan.width)
-    key = {
-        "images": identity,
-        "source": source.manifest,
-        "target": target.manifest,
-        "size": size,
-        "masks": reference.key,
-    }
-    stage = run.stage(
-        "analysis",
-        key,
-        lambda work: analyse(source.train, samples, target.train, reference.masks, size, work),
-    )
-    return Transferred(samples, identity, stage.json("measures.json"), reference.masks)
+    if masks is not None:
+        cameras = config.gan.target_cameras or (None,)
+        stages = [translation_stage(job, gan_stage(job, masks, camera), camera) for camera in cameras]
+    elif config.translation.kind == "identity":
+        stages = [translation_stage(job, None)]
+    else:
+        folder = Path(config.translation.folder)
+        files = [(path.name, path.stat().st_size) for path in sorted(folder.glob("*.*"))]
+        return analysed(job, [folder], digest(files), reference)
+    images = "+".join(stage.hash for stage in stages)
+    result = analysed(job, [stage.folder / FOLDER for stage in stages], images, reference)
+    return replace(result, cyclegan=cyclegan_folder(job)) if masks else result
 
 
 # ---------------------------------------------------------------- masks
 
 
-def row_masks(
-    config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, device: torch.device
-) -> Masks:
-    """The masks that the row trains with; without an identity loss, none. All that will be read are looked
-    for before training begins.
-    """
-    if config.gan.lambda_id == 0:
-        nothing = mask_source(MaskConfig(kind="zeros"))
-        return Masks(nothing, nothing, None)
-    masks, folders = (
-        config.masks,
-        {"source": config.masks.source_folder, "target": config.masks.target_folder},
-    )
-    if masks.kind == "torchvision":
-        stage = run.stage(
-            "masks",
-            segmented_key(config, source, target),
-            lambda work: write_masks(masks, (source, target), work, device),
-        )
-        folders = {"source": str(stage.folder / source.name), "target": str(stage.folder / target.name)}
-    kind = masks.kind if masks.kind in ("gaussian", "ones", "zeros") else "files"
-    datasets = {"source": source, "target": target}
-    files = (
-        [file_key(masks.kind, datasets[name].train, folders[name]) for name in datasets]
-        if kind == "files"
-        else []
-    )
-    found = {name: mask_source(masks, folders[name]) for name in datasets}
-    for name, dataset in datasets.items():
-        coverage(found[name], dataset.train, dataset.name)
-    return Masks(found["source"], found["target"], {"kind": kind, "aug": masks.aug, "files": files})
-
-
-def file_key(kind: str, samples: Sequence[Sample], folder: str) -> str:
-    """Names and contents of the mask files, of drawn domains (whose manifest says how they were drawn) names
-    and sizes.
-
-    `InputError` for the first one that is missing, or that two images share.
-    """
-    masks = by_file((mask_path(sample, kind, folder), sample) for sample in samples)
-    return digest(
-        [
-            (path.name, path.stat().st_size if path == sample.mask else zlib.crc32(path.read_bytes()))
-            for path, sample in masks.items()
-        ]
-    )
-
-
-def segmented_key(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset) -> dict[str, Any]:
-    """What the masks of the segmentation network depend on."""
+def segmentation(job: Job) -> dict[str, Any]:
+    """Returns what the stage `masks`, made by a segmentation network, depends on."""
+    masks = job.config.masks
     return {
-        "model": config.masks.model,
-        "classes": config.masks.classes,
-        "source": source.manifest,
-        "target": target.manifest,
+        "model": masks.model,
+        "classes": masks.classes,
+        "source": job.source.manifest,
+        "target": job.target.manifest,
     }
 
 
-def reference_masks(config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run) -> Reference:
-    """The same for every row: the dataset's own, else (`torchvision`) those that a row with an identity loss
-    has made, else those on disk.
+def gan_masks(job: Job) -> tuple[Masks, Masks]:
+    """Returns the masks of source and target that the GAN trains with: zeros without an identity loss.
+
+    Raises `InputError` for any file that is missing, before training begins.
     """
+    config, datasets = job.config.masks, (job.source, job.target)
+    if job.config.gan.lambda_id == 0:
+        return Masks(mask_source("zeros")), Masks(mask_source("zeros"))
+    folders = [config.source_folder, config.target_folder]
+    if config.kind == "torchvision":
+        stage = job.stage("masks", segmentation(job), lambda work: write_masks(config, datasets, work))
+        folders = [str(stage.folder / dataset.name) for dataset in datasets]
+    source, target = (
+        file_masks(config.kind, dataset.train, folder) for dataset, folder in zip(datasets, folders)
+    )
+    for dataset, masks in zip(datasets, (source, target)):
+        log_coverage(masks.of, dataset.train, dataset.name)
+    return source, target
+
+
+def reference_masks(job: Job) -> Masks | None:
+    """Returns the source's masks within which changes are measured, the same for every row.
+
+    They are the dataset's own, else (`torchvision`) those that a row with an identity loss has made, else
+    those on disk.
+    """
+    source, config = job.source, job.config.masks
     if source.train[0].mask is not None:
-        return Reference(mask_source(MaskConfig(kind="oracle")), True)
-    folder = config.masks.source_folder
-    if config.masks.kind == "torchvision":
-        made = run.finished("masks", segmented_key(config, source, target))
+        return Masks(mask_source("oracle"), True)
+    folder = config.source_folder
+    if config.kind == "torchvision":
+        made = job.finished("masks", segmentation(job))
         if made is None:
-            return Reference(None, False)
+            return None
         folder = str(made / source.name)
     try:
         mask_path(source.train[0], "disk", folder)
     except InputError:
-        return Reference(None, False)
-    return Reference(mask_source(MaskConfig(), folder), file_key("disk", source.train, folder))
+        return None
+    return file_masks("disk", source.train, folder)
 
 
-# ---------------------------------------------------------------- what the stages depend on
+# ---------------------------------------------------------------- GAN and translation
 
 
-def gan_key(
-    config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks: Masks, camera: int | None, seed: int
+def gan_stage(job: Job, masks: tuple[Masks, Masks], camera: int | None) -> Stage:
+    """Trains a GAN towards the whole target, or towards one of its cameras (from 1)."""
+    config, (source, target) = job.config.gan, masks
+    transform = gan_transform(config, job.config.masks.aug)
+    domains = Domain(job.source.train, source.of), Domain(images_of(job.target, camera), target.of)
+    return job.stage(
+        f"gan{suffix(camera)}",
+        gan_depends_on(job, config, masks, camera),
+        lambda work: train_gan(config, transform, *domains, work),
+        seed=job.seed,
+        collective=True,
+    )
+
+
+def gan_depends_on(
+    job: Job, config: GANConfig, masks: tuple[Masks, Masks] | None, camera: int | None
 ) -> dict[str, Any]:
-    gan = replace(config.gan, target_cameras=())
-    if gan.lambda_id == 0:  # no mask and no form of the loss matters
-        gan = replace(gan, id_loss="mse", id_reduce="all")
+    """Returns what the stage `gan` depends on besides the seed: without an identity loss, on no mask."""
+    config, key = replace(config, target_cameras=()), None
+    if config.lambda_id == 0:
+        config = replace(config, id_loss="mse", id_reduce="all")
+    elif masks is not None:
+        kind, aug = job.config.masks.kind, job.config.masks.aug
+        files = [] if kind in COMPUTED else [of_domain.key for of_domain in masks]
+        key = {"kind": kind if kind in COMPUTED else "files", "aug": aug, "files": files}
     return {
-        "gan": gan,
-        "masks": masks.key if gan.lambda_id > 0 else None,
-        "source": source.manifest,
-        "target": target.manifest,
+        "gan": config,
+        "masks": key,
+        "source": job.source.manifest,
+        "target": job.target.manifest,
         "camera": camera,
-        "seed": seed,
     }
 
 
-def translation_key(config: PTGANConfig, source: ReIDDataset, gan_hash: str) -> dict[str, Any]:
-    gan, how = config.gan, config.translation
+def translation_stage(job: Job, trained: Stage | None, camera: int | None = None) -> Stage:
+    """Translates the source's training images by the GAN, or only resizes and stores them without one."""
+    source, config = job.source, job.config
+
+    def build(work: Workspace) -> None:
+        translate(source, config.gan, config.translation, trained, work)
+
+    depends_on = translation_depends_on(job, trained.hash if trained else "")
+    return job.stage(f"translation{suffix(camera)}", depends_on, build)
+
+
+def translation_depends_on(job: Job, gan_hash: str) -> dict[str, Any]:
+    """Returns what the stage `translation` depends on."""
+    gan, stored = job.config.gan, job.config.translation
     return {
         "gan": gan_hash,
-        "stored": (how.size, how.quality),
+        "stored": (stored.size, stored.quality),
         "size": (gan.height, gan.width),
         "io": gan.io,
-        "source": source.manifest,
+        "source": job.source.manifest,
     }
 
 
-def cyclegan_folder(
-    config: PTGANConfig, source: ReIDDataset, target: ReIDDataset, masks: Masks, run: Run
-) -> Path | None:
-    """The images of this row without its identity loss, if they have been made: they stand beside its own in
-    the picture.
-    """
-    if config.gan.lambda_id == 0 or config.gan.target_cameras:
+def cyclegan_folder(job: Job) -> Path | None:
+    """Returns the images of this row without its identity loss, if an earlier row has made them."""
+    config = job.config.gan
+    if config.lambda_id == 0 or config.target_cameras:
         return None
-    plain = replace(config, gan=replace(config.gan, lambda_id=0.0))
-    gan = run.finished("gan", gan_key(plain, source, target, masks, None, run.seed))
-    made = (
-        run.finished("translation", translation_key(plain, source, gan.name.removeprefix("gan-")))
-        if gan
-        else None
-    )
+    depends_on = gan_depends_on(job, replace(config, lambda_id=0.0), None, None)
+    gan = job.finished("gan", depends_on, seed=job.seed)
+    if gan is None:
+        return None
+    made = job.finished("translation", translation_depends_on(job, gan.name.removeprefix("gan-")))
     return made / FOLDER if made else None
+
+
+def images_of(target: ReIDDataset, camera: int | None) -> Sequence[Sample]:
+    """Returns the target's training images, or those of one camera (from 1); `InputError` if it has none."""
+    images = [sample for sample in target.train if camera in (None, sample.camid + 1)]
+    if not images:
+        raise InputError(
+            f"--gan.target-cameras {camera}: expected a camera from 1 to {target.num_cameras} with training "
+            f"images, {target.name} has no training image of this one"
+        )
+    return images
+
+
+def suffix(camera: int | None) -> str:
+    return "" if camera is None else f"-cam{camera}"
+
+
+# ---------------------------------------------------------------- analysis
+
+
+def analysed(job: Job, folders: Sequence[Path], images: str, reference: Masks | None) -> Transferred:
+    """Returns the samples in these folders, which `images` identifies, with the stage `analysis` of them."""
+    source, target, gan = job.source, job.target, job.config.gan
+    samples = [sample for folder in folders for sample in translated_samples(source.train, folder)]
+    size, masks = (gan.height, gan.width), reference.of if reference else None
+    depends_on = {
+        "images": images,
+        "source": source.manifest,
+        "target": target.manifest,
+        "size": size,
+        "masks": reference.key if reference else False,
+    }
+
+    def build(work: Workspace) -> None:
+        work.write_json("measures.json", analyse(source.train, samples, target.train, masks, size))
+
+    stage = job.stage("analysis", depends_on, build)
+    return Transferred(samples, images, stage.json("measures.json"), masks)

@@ -8,7 +8,8 @@ are the source file's.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +22,15 @@ from tqdm import tqdm
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.layout import refuse_equal_names
-from common.datasets.loading import EvalTransform, SampleImages, normalise, ordered_loader
+from common.datasets.loading import EvalTransform, SampleImages, Transform, normalise, ordered_loader
 from common.errors import InputError
 from common.files import write_atomic
+from common.job import Workspace
 from common.provenance import code_version
-from common.runs import Workspace
+from common.runs import Stage
 from ptgan.config import GANConfig, TranslationConfig
 from ptgan.data import HALF, bytescale
-from ptgan.model import Generator
+from ptgan.train_gan import load_generator
 
 FOLDER = "bounding_box_train"
 RELEASED_PREFIX = "AtoB_"
@@ -37,65 +39,56 @@ BATCH = 16
 
 @torch.no_grad()
 def translate(
-    generator: Generator | None,
-    source: ReIDDataset,
-    gan: GANConfig,
-    config: TranslationConfig,
-    workspace: Workspace,
-    device: torch.device,
-    *,
-    checkpoint_hash: str,
-    workers: int = 0,
+    source: ReIDDataset, gan: GANConfig, config: TranslationConfig, trained: Stage | None, work: Workspace
 ) -> None:
-    """Writes `bounding_box_train` and its manifest; images that are there already (after an interruption) are
-    kept.
+    """Writes `bounding_box_train` and its manifest; images that an interrupted build left there are kept.
 
-    Without a generator the images only go through its size and format, the control `identity`.
+    `trained`: the stage of the GAN. Without it the images only change in size and format, the control
+    `identity`.
     """
-    folder = workspace.folder / FOLDER
+    folder = work.folder / FOLDER
     refuse_equal_names(source.train)
+    generator = load_generator(gan, trained.folder / "generator.pt", work.device) if trained else None
     todo = [sample for sample in source.train if not (folder / sample.path.name).is_file()]
-    workspace.kept.touch()
+    work.kept.touch()
     with tqdm(total=len(todo), desc="transfer", disable=None, leave=False) as bar:
         images = SampleImages(todo, eval_transform(gan))
-        for real, index in ordered_loader(images, BATCH, workers=workers) if todo else ():
-            fakes = generator(real.to(device)) if generator is not None else real
+        for real, index in ordered_loader(images, BATCH, workers=work.options.workers) if todo else ():
+            fakes = generator(real.to(work.device)) if generator is not None else real
             for fake, i in zip(fakes.float().cpu(), index.tolist()):
                 save_image(to_uint8(fake, gan.io), todo[i], folder, config)
             bar.update(len(real))
-    workspace.write_json(
-        "manifest.json",
-        {
-            "generator": "identity" if generator is None else "PTGAN" if gan.lambda_id > 0 else "CycleGAN",
-            "checkpoint": checkpoint_hash,
-            "source": source.manifest,
-            "code_version": code_version(),
-            "images": len(source.train),
-        },
-    )
+    manifest = {
+        "generator": gan.method if trained else "identity",
+        "checkpoint": trained.hash if trained else "",
+        "source": source.manifest,
+        "code_version": code_version(),
+        "images": len(source.train),
+    }
+    work.write_json("manifest.json", manifest)
 
 
-def eval_transform(gan: GANConfig) -> Callable[[Image.Image, object], Tensor]:
-    """To the generator's size, no crop: RGB image -> `(3, height, width)` in -1..1."""
+def eval_transform(gan: GANConfig) -> Transform:
+    """Returns the resize to the generator's size, no crop: RGB image -> `(3, height, width)` in -1..1."""
     if gan.io == "plain":
         return EvalTransform(gan.height, gan.width, "bilinear", HALF, HALF)
     return StretchedTransform(gan.height, gan.width)
 
 
 class StretchedTransform:
-    """As the released `load_test_data`: scipy stretches the image to 0..255 before it resizes it."""
+    """Stretches the image to 0..255 before it resizes it, as scipy does in the released `load_test_data`."""
 
     def __init__(self, height: int, width: int):
         self.size = (width, height)
 
-    def __call__(self, image: Image.Image, rng: object = None) -> Tensor:
+    def __call__(self, image: Image.Image, rng: random.Random | None = None) -> Tensor:
         stretched = Image.fromarray(bytescale(np.asarray(image, np.float64)))
         return normalise(stretched.resize(self.size, Image.Resampling.BILINEAR), HALF, HALF)
 
 
 def to_uint8(image: Tensor, io_mode: str = "plain") -> np.ndarray:
-    """`(3, H, W)` in -1..1 to uint8 `(H, W, 3)`, rounded; `scipy_bytescale` stretches it from its least to
-    its largest value, as released.
+    """Converts `(3, H, W)` in -1..1 to uint8 `(H, W, 3)`, rounded; `scipy_bytescale` stretches its minimum to
+    0 and its maximum to 255, as released.
     """
     values = (image.numpy().transpose(1, 2, 0).astype(np.float64) + 1) / 2
     if io_mode == "scipy_bytescale":
@@ -117,22 +110,24 @@ def save_image(pixels: np.ndarray, sample: Sample, folder: Path, config: Transla
 
 
 def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:
-    """The source's samples with their transferred images, `<name>` or `AtoB_<name>`. `InputError` with the
-    first one that is missing.
+    """Returns the source's samples with their transferred images, `<name>` or `AtoB_<name>`.
+
+    Raises `InputError` that names the first one that is missing.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder of transferred images, found none")
     present = {path.name for path in folder.iterdir()}
     samples, missing = [], []
     for sample in source:
-        found = [name for name in (sample.path.name, RELEASED_PREFIX + sample.path.name) if name in present]
-        if found:
-            samples.append(replace(sample, path=folder / found[0], mask=None, origin="translated"))
+        names = [n for n in (sample.path.name, RELEASED_PREFIX + sample.path.name) if n in present]
+        if names:
+            samples.append(replace(sample, path=folder / names[0], mask=None, origin="translated"))
         else:
             missing.append(sample.path.name)
     if missing:
         raise InputError(
-            f"{folder}: expected a transferred image for each of {len(source)} training images, {len(missing)} are missing, "
-            f"the first is {missing[0]}: transfer this training set again, or name the right folder"
+            f"{folder}: expected a transferred image for each of {len(source)} training images, "
+            f"{len(missing)} are missing, the first is {missing[0]}: transfer this training set again, or "
+            "name the right folder"
         )
     return samples

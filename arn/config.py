@@ -1,8 +1,8 @@
-"""Every switch of ARN, with where its value comes from.
+"""Every switch of ARN, with the source of its value.
 
-Two witnesses that never mix: `blog`, the closest account of the paper (its body could not be read), and
+Two sources, never combined: `blog`, the closest account of the paper (its body was unavailable), and
 `released`, the authors' draft code of 2019, which is another variant of the method. Field defaults are the
-blog's values, made sound where its formulas leave a gap.
+blog's values, completed where its formulas leave a gap.
 """
 
 from __future__ import annotations
@@ -12,6 +12,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from common.backbones import BACKBONES
+from common.checks import (
+    Bound,
+    below_one,
+    bounded,
+    check_fields,
+    non_negative,
+    one_of,
+    positive,
+    probability,
+    size,
+)
 from common.errors import InputError
 
 
@@ -21,18 +32,20 @@ class NetConfig:
 
     # blog: D_C rebuilds the map X from 1x1 codes; released: the last stage x 3, D_C paints the image
     arch: Literal["blog", "released"] = "blog"
-    backbone: str = "resnet50"  # of E_I; blog: conv1 to layer4, released code: to layer3
+    # of E_I; blog: conv1 to layer4, released code: to layer3
+    backbone: str = one_of("resnet50", BACKBONES)
     weights: str = "imagenet"  # imagenet (torchvision V1), none, or a file
-    # blog: 256x256, but its X of 7x7 and conv6 of 7x7 are what 224x224 gives; released code: 256x128
-    height: int = 224
-    width: int = 224
+    # blog: 256x256, but its X of 7x7 and conv6 of 7x7 require 224x224; released code: 256x128
+    height: int = size(224)
+    width: int = size(224)
     # half: mean and std 0.5, released code, whose Tanh needs it
     normalise: Literal["imagenet", "half"] = "imagenet"
-    # a forward pass for each domain, released code; joint: shared modules see both at once
+    # separate: a forward pass for each domain, released code; joint: shared modules see both at once
     bn: Literal["separate", "joint"] = "separate"
     # the released code runs E_T, E_C, E_S twice a step: running statistics move by 0.19 instead of 0.1
     bn_emulate_double: bool = False
-    bn_splits: int = 1  # GPUs under DataParallel whose batch-norm statistics are imitated
+    # GPUs under DataParallel whose batch-norm statistics are imitated
+    bn_splits: int = positive(1)
 
 
 @dataclass(frozen=True)
@@ -42,14 +55,14 @@ class LatentConfig:
     """
 
     private: bool = True  # E_T and E_S exist; two ablation rows are without
-    width: int = 2048  # channels of conv6-8, blog
-    # of conv6, blog; auto: the size of X, so that every input gives a 1x1 code
-    kernel: int | Literal["auto"] = 7
+    width: int = size(2048)  # channels of conv6-8, blog
+    # of conv6, blog; auto: the size of X, so that every input results in a 1x1 code
+    kernel: int | Literal["auto"] = size(7)
     batch_norm: bool = True  # after conv6 and conv7; the blog says both "to be tested" and "yes"
     relu: bool = True  # after conv6 and conv7
-    # after conv8, left open by the blog; codes must be signed for L_diff to part them
+    # after conv8, left open by the blog; L_diff can separate signed codes only
     last: Literal["none", "bn", "bn_relu"] = "bn"
-    dropout: float = 0.5  # after conv6 and conv7, blog
+    dropout: float = below_one(0.5)  # after conv6 and conv7, blog
     # from code map to code vector, where the code is larger than 1x1
     pool: Literal["mean", "flatten"] = "mean"
     init: Literal["independent", "identical"] = "independent"  # identical: three copies, as released
@@ -65,31 +78,33 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """Weights of the terms of Eq. 5. They belong to the forms of the losses below: blog's with blog's,
     released with released.
     """
 
-    cls: float = 1.0  # of L_class
-    ctr: float = 0.01  # of L_ctrs, blog's alpha; released code 1.0, its README 0.1
-    rec: float = 2.0  # of L_rec, blog's beta; released code 0.1
-    diff: float = 1500.0  # of L_diff, blog's gamma; released code 0.1
-    mmd: float = 0.0  # of L_MMD, which neither the blog nor the paper's figure has; released code 0.1
+    cls: float = non_negative(1.0)  # of L_class
+    ctr: float = non_negative(0.01)  # of L_ctrs, blog's alpha; released code 1.0, its README 0.1
+    rec: float = non_negative(2.0)  # of L_rec, blog's beta; released code 0.1
+    diff: float = non_negative(1500.0)  # of L_diff, blog's gamma; released code 0.1
+    # of L_MMD, absent from the blog and from the paper's figure; released code 0.1
+    mmd: float = non_negative(0.0)
 
 
 @dataclass(frozen=True)
-class ClassConfig:
-    """L_class and the classifier C_S."""
+class ClassificationConfig:
+    """L_class (Eq. 1) and the classifier C_S."""
 
     reduction: Literal["mean", "sum"] = "mean"  # blog's Eq. 1 is a sum; released code: mean
-    dropout: float = 0.5  # before C_S; the blog has one without saying how much; released code 0.5
+    # before C_S; the blog mentions one without its probability; released code 0.5
+    dropout: float = below_one(0.5)
 
 
 @dataclass(frozen=True)
 class ContrastiveConfig:
     """L_ctrs (Eq. 2), whose printed lambda is the label of a pair."""
 
-    # sq_mean: released code; signed: the blog to the letter
+    # sq_mean: released code; signed: Eq. 2 as printed
     distance: Literal["rms", "l2", "l2norm", "sq_mean", "signed"] = "rms"
     margin: float = 2.0  # absent in the blog; released code
     square_hinge: bool = True  # blog; released code: no
@@ -101,11 +116,11 @@ class ContrastiveConfig:
 class ReconstructionConfig:
     """L_rec (Eq. 3)."""
 
-    # blog; released code: l1, and a branch that nothing calls
+    # blog; released code: l1, and an unused branch frobenius
     norm: Literal["squared", "l1", "frobenius"] = "squared"
     # blog: sum, 100,352 terms an image; pixel: / (B H W), released code
     reduction: Literal["mean", "pixel", "sum"] = "mean"
-    detach_target: bool = True  # no gradient into the X that is to be rebuilt; else E_I can shrink it
+    detach_target: bool = True  # no gradient into the X that D_C should rebuild; else E_I can shrink it
 
 
 @dataclass(frozen=True)
@@ -123,54 +138,57 @@ class DifferenceConfig:
 class RateConfig:
     """Learning rates by module."""
 
-    ei: float = 1e-7  # E_I, blog; 0: frozen, and no gradient is computed
-    latent: float = 1e-3  # E_T, E_C, E_S, D_C, blog
-    cls: float = 2e-3  # C_S, blog
+    ei: float = non_negative(1e-7)  # E_I, blog; 0: frozen, and no gradient is computed
+    latent: float = non_negative(1e-3)  # E_T, E_C, E_S, D_C, blog
+    cls: float = non_negative(2e-3)  # C_S, blog
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The missing stage: E_I learns the source's identities before ARN begins. How the authors did it is not
+    """The missing stage: E_I learns the source's identities before ARN begins. The authors' procedure is not
     known; this is the usual baseline.
     """
 
-    epochs: int = 60
-    drop_epoch: int = 40  # learning rates x 0.1 every so many epochs
-    batch: int = 64
-    lr: float = 0.01  # of the backbone; the classifier's is ten times as high
-    dropout: float = 0.5  # before the classifier
+    epochs: int = positive(60)
+    drop_epoch: int = positive(40)  # learning rates x 0.1 every so many epochs
+    batch: int = positive(64)
+    # of the backbone; the classifier's is ten times as high
+    lr: float = bounded(0.01, Bound("more than 0 (to omit the stage: --recipe.warmup none)", above=0))
+    dropout: float = below_one(0.5)  # before the classifier
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How the modules are trained together."""
+    """The joint training of all modules."""
 
     # four readings of "first epochs: only E_I", see README
     warmup: Literal["source_ce", "literal_ei", "freeze_ei", "none"] = "source_ce"
-    # of literal_ei, which needs an lr.ei above 0, and freeze_ei; the blog gives no number
-    warmup_epochs: int = 5
-    # a checkpoint for all but C_S, in place of a warm-up and net.weights; the released code cannot start
-    # without one
+    # of literal_ei, which needs an lr.ei above 0, and freeze_ei; the blog states no number
+    warmup_epochs: int = non_negative(5)
+    # a checkpoint for all but C_S, in place of a warm-up and net.weights; the released code requires one
     init: str = ""
     # E_I keeps its batch-norm statistics, like its weights; released code: they move
     ei_bn_eval: bool = True
-    # all: the source's gallery too, as the released class counts 1812 and 1501 tell
+    # all: the source's gallery too, as the released class counts 1812 and 1501 imply
     source_split: Literal["train", "all"] = "train"
     # of the source; uniform, released code: hardly a positive pair in a batch of 16
     sampler: Literal["pk", "uniform"] = "pk"
-    ids: int = 4  # identities in a source batch under pk
-    batch: int = 16  # images of each domain; unknown in the blog; released code 8, its README 16
-    epochs: int = 60  # passes over the source; unknown in the blog; released code 4.27 million steps
-    drop_epoch: int = 0  # learning rates x 0.1 every so many epochs; 0: never, as released
-    momentum: float = 0.9  # released code
-    weight_decay: float = 5e-4  # released code, on all parameters
-    flip: float = 0.5  # probability of mirroring, released code
+    ids: int = positive(4)  # identities in a source batch under pk
+    # images of each domain; unknown in the blog; released code 8, its README 16
+    batch: int = positive(16)
+    # passes over the source; unknown in the blog; released code 4.27 million steps
+    epochs: int = non_negative(60)
+    # learning rates x 0.1 every so many epochs; 0: never, as released
+    drop_epoch: int = non_negative(0)
+    momentum: float = below_one(0.9)  # released code
+    weight_decay: float = non_negative(5e-4)  # released code, on all parameters
+    flip: float = probability(0.5)  # probability of mirroring, released code
 
 
 @dataclass(frozen=True)
 class TestConfig:
-    """What is ranked at test time. In `released`, whose E_I lacks the last stage, direct transfer is e_c
-    before any joint epoch.
+    """The feature that is ranked at test time. In `released`, whose E_I lacks the last stage, direct transfer
+    is e_c before any joint epoch.
     """
 
     # the common code; X: the pooled map of E_I, which is direct transfer where E_I is the whole backbone
@@ -184,8 +202,8 @@ class ARNConfig:
     net: NetConfig = field(default_factory=NetConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     dec: DecoderConfig = field(default_factory=DecoderConfig)
-    w: Weights = field(default_factory=Weights)
-    cls: ClassConfig = field(default_factory=ClassConfig)
+    w: LossWeights = field(default_factory=LossWeights)
+    cls: ClassificationConfig = field(default_factory=ClassificationConfig)
     ctr: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     rec: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     diff: DifferenceConfig = field(default_factory=DifferenceConfig)
@@ -195,77 +213,43 @@ class ARNConfig:
     test: TestConfig = field(default_factory=TestConfig)
 
     def __post_init__(self) -> None:
-        if self.net.backbone not in BACKBONES:
-            raise InputError(f"--net.backbone {self.net.backbone}: expected one of {', '.join(BACKBONES)}")
-        _check(self.net, "net", ("height", "width", "bn_splits"), least=1)
-        _check(self.latent, "latent", ("width", "kernel"), least=1)
-        _check(self.pretrain, "pretrain", ("epochs", "drop_epoch", "batch"), least=1)
-        _check(self.recipe, "recipe", ("ids", "batch"), least=1)
-        _check(self.recipe, "recipe", ("epochs", "warmup_epochs", "drop_epoch"), least=0)
-        for group in ("w", "lr"):
-            _check(
-                getattr(self, group),
-                group,
-                [f.name for f in dataclasses.fields(getattr(self, group))],
-                least=0,
-            )
-        _check(self.recipe, "recipe", ("weight_decay",), least=0)
-        for name, value in (
-            ("latent.dropout", self.latent.dropout),
-            ("cls.dropout", self.cls.dropout),
-            ("pretrain.dropout", self.pretrain.dropout),
-            ("recipe.momentum", self.recipe.momentum),
-        ):
-            if not 0 <= value < 1:
-                raise InputError(f"--{name} {value}: expected 0 or more and less than 1")
-        if not 0 <= self.recipe.flip <= 1:
-            raise InputError(f"--recipe.flip {self.recipe.flip}: expected a probability, 0 to 1")
-        if not self.pretrain.lr > 0:
-            raise InputError(
-                f"--pretrain.lr {self.pretrain.lr}: expected more than 0; for an E_I that does not learn first, --recipe.warmup none"
-            )
+        """Raises `InputError` for a value out of bounds and for a PK batch of unequal shares."""
+        check_fields(self)
         if self.recipe.sampler == "pk" and self.recipe.batch % self.recipe.ids:
             raise InputError(
-                f"--recipe.batch {self.recipe.batch}: expected a multiple of --recipe.ids {self.recipe.ids}, as many images of each"
+                f"--recipe.batch {self.recipe.batch}: expected a multiple of --recipe.ids "
+                f"{self.recipe.ids}, as many images of each"
             )
 
     @property
-    def ranked(self) -> str:
-        """The feature that `test.feature` asks for: direct transfer in `released` is e_c of an E_C that no
-        joint epoch has changed.
+    def ranked(self) -> Literal["e_c", "X"]:
+        """The feature that is ranked: `test.feature`, but e_c for direct transfer in `released`, where an E_C
+        that no joint epoch has changed is the backbone's last stage.
         """
         whole_backbone = self.net.arch == "released" and self.recipe.epochs == 0
         return "e_c" if whole_backbone else self.test.feature
-
-
-def _check(config: object, group: str, names: tuple[str, ...] | list[str], *, least: int) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value != "auto" and not value >= least:
-            raise InputError(f"--{group}.{name.replace('_', '-')} {value}: expected {least} or more")
 
 
 _BLOG = ARNConfig()
 
 PRESETS: dict[str, ARNConfig] = {
     # blog's modules and losses, small enough for 2 CPU cores; deviations: a thin ResNet trained on the source
-    # instead of ImageNet, E_I frozen
-    # (1e-7 does not move it), the other learning rates x 10, few epochs, and gamma by the width, because
-    # random codes' cos^2 is 1 / width
+    # instead of ImageNet, E_I frozen (1e-7 does not move it), the other learning rates x 10, few epochs, and
+    # gamma by the width, because the cos^2 of random codes is 1 / width
     "demo": ARNConfig(
         net=NetConfig(backbone="thin", weights="none", height=64, width=32),
         latent=LatentConfig(width=128, kernel="auto"),
-        w=Weights(diff=1500 * 128 / 2048),
+        w=LossWeights(diff=1500 * 128 / 2048),
         pretrain=PretrainConfig(epochs=10, drop_epoch=7, lr=0.1),
         lr=RateConfig(ei=0.0, latent=0.01, cls=0.02),
         recipe=RecipeConfig(epochs=5, warmup_epochs=1),
     ),
-    # the authors' draft, with the weights of its README; where its checkpoint is not at hand, the missing
-    # stage stands in for it
+    # the authors' draft, with the weights of its README; the missing stage replaces its checkpoint, which is
+    # unavailable
     "released": ARNConfig(
         net=NetConfig(arch="released", height=256, width=128, normalise="half", bn_emulate_double=True),
         latent=LatentConfig(init="identical", dropout=0.0),
-        w=Weights(ctr=0.1, rec=0.1, diff=0.1, mmd=0.1),
+        w=LossWeights(ctr=0.1, rec=0.1, diff=0.1, mmd=0.1),
         ctr=ContrastiveConfig(distance="sq_mean", square_hinge=False, reduction="mean"),
         rec=ReconstructionConfig(norm="l1", reduction="pixel"),
         diff=DifferenceConfig(form="dot", row_norm=False, reduction="sum"),
@@ -273,8 +257,8 @@ PRESETS: dict[str, ARNConfig] = {
         recipe=RecipeConfig(ei_bn_eval=False, source_split="all", sampler="uniform"),
     ),
     "blog": _BLOG,
-    # real photographs without ImageNet weights, for a GPU: the missing stage starts at random and at 0.1, and
-    # E_I then stays as it is
+    # real photographs without ImageNet weights, for a GPU: the missing stage starts from random weights and
+    # at a rate of 0.1, and E_I stays frozen afterwards
     "scratch": dataclasses.replace(
         _BLOG,
         net=NetConfig(weights="none"),

@@ -4,144 +4,113 @@ without AdaBN.
     python evaluate.py --checkpoint runs/stages/joint-<hash>/model.pt --target synthetic-market
 
 Released counterpart: `reid_evaluate.py`. Its "L1" is a Hamming distance, its test images are mirrored at
-random, and it has no mAP.
+random, and it computes no mAP.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor
 
 from arn.config import ARNConfig, DecoderConfig, LatentConfig, NetConfig
 from arn.data import eval_transform
 from arn.model import ARNNet, Codes, build_network
-from common.backbones import adabn_on, extract_features, global_pool
-from common.checkpoints import load_checkpoint
-from common.cli import exit_code
+from common.backbones import global_pool
+from common.checkpoints import load_strictly, saved_network
 from common.datasets import ReIDDataset, Sample, load_dataset
-from common.datasets.loading import SampleImages, ordered_loader
 from common.errors import InputError
-from common.evaluation.features import save_features
-from common.evaluation.ranking import evaluate_dataset
+from common.evaluation.scoring import (
+    Embedder,
+    Evaluate,
+    Features,
+    Scores,
+    evaluate_command,
+    rank,
+    save_test_features,
+)
 from common.hashing import canonical
-from common.runs import Workspace
-from common.training import pick_device
-
-BATCH = 64
-ARCHITECTURE = {"net": NetConfig, "latent": LatentConfig, "dec": DecoderConfig}
+from common.job import Workspace
 
 
-@torch.no_grad()
-def score(
-    config: ARNConfig,
-    model: ARNNet,
-    target: ReIDDataset,
-    device: torch.device,
-    workspace: Workspace,
-    workers: int = 0,
-) -> None:
-    """Writes `scores.json`, `measures.json` and the ranked features of query and gallery into the workspace.
-
-    `last` and `last+adabn` rank by `config.ranked`, L2-normalised. Beside them: `raw`, e_c as it is; `X`, the
-    pooled map; `sum`, e_c + e_p.
-    """
-    plain, adapted = (
-        embed_test_set(config, net, target, device, workers)
-        for net in (model, adapt(config, model, target, device, workers))
-    )
-    ranked = {
-        "last": unit(plain, config.ranked),
-        "last+adabn": unit(adapted, config.ranked),
-        "raw": [rows["e_c"] for rows in plain],
-        "X": unit(plain, "X"),
-        **({"sum": unit(plain, "sum")} if "sum" in plain[0] else {}),
-    }
-    scores = {name: evaluate_dataset(target, *features).scores() for name, features in ranked.items()}
-    for name, samples, rows in zip(
-        ("query", "gallery"), (target.query, target.gallery), unit(plain, config.ranked)
-    ):
-        save_features(
-            workspace.folder / f"{name}.npz",
-            rows,
-            [s.pid for s in samples],
-            [s.camid for s in samples],
-            [s.path.name for s in samples],
-            normalised=True,
-            model=f"ARN {config.ranked}",
-        )
-    workspace.write_json("scores.json", scores)
-    workspace.write_json("measures.json", code_measures(plain))
-
-
-def embed_test_set(
-    config: ARNConfig, model: ARNNet, target: ReIDDataset, device: torch.device, workers: int
-) -> list[dict[str, np.ndarray]]:
-    return [embed(config, model, samples, device, workers) for samples in (target.query, target.gallery)]
-
-
-def unit(rows: Sequence[dict[str, np.ndarray]], name: str) -> list[np.ndarray]:
-    """The features `name` of query and gallery, L2-normalised."""
-    return [F.normalize(torch.from_numpy(part[name])).numpy() for part in rows]
-
-
-def embed(
-    config: ARNConfig, model: ARNNet, samples: Sequence[Sample], device: torch.device, workers: int = 0
-) -> dict[str, np.ndarray]:
-    """Of each image, in one pass and not normalised: `e_c` and `X` `(N, D)`, and, where there is E_T, `sum` =
-    e_c + e_p and `cosine` `(N, 1)`.
-
-    `energy` and `error` `(N, 1)`: the squared norm of what D_C should rebuild, and how much of it is wrong.
-    `total` `(1, P)`: the sum over images of what it should rebuild.
-    """
-    images = SampleImages(samples, eval_transform(config.net))
-    widths: dict[str, int] = {}
-    total = torch.zeros(1)
-
-    def columns(batch: Tensor) -> Tensor:
-        nonlocal total
-        codes, _ = model(batch)
-        total = total + codes.original.flatten(1).sum(dim=0, keepdim=True).cpu()
-        parts = describe(codes)
-        widths.update({name: part.shape[1] for name, part in parts.items()})
-        return torch.cat(list(parts.values()), dim=1)
-
-    rows = extract_features(columns, ordered_loader(images, BATCH, workers=workers), device, normalise=False)
-    return dict(zip(widths, (part.numpy() for part in rows.split(list(widths.values()), dim=1)))) | {
-        "total": total.numpy()
-    }
+def named_features(network: ARNNet, images: Tensor) -> dict[str, Tensor]:
+    """Returns the columns of `describe` for a batch of target images."""
+    return describe(network(images)[0])
 
 
 def describe(codes: Codes) -> dict[str, Tensor]:
-    """The columns of `embed` for a batch of target images."""
-    error = (codes.rebuilt - codes.original).square().sum(dim=(1, 2, 3))
-    parts = {
+    """Returns `e_c` and `X` `(B, D)`; with private encoders `sum` = e_c + e_p and `cosine` `(B, 1)`; `energy`
+    and `error` `(B, 1)`: the squared norms of what D_C should rebuild and of its error.
+    """
+    error = codes.rebuilt - codes.original
+    features = {
         "e_c": codes.common,
         "X": global_pool(codes.feature_map),
         "energy": codes.original.square().sum(dim=(1, 2, 3))[:, None],
-        "error": error[:, None],
+        "error": error.square().sum(dim=(1, 2, 3))[:, None],
     }
     if codes.private is not None:
-        parts |= {
-            "sum": codes.common + codes.private,
-            "cosine": F.cosine_similarity(codes.common, codes.private)[:, None],
-        }
-    return parts
+        features["sum"] = codes.common + codes.private
+        features["cosine"] = F.cosine_similarity(codes.common, codes.private)[:, None]
+    return features
 
 
-def code_measures(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-    """On the target's test images: `rec_relative_error`, the share of the squared norm that D_C gets wrong,
-    beside `mean_map_relative_error`, what the images' mean map would (D_C has learned something where it is
-    below); `mean_abs_cosine`, the mean |cos(e_c, e_p)|.
+def embedder_of(net: NetConfig, device: torch.device, workers: int) -> Embedder:
+    """Returns the embedder of all features in one pass, not normalised."""
+    return Embedder(named_features, eval_transform(net), device, workers, batch=64, normalise=False)
+
+
+def with_total(embedder: Embedder, network: ARNNet, samples: Sequence[Sample]) -> Features:
+    """Returns the features of the images and `total` `(1, P)`, the sum of what D_C should rebuild."""
+    sums = []
+
+    def features(network: ARNNet, images: Tensor) -> dict[str, Tensor]:
+        codes, _ = network(images)
+        sums.append(codes.original.flatten(1).sum(dim=0, keepdim=True).cpu())
+        return describe(codes)
+
+    rows = replace(embedder, features=features).embed(network, samples)
+    return rows | {"total": sum(sums, torch.zeros(1)).numpy()}
+
+
+def unit(rows: Sequence[Features], name: str) -> list[np.ndarray]:
+    """Returns the feature `name` of query and gallery, L2-normalised."""
+    return [F.normalize(torch.from_numpy(part[name])).numpy() for part in rows]
+
+
+def score(network: ARNNet, net: NetConfig, ranked: str, target: ReIDDataset, work: Workspace) -> None:
+    """Writes `scores.json`, `measures.json` and the ranked features of query and gallery.
+
+    `last` and `last+adabn` rank by `ranked`, L2-normalised; `raw` by e_c, not normalised; `X` by the pooled
+    map; `sum` by e_c + e_p.
+    """
+    embedder = embedder_of(net, work.device, work.options.workers)
+    plain = [with_total(embedder, network, samples) for samples in (target.query, target.gallery)]
+    adapted = embedder.embed_test(embedder.adapt(network, target.train), target)
+    features = {
+        "last": unit(plain, ranked),
+        "last+adabn": unit(adapted, ranked),
+        "raw": [rows["e_c"] for rows in plain],
+        "X": unit(plain, "X"),
+    }
+    if "sum" in plain[0]:
+        features["sum"] = unit(plain, "sum")
+    save_test_features(work.folder, target, features["last"], model=f"ARN {ranked}", normalised=True)
+    work.write_json("scores.json", {name: rank(target, *rows) for name, rows in features.items()})
+    work.write_json("measures.json", code_measures(plain))
+
+
+def code_measures(rows: Sequence[Features]) -> dict[str, float]:
+    """Returns, on the target's test images, `rec_relative_error`, the share of the squared norm that D_C
+    rebuilds wrongly; `mean_map_relative_error`, the same for the images' mean map (D_C has learned something
+    if its error is lower); and `mean_abs_cosine`, the mean |cos(e_c, e_p)|.
     """
     totals = {
         name: np.concatenate([part[name] for part in rows]).astype(float)
@@ -149,71 +118,69 @@ def code_measures(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
         if name in rows[0]
     }
     energy = max(totals["energy"].sum(), 1e-12)
+    mean_map = np.square(totals["total"].sum(axis=0)).sum() / (len(totals["energy"]) * energy)
     measures = {
         "rec_relative_error": float(totals["error"].sum() / energy),
-        "mean_map_relative_error": float(
-            1 - np.square(totals["total"].sum(axis=0)).sum() / (len(totals["energy"]) * energy)
-        ),
+        "mean_map_relative_error": float(1 - mean_map),
     }
     if "cosine" in totals:
         measures["mean_abs_cosine"] = float(np.abs(totals["cosine"]).mean())
     return measures
 
 
-def adapt(
-    config: ARNConfig, model: ARNNet, target: ReIDDataset, device: torch.device, workers: int = 0
-) -> ARNNet:
-    """AdaBN: the statistics of every batch norm re-estimated on the target's training images, without labels."""
-    return adabn_on(model, target.train, eval_transform(config.net), device, batch=BATCH, workers=workers)
+# ---------------------------------------------------------------- checkpoints
 
 
-def architecture(config: ARNConfig) -> dict:
-    """What `load_network` must know of a configuration, for a checkpoint."""
-    return {name: canonical(getattr(config, name)) for name in ARCHITECTURE}
+def architecture(config: ARNConfig) -> dict[str, Any]:
+    """Returns the parts of a configuration that `load_network` reads from a checkpoint."""
+    return {name: canonical(getattr(config, name)) for name in ("net", "latent", "dec")}
 
 
-def load_network(path: Path) -> tuple[ARNConfig, ARNNet]:
-    """The network in a `model.pt`, in evaluation mode, and the part of its configuration that shapes it."""
-    saved = load_checkpoint(path, expected=("state_dict", "num_ids", "architecture"))
-    config = ARNConfig(**{name: kind(**saved["architecture"][name]) for name, kind in ARCHITECTURE.items()})
-    model = build_network(replace(config, net=replace(config.net, weights="none")), saved["num_ids"])
-    model.load_state_dict(saved["state_dict"])
-    return config, model.to(memory_format=torch.channels_last).eval()
+def saved_config(net: Mapping, latent: Mapping, dec: Mapping) -> ARNConfig:
+    """Returns the configuration whose `architecture` was saved."""
+    return ARNConfig(NetConfig(**net), LatentConfig(**latent), DecoderConfig(**dec))
+
+
+def load_network(path: Path) -> tuple[NetConfig, ARNNet]:
+    """Returns the network in a `model.pt`, in evaluation mode, and its configuration. Raises `InputError` for
+    another file.
+    """
+    config, saved = saved_network(path, saved_config, "ARN", entry="architecture")
+    num_ids = saved["num_ids"]
+    if not isinstance(num_ids, int) or num_ids < 1:
+        raise InputError(f"{path}: expected a positive number of identities, found num_ids = {num_ids!r}")
+    with torch.device("meta"):
+        network = build_network(replace(config, net=replace(config.net, weights="none")), num_ids)
+    load_strictly(network, saved["state_dict"], path)
+    return config.net, network.float().to(memory_format=torch.channels_last).eval()
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class ARNEvaluate(Evaluate):
     """Scores a checkpoint on a target and prints the scores as JSON."""
 
-    checkpoint: Path  # model.pt of a finished joint stage
-    target: str = "synthetic-market"  # dataset that is tested on
-    data_root: Path | None = None  # folder that holds the datasets
     feature: Literal["e_c", "X", "sum"] = "e_c"  # common code, pooled map of E_I, or e_c + e_p
-    raw: bool = False  # Euclidean distance between features as they are, as released; else L2-normalised
-    adabn: bool = False  # re-estimate batch norm on the target's training images
-    rerank: bool = False  # k-reciprocal re-ranking; no published number has it
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int = 0
+    raw: bool = False  # Euclidean distance of features that are not L2-normalised, as released
 
 
-def run(options: Evaluate) -> None:
-    if options.workers < 0:
-        raise InputError(f"--workers {options.workers}: expected 0 or more")
-    device = pick_device(options.device)
-    config, model = load_network(options.checkpoint)
-    model = model.to(device)
+def scores(options: ARNEvaluate, device: torch.device) -> Scores:
+    """Returns the scores of one feature. Raises `InputError` for a feature that the network lacks."""
+    net, network = load_network(options.checkpoint)
+    if options.feature == "sum" and network.encoder_t is None:
+        raise InputError(f"--feature sum: {options.checkpoint} has no private encoders")
     target = load_dataset(options.target, options.data_root)
+    embedder = embedder_of(net, device, options.workers)
+    network = network.to(device)
     if options.adabn:
-        model = adapt(config, model, target, device, options.workers)
-    rows = embed_test_set(config, model, target, device, options.workers)
-    if options.feature not in rows[0]:
-        raise InputError(f"--feature {options.feature}: {options.checkpoint} has no private encoders")
+        network = embedder.adapt(network, target.train)
+    rows = embedder.embed_test(network, target)
     features = [part[options.feature] for part in rows] if options.raw else unit(rows, options.feature)
-    print(json.dumps(evaluate_dataset(target, *features, rerank=options.rerank or None).scores(), indent=1))
+    return rank(target, *features, rerank=options.rerank or None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(tyro.cli(Evaluate, args=argv)))
+    """Runs the command and returns its exit code."""
+    return evaluate_command(ARNEvaluate, scores, argv)
 
 
 if __name__ == "__main__":

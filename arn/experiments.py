@@ -5,16 +5,19 @@ configurations.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from arn.config import PRESETS
 from common.records import Experiment, Paper
+
+Rows = dict[str, tuple[str, dict[str, Any]]]  # row -> title, overrides
 
 _NO_LABELS = {"w.cls": 0.0, "w.ctr": 0.0}
 _NO_PRIVATE = {"latent.private": False, "w.diff": 0.0}
 _FIXED_EI = {"lr.ei": 0.0, "recipe.ei_bn_eval": True}  # its weights and its statistics
 
 # the blog's ablation (section 1.3); its column heads are reversed: the first pair is Duke -> Market
-ABLATION = {
+ABLATION: Rows = {
     "baseline": ("direct transfer: pooled X of E_I", {"recipe.epochs": 0, "test.feature": "X"}),
     "rec": ("L_rec", {**_NO_LABELS, **_NO_PRIVATE, **_FIXED_EI}),
     "rec_private": ("L_rec, E_T and E_S", _NO_LABELS),
@@ -22,7 +25,7 @@ ABLATION = {
     "full": ("ARN", {}),
 }
 
-QUESTIONS = {
+QUESTIONS: Rows = {
     "no_rec": ("what does L_rec do? ARN without it", {"w.rec": 0.0}),
     "no_diff": ("ARN without L_diff", {"w.diff": 0.0}),
     "no_ctrs": ("ARN without L_ctrs", {"w.ctr": 0.0}),
@@ -54,7 +57,7 @@ QUESTIONS = {
     "sampler=uniform": ("uniform source batches", {"recipe.sampler": "uniform"}),
 }
 
-CONTROLS = {
+CONTROLS: Rows = {
     "untrained": ("e_c of an untrained E_C", {"recipe.epochs": 0}),
     "source_only": ("E_C by L_class and L_ctrs alone", {**_NO_PRIVATE, "w.rec": 0.0}),
     "train_ei": ("ARN with an E_I that learns", {"lr.ei": 1e-2, "recipe.ei_bn_eval": False}),

@@ -17,13 +17,14 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from arn.config import ARNConfig, DecoderConfig, LatentConfig
+from arn.config import ARNConfig, DecoderConfig, LatentConfig, NetConfig, RateConfig
 from common.backbones import Backbone, BatchNorm, build_backbone, split_batch_norm
 from common.checkpoints import load_strictly, origin, read_state_dict
 from common.errors import InputError
@@ -31,96 +32,78 @@ from common.training import gather
 
 log = logging.getLogger("run")
 
-# how often a backbone halves its map, with ceil rounding; five times for a ResNet
-STAGES_HALVED = {"thin": 3}
 # the released decoder's blocks have 1024, 512, 256, 64 channels after 2048; the last has 3
 NARROWER = (2, 4, 8, 32)
+
+Modules = tuple[nn.Module, nn.Sequential, nn.Sequential]  # E_I, E_C, D_C
 
 
 @dataclass(frozen=True)
 class Codes:
-    """What the network makes of one domain's batch."""
+    """The network's outputs for one domain's batch."""
 
     feature_map: Tensor  # X, (B, C, h, w)
     common: Tensor  # e_c, (B, D), pooled if the code map is larger than 1x1
-    private: Tensor | None  # e_p, (B, D), of E_S or E_T; None without private encoders
-    rebuilt: Tensor | None  # what D_C makes of e_c + e_p; None if not asked for
-    original: Tensor  # what it should be: X, or the image
-    logits: Tensor | None  # of C_S, (B, K), source only
+    private: Any  # e_p, (B, D), of E_S or E_T; None without private encoders
+    rebuilt: Any  # D_C of e_c + e_p; None if not requested
+    original: Tensor  # the target of `rebuilt`: X, or the image
+    logits: Any = None  # of C_S, (B, K); None for the target
 
     def gathered(self) -> Codes:
-        """The whole batch, on every process."""
-        return Codes(
-            **{
-                f.name: None if getattr(self, f.name) is None else gather(getattr(self, f.name))
-                for f in fields(self)
-            }
-        )
+        """Returns the whole batch, on every process."""
+        present = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: gather(value) for name, value in present.items()})
 
 
 class ARNNet(nn.Module):
     """The network of the paper's figure, for both architectures.
 
-    `joint`: shared modules see both domains in one pass, so that batch norm does too; else the target's pass
-    comes first, as released. `splits`: parts in which batch norm takes a batch; in a joint pass each part
-    holds its share of both domains. `detach`: no gradient flows into the X that D_C should rebuild.
+    `net.bn`: under `joint`, shared modules see both domains in one pass, so that batch norm does too;
+    otherwise the target's pass comes first, as released. `net.bn_splits`: parts of a batch that batch norm
+    treats separately; in a joint pass each part holds its share of both domains.
     """
 
-    def __init__(
-        self,
-        base: nn.Module,
-        encoder: nn.Module,
-        decoder: nn.Module,
-        classifier: nn.Module,
-        *,
-        private: bool,
-        init: str,
-        paints_image: bool,
-        pool: str,
-        joint: bool,
-        splits: int,
-        detach: bool,
-    ):
+    encoder_t: nn.Module | None
+    encoder_s: nn.Module | None
+
+    def __init__(self, config: ARNConfig, modules: Modules, classifier: nn.Module):
+        """Takes E_T and E_S, if the row has them, from copies of E_C."""
         super().__init__()
-        self.encoder_base = base
-        self.encoder_t = _another(encoder, init) if private else None
+        latent = config.latent
+        self.encoder_base, encoder, decoder = modules
+        self.encoder_t = second_encoder(encoder, latent.init) if latent.private else None
         self.encoder_c = encoder
-        self.encoder_s = _another(encoder, init) if private else None
+        self.encoder_s = second_encoder(encoder, latent.init) if latent.private else None
         self.decoder_base = decoder
         self.classifier = classifier
-        self.paints_image, self.flatten, self.joint, self.splits, self.detach = (
-            paints_image,
-            pool == "flatten",
-            joint,
-            splits,
-            detach,
-        )
+        self.paints_image = config.net.arch == "released"
+        self.flatten = latent.pool == "flatten"
+        self.joint, self.splits = config.net.bn == "joint", config.net.bn_splits
+        self.detach = config.rec.detach_target
 
     def forward(
         self, target: Tensor, source: Tensor | None = None, *, rebuild: bool = True
     ) -> tuple[Codes, Codes | None]:
-        """Images `(B, 3, H, W)` of the target and, in training, of the source; `rebuild=False` leaves D_C
-        out.
+        """Encodes images `(B, 3, H, W)` of the target and, in training, of the source; `rebuild=False` omits
+        D_C.
         """
         images = [target] if source is None else [target, source]
         maps = self._shared(self.encoder_base, images)
         common = self._shared(self.encoder_c, maps)
-        private = [
-            encoder(x) if encoder else None for encoder, x in zip((self.encoder_t, self.encoder_s), maps)
-        ]
+        encoders = (self.encoder_t, self.encoder_s)
+        private = [None if encoder is None else encoder(x) for encoder, x in zip(encoders, maps)]
         fused = [c if p is None else c + p for c, p in zip(common, private)]
         rebuilt = self._shared(self.decoder_base, fused) if rebuild else [None, None]
         codes = [
-            Codes(x, self.vector(c), None if p is None else self.vector(p), r, self._original(image, x), None)
+            Codes(x, self.vector(c), None if p is None else self.vector(p), r, self._original(image, x))
             for image, x, c, p, r in zip(images, maps, common, private, rebuilt)
         ]
         if source is None:
             return codes[0], None
-        logits = self.classifier(codes[1].common)
-        return codes[0], Codes(**{**vars(codes[1]), "logits": logits})
+        return codes[0], replace(codes[1], logits=self.classifier(codes[1].common))
 
     def vector(self, code: Tensor) -> Tensor:
-        """Code map `(B, D, h, w)` to code `(B, D)`."""
+        """Turns a code map `(B, D, h, w)` into codes `(B, D)`."""
         return code.flatten(1) if self.flatten else code.mean(dim=(2, 3))
 
     def _original(self, image: Tensor, feature_map: Tensor) -> Tensor:
@@ -137,13 +120,13 @@ class ARNNet(nn.Module):
         return [torch.cat(outputs[domain :: len(inputs)]) for domain in range(len(inputs))]
 
 
-def _another(encoder: nn.Module, init: str) -> nn.Module:
-    """A second encoder of the same form: a copy, or one with a random start of its own."""
+def second_encoder(encoder: nn.Sequential, init: str) -> nn.Module:
+    """Returns another encoder of the same form: a copy, or with independent random weights."""
     other = copy.deepcopy(encoder)
     if init == "independent":
         for module in other.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            if reset := getattr(module, "reset_parameters", None):
+                reset()
         init_latent(other)
     return other
 
@@ -152,13 +135,12 @@ def _another(encoder: nn.Module, init: str) -> nn.Module:
 
 
 def latent_encoder(channels: int, kernel: tuple[int, int], latent: LatentConfig) -> nn.Sequential:
-    """conv6 - conv7 - conv8 of FCN: X `(B, channels, h, w)` to a code map, 1x1 where the kernel is as large
-    as X.
+    """Builds conv6 - conv7 - conv8 of FCN: X `(B, channels, h, w)` to a code map, 1x1 where the kernel is as
+    large as X.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    for number, (in_channels, size) in enumerate(
-        [(channels, kernel), (latent.width, 1), (latent.width, 1)], start=6
-    ):
+    shapes = [(channels, kernel), (latent.width, (1, 1)), (latent.width, (1, 1))]
+    for number, (in_channels, size) in enumerate(shapes, start=6):
         layers[f"conv{number}"] = nn.Conv2d(in_channels, latent.width, size)
         is_last = number == 8
         if latent.last != "none" if is_last else latent.batch_norm:
@@ -171,8 +153,8 @@ def latent_encoder(channels: int, kernel: tuple[int, int], latent: LatentConfig)
 
 
 def map_decoder(channels: int, kernel: tuple[int, int], width: int, dec: DecoderConfig) -> nn.Sequential:
-    """D_C of the blog: deconvolutions 1x1, 1x1, and one with conv6's kernel, code map `(B, width, ., .)` to X
-    `(B, channels, h, w)`.
+    """Builds D_C of the blog: deconvolutions 1x1, 1x1, and one with conv6's kernel, code map
+    `(B, width, ., .)` to X `(B, channels, h, w)`.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number in (1, 2):
@@ -188,8 +170,8 @@ def map_decoder(channels: int, kernel: tuple[int, int], width: int, dec: Decoder
     return init_latent(nn.Sequential(layers))
 
 
-def init_latent(module: nn.Module) -> nn.Module:
-    """Convolutions and deconvolutions from N(0, 2 / fan-in), zero biases. A deconvolution's input is one
+def init_latent(module: nn.Sequential) -> nn.Sequential:
+    """Draws (de)convolutions from N(0, 2 / fan-in) and zeroes their biases. A deconvolution's input is one
     pixel: its fan-in is its channels.
     """
     for layer in module.modules():
@@ -201,31 +183,43 @@ def init_latent(module: nn.Module) -> nn.Module:
     return module
 
 
-def map_size(backbone: str, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the map of an image: every halving rounds up."""
-    stride = 2 ** STAGES_HALVED.get(backbone, 5)
-    return math.ceil(height / stride), math.ceil(width / stride)
+def halvings(backbone: str) -> int:
+    """Returns the number of times that a backbone halves its map, with ceil rounding."""
+    return 3 if backbone == "thin" else 5
 
 
-def conv6_kernel(config: ARNConfig) -> tuple[int, int]:
-    """The size of conv6. Raises `InputError`, with the arithmetic, where it is larger than X or nothing
-    mirrors back to X.
+def blog_modules(backbone: Backbone, config: ARNConfig) -> Modules:
+    """Returns E_I, the whole backbone; E_C and D_C."""
+    kernel, channels, latent = conv6_kernel(config.net, config.latent), backbone.num_features, config.latent
+    encoder = latent_encoder(channels, kernel, latent)
+    return backbone, encoder, map_decoder(channels, kernel, latent.width, config.dec)
+
+
+def map_size(net: NetConfig) -> tuple[int, int]:
+    """Returns height and width of X (in `released`, of the last stage's map)."""
+    stride = 2 ** halvings(net.backbone)
+    return math.ceil(net.height / stride), math.ceil(net.width / stride)
+
+
+def conv6_kernel(net: NetConfig, latent: LatentConfig) -> tuple[int, int]:
+    """Returns the size of conv6. Raises `InputError`, with the arithmetic, where it is larger than X, so that
+    no deconvolution can mirror it.
     """
-    net, kernel = config.net, config.latent.kernel
-    height, width = map_size(net.backbone, net.height, net.width)
+    height, width = map_size(net)
+    kernel, stride = latent.kernel, 2 ** halvings(net.backbone)
     if kernel == "auto":
         return height, width
     if kernel > min(height, width):
-        stride = 2 ** STAGES_HALVED.get(net.backbone, 5)
         raise InputError(
-            f"--net.height {net.height} --net.width {net.width}: conv6 cannot be placed: X is {height}x{width} (each side / {stride}, rounded up), "
-            f"conv6 is {kernel}x{kernel} without padding: use images of {(kernel - 1) * stride + 1} pixels a side or more, or --latent.kernel auto"
+            f"--net.height {net.height} --net.width {net.width}: conv6 cannot be placed: X is "
+            f"{height}x{width} (each side / {stride}, rounded up), conv6 is {kernel}x{kernel} without "
+            f"padding: use images of {(kernel - 1) * stride + 1} pixels a side or more, or "
+            "--latent.kernel auto"
         )
     return kernel, kernel
 
 
-# ---------------------------------------------------------------- released: the last stage as encoder, D_C
-# paints the image
+# ------------------------------------- released: the last stage as encoder, D_C paints the image
 
 
 class ImageDecoder(nn.Sequential):
@@ -234,10 +228,10 @@ class ImageDecoder(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, blocks: int = 5):
+        """Builds as many blocks as the backbone halves its map."""
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, channels in enumerate(
-            [*(in_channels // part for part in NARROWER[: blocks - 1]), 3], start=1
-        ):
+        widths = [*(in_channels // part for part in NARROWER[: blocks - 1]), 3]
+        for number, channels in enumerate(widths, start=1):
             layers[f"block{number}"] = nn.Sequential(
                 *self._deconv(in_channels, channels, double=True),
                 *self._deconv(channels, channels),
@@ -256,92 +250,76 @@ class ImageDecoder(nn.Sequential):
         return [deconv, nn.BatchNorm2d(channels), nn.Tanh() if last else nn.LeakyReLU(0.2, inplace=True)]
 
 
-def check_image_size(config: ARNConfig) -> None:
-    """The released decoder doubles the map again and again, so only whole multiples come back to the size of
-    the image.
-    """
-    net = config.net
-    stride = 2 ** STAGES_HALVED.get(net.backbone, 5)
+def check_image_size(net: NetConfig) -> None:
+    """Raises `InputError` unless the released decoder, which doubles the map, reaches the image's size."""
+    stride = 2 ** halvings(net.backbone)
     if net.height % stride or net.width % stride:
+        height, width = (side * stride for side in map_size(net))
         raise InputError(
-            f"--net.height {net.height} --net.width {net.width}: the released decoder paints multiples of {stride} pixels a side: "
-            f"use {math.ceil(net.height / stride) * stride}x{math.ceil(net.width / stride) * stride}"
+            f"--net.height {net.height} --net.width {net.width}: the released decoder paints multiples of "
+            f"{stride} pixels a side: use {height}x{width}"
         )
+
+
+def released_modules(backbone: Backbone, net: NetConfig) -> Modules:
+    """Returns E_I, all stages of the backbone but the last; E_C, the last; and D_C."""
+    *first, (name, last) = backbone.named_children()
+    encoder = nn.Sequential(OrderedDict({name: last}))
+    decoder = ImageDecoder(backbone.num_features, halvings(net.backbone))
+    return nn.Sequential(OrderedDict(first)), encoder, decoder
 
 
 # ---------------------------------------------------------------- both
 
 
+def code_size(net: NetConfig, latent: LatentConfig) -> tuple[int, int]:
+    """Returns height and width of the code map. Raises `InputError` for images of a wrong size."""
+    height, width = map_size(net)
+    if net.arch == "released":
+        check_image_size(net)
+        return height, width
+    kernel = conv6_kernel(net, latent)
+    return height - kernel[0] + 1, width - kernel[1] + 1
+
+
 def build_network(config: ARNConfig, num_ids: int, start: Mapping[str, Tensor] | None = None) -> ARNNet:
-    """The network that a configuration describes, its backbone with the weights `start` (a backbone's state
-    dict) or with `net.weights`.
+    """Builds the network of a configuration, its backbone with the weights `start` (a backbone's state dict)
+    or with `net.weights`.
 
     Under `recipe.init`, a checkpoint of the whole network that is loaded next, the backbone starts at random:
     no other weights are fetched.
     """
-    net, latent, released = config.net, config.latent, config.net.arch == "released"
-    kernel = None if released else conv6_kernel(config)
-    backbone = build_backbone(
-        net.backbone, net.weights if start is None and not config.recipe.init else "none"
-    )
+    net, latent = config.net, config.latent
+    height, width = code_size(net, latent)
+    weights = net.weights if start is None and not config.recipe.init else "none"
+    backbone = build_backbone(net.backbone, weights)
     if start is not None:
         backbone.load_state_dict(start)
-    if released:
-        check_image_size(config)
-        base, encoder, width = *without_last_stage(backbone), backbone.num_features
-        decoder = ImageDecoder(width, STAGES_HALVED.get(net.backbone, 5))
+    if net.arch == "released":
+        channels, modules = backbone.num_features, released_modules(backbone, net)
     else:
-        base, encoder, width = backbone, latent_encoder(backbone.num_features, kernel, latent), latent.width
-        decoder = map_decoder(backbone.num_features, kernel, width, config.dec)
-    classifier = nn.Sequential(
-        OrderedDict(
-            dropout=nn.Dropout(config.cls.dropout), linear=nn.Linear(width * pooled(config, kernel), num_ids)
-        )
-    )
-    model = ARNNet(
-        base,
-        encoder,
-        decoder,
-        classifier,
-        private=latent.private,
-        init=latent.init,
-        paints_image=released,
-        pool=latent.pool,
-        joint=net.bn == "joint",
-        splits=net.bn_splits,
-        detach=config.rec.detach_target,
-    )
+        channels, modules = latent.width, blog_modules(backbone, config)
+    features = channels * (height * width if latent.pool == "flatten" else 1)
+    layers = OrderedDict(dropout=nn.Dropout(config.cls.dropout), linear=nn.Linear(features, num_ids))
+    model = ARNNet(config, modules, nn.Sequential(layers))
     if net.bn_emulate_double:
         emulate_double(model)
-    return split_batch_norm(model, net.bn_splits)
-
-
-def without_last_stage(backbone: Backbone) -> tuple[nn.Module, nn.Module]:
-    """A backbone as released: all stages but the last (E_I), and the last (E_C)."""
-    *first, (name, last) = backbone.named_children()
-    return nn.Sequential(OrderedDict(first)), nn.Sequential(OrderedDict({name: last}))
-
-
-def pooled(config: ARNConfig, kernel: tuple[int, int] | None) -> int:
-    """How many places of the code map one code vector holds: 1, or all under `latent.pool=flatten`."""
-    height, width = map_size(config.net.backbone, config.net.height, config.net.width)
-    if kernel:
-        height, width = height - kernel[0] + 1, width - kernel[1] + 1
-    return height * width if config.latent.pool == "flatten" else 1
+    split_batch_norm(model, net.bn_splits)
+    return model
 
 
 def emulate_double(model: ARNNet) -> None:
-    """Running statistics of the encoders move as if each pass were run twice: two moves by m are one by 1 -
+    """Moves the encoders' running statistics as if each pass were run twice: two moves by m are one by 1 -
     (1 - m)^2.
     """
     for encoder in filter(None, (model.encoder_t, model.encoder_c, model.encoder_s)):
         for module in encoder.modules():
-            if isinstance(module, BatchNorm):
+            if isinstance(module, BatchNorm) and module.momentum is not None:
                 module.momentum = 1 - (1 - module.momentum) ** 2
 
 
 def released_names(model: ARNNet) -> dict[str, str]:
-    """Our state dict's names -> those of the released code, which numbers the stages of its backbone."""
+    """Maps the names of our state dict to those of the released code, which numbers the backbone's stages."""
     stages = {name: str(number) for number, name in enumerate(dict(model.encoder_base.named_children()))}
     names = {}
     for key in model.state_dict():
@@ -354,12 +332,14 @@ def released_names(model: ARNNet) -> dict[str, str]:
     return names
 
 
-def load_weights(model: ARNNet, checkpoint: str | Path | Mapping, *, classifier: bool = True) -> None:
-    """Loads a checkpoint of the authors' code or of ours; `classifier=False` leaves C_S as it is, as
+def load_weights(
+    model: ARNNet, checkpoint: str | Path | Mapping[str, Any], *, classifier: bool = True
+) -> None:
+    """Loads a checkpoint of the authors' code or of ours; `classifier=False` keeps C_S unchanged, as
     `reid_main.py` does.
 
     `decoder_c.*`, which the released code builds and never runs, is dropped, and so are E_T and E_S where the
-    network has none, which the log says; anything else that does not fit is an `InputError`.
+    row has none, which the log reports. Raises `InputError` for anything else that does not fit.
     """
     state = {
         key: value for key, value in read_state_dict(checkpoint).items() if not key.startswith("decoder_c.")
@@ -370,14 +350,15 @@ def load_weights(model: ARNNet, checkpoint: str | Path | Mapping, *, classifier:
         names = {theirs: ours for ours, theirs in released_names(model).items()}
         state = {names.get(key, key): value for key, value in state.items()}
     if not classifier:
-        own = model.state_dict()
         state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
-        state |= {key: value for key, value in own.items() if key.startswith("classifier.")}
+        state |= {f"classifier.{key}": value for key, value in model.classifier.state_dict().items()}
     load_strictly(model, state, checkpoint)
 
 
-def without_private(state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
-    """A state dict less E_T and E_S, for a row without them."""
+def without_private(
+    state: Mapping[str, Tensor], checkpoint: str | Path | Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """Returns a state dict without E_T and E_S, for a row without them."""
     kept = {key: value for key, value in state.items() if not key.startswith(("encoder_t.", "encoder_s."))}
     if len(kept) < len(state):
         log.info(
@@ -387,19 +368,17 @@ def without_private(state: Mapping[str, Tensor], checkpoint: str | Path | Mappin
     return kept
 
 
-def parameter_groups(model: ARNNet, *, ei: float, latent: float, cls: float) -> list[dict]:
-    """Optimiser groups `ei` (E_I), `latent` (E_T, E_C, E_S, D_C) and `cls` (C_S). At a rate of 0, E_I asks
-    for no gradient and has no group.
+def parameter_groups(model: ARNNet, rates: RateConfig) -> list[dict[str, Any]]:
+    """Returns optimiser groups, named as the fields of `rates`. At a rate of 0, E_I requires no gradient and
+    has no group.
     """
-    model.encoder_base.requires_grad_(ei > 0)
+    model.encoder_base.requires_grad_(rates.ei > 0)
     modules = (model.encoder_t, model.encoder_c, model.encoder_s, model.decoder_base)
-    groups = [
-        {"name": "ei", "params": list(model.encoder_base.parameters()), "lr": ei},
-        {
-            "name": "latent",
-            "params": [p for module in modules if module is not None for p in module.parameters()],
-            "lr": latent,
-        },
-        {"name": "cls", "params": list(model.classifier.parameters()), "lr": cls},
+    latent = nn.ModuleList(module for module in modules if module is not None)
+    groups: list[dict[str, Any]] = [
+        {"name": "latent", "params": list(latent.parameters()), "lr": rates.latent},
+        {"name": "cls", "params": list(model.classifier.parameters()), "lr": rates.cls},
     ]
-    return [group for group in groups if group["name"] != "ei" or ei > 0]
+    if rates.ei > 0:
+        groups.insert(0, {"name": "ei", "params": list(model.encoder_base.parameters()), "lr": rates.ei})
+    return groups

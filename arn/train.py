@@ -9,360 +9,316 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from arn import pictures
 from arn.config import ARNConfig
-from arn.data import Schedule, labelled_samples, plans, schedule
+from arn.data import Labelled, labelled_samples, plans, train_images
 from arn.evaluate import architecture, load_network, score
 from arn.experiments import ARN
-from arn.losses import contrastive_loss, difference_loss, mean_cosine, mmd_loss, reconstruction_loss
+from arn.losses import (
+    contrastive_loss,
+    difference_loss,
+    mean_cosine,
+    mmd_loss,
+    reconstruction_loss,
+    weighted_sum,
+)
 from arn.model import ARNNet, Codes, build_network, load_weights, parameter_groups
 from arn.pretrain import pretrain
-from common.augment import on_device
-from common.checkpoints import file_hash, load_checkpoint, save_checkpoint, weights_content
-from common.cli import main
-from common.job import Options
-from common.datasets import ReIDDataset, Sample, load_dataset
+from common import cli
+from common.checkpoints import file_hash, load_checkpoint, save_checkpoint
+from common.datasets import ReIDDataset
 from common.datasets.cameras import parse_split
 from common.errors import InputError
+from common.job import Job, Workspace
 from common.records import Record
-from common.runs import Run, Stage, Workspace, rank_and_world, read_curves
-from common.training import (
-    Loop,
-    accelerate,
-    average_gradients,
-    pick_device,
-    seed_everything,
-    set_threads,
-    start_processes,
-)
+from common.runs import Stage, rank_and_world, read_curves
+from common.training import Loop, accelerate, average_gradients, seed_everything
 
 log = logging.getLogger("run")
 
 
-def train(config: ARNConfig, run: Run, options: Options) -> Record:
-    """One row of the ablation, or one question: its stages, its scores, its pictures, its record."""
-    device = pick_device(options.device)
-    set_threads(options.threads)
-    start_processes(device)
-    run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
-    source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
-    labelled = labelled_samples(source, config.recipe.source_split)
-    check(config, source, labelled[1], target)
+def train(job: Job) -> Record:
+    """Runs one row of the ablation, or one question: its stages, its scores, its pictures, its record."""
+    source = labelled_samples(job.source, job.config.recipe.source_split)
+    start = pretrain_stage(job, source) if ei_learns_first(job.config) else None
+    joint = joint_stage(job, source, start)
+    scored = score_stage(job, joint)
+    if job.main:
+        pictures.draw(job)
+    return job.record(
+        scored.json("scores.json"), measures=scored.json("measures.json") | last_accuracy(joint)
+    )
 
-    start = source_supervised(config, source, labelled, run, device, options)
-    uses = {
-        name: getattr(config, name)
-        for name in ("net", "latent", "dec", "w", "cls", "ctr", "rec", "diff", "lr", "recipe")
+
+def pretrain_stage(job: Job, source: Labelled) -> Stage:
+    """Declares the stage of E_I, the same for every row of a seed."""
+    net, pretraining, recipe = job.config.net, job.config.pretrain, job.config.recipe
+    depends_on = {
+        "net": [net.backbone, net.weights, net.height, net.width, net.normalise, net.bn_splits],
+        "pretrain": pretraining,
+        "recipe": [recipe.momentum, recipe.weight_decay, recipe.flip, recipe.source_split],
+        "source": job.source.manifest,
     }
-    uses |= {
-        "start": start.hash if start else init_hash(config.recipe.init),
-        "source": source.manifest,
-        "target": target.manifest,
-        "seed": run.seed,
+
+    def build(work: Workspace) -> None:
+        pretrain(net, pretraining, recipe, source, work)
+
+    return job.training_stage("pretrain", depends_on, build, weights=net.weights)
+
+
+def joint_stage(job: Job, source: Labelled, start: Stage | None) -> Stage:
+    """Declares the stage of all modules, on top of E_I's stage or of `recipe.init`."""
+    config, init = job.config, job.config.recipe.init
+    fields = ("net", "latent", "dec", "w", "cls", "ctr", "rec", "diff", "lr", "recipe")
+    depends_on = {
+        **{name: getattr(config, name) for name in fields},
+        "start": start.hash if start else file_hash(init) if init else "",
+        "source": job.source.manifest,
+        "target": job.target.manifest,
     }
-    uses |= weights_content(config.net.weights) | options.numerics
-    joint = run.stage(
-        "joint",
-        uses,
-        lambda work: train_jointly(config, labelled, target, run.seed, device, work, options, start),
-        collective=True,
-    )
-    scored = run.stage(
-        "scores",
-        {"joint": joint.hash, "target": target.manifest, "test": {"feature": config.ranked}},
-        lambda work: score(
-            config,
-            accelerate(load_network(joint.folder / "model.pt")[1], device, options),
-            target,
-            device,
-            work,
-            options.workers,
-        ),
-    )
-    if rank_and_world()[0] == 0:
-        pictures.draw(run, config, target, device)
-    measures = scored.json("measures.json") | last_accuracy(joint)
-    return run.record(
-        scored.json("scores.json"),
-        data={"source": source.manifest, "target": target.manifest},
-        selection="last epoch",
-        measures=measures,
-    )
+
+    def build(work: Workspace) -> None:
+        train_jointly(config, source, job.target, start, work)
+
+    return job.training_stage("joint", depends_on, build, weights=config.net.weights)
 
 
-def check(config: ARNConfig, source: ReIDDataset, labels: np.ndarray, target: ReIDDataset) -> None:
-    """What should stop a run now, not after its first stage, or be known before it.
+def score_stage(job: Job, joint: Stage) -> Stage:
+    """Declares the scores of the finished network."""
+    ranked = job.config.ranked
+    depends_on = {"joint": joint.hash, "target": job.target.manifest, "test": {"feature": ranked}}
+
+    def build(work: Workspace) -> None:
+        net, network = load_network(joint.folder / "model.pt")
+        score(accelerate(network, work.device, work.options), net, ranked, job.target, work)
+
+    return job.stage("scores", depends_on, build)
+
+
+# ---------------------------------------------------------------- before the first stage
+
+
+def check(job: Job) -> None:
+    """Validates the run before any stage.
 
     Raises `InputError` for a batch that cannot be filled or is too small for its batch norm, labels of the
     people to be tested on, a loss without a term, a conv6 that cannot be placed, absent weights.
     """
-    plans(config, labels, len(target.train), seed=0)
+    config, recipe = job.config, job.config.recipe
+    source, target = labelled_samples(job.source, recipe.source_split), job.target
+    plans(recipe, source.labels, len(target.train), seed=0)
     check_batches(config, rank_and_world()[1])
-    if config.recipe.source_split == "all" and parse_split(source.name)[0] == parse_split(target.name)[0]:
+    if recipe.source_split == "all" and parse_split(job.source.name)[0] == parse_split(target.name)[0]:
         raise InputError(
-            f"--recipe.source-split all: {source.name} and {target.name} are of one dataset, whose gallery shows the people that are "
-            "tested on: use --recipe.source-split train, or two datasets"
+            f"--recipe.source-split all: {job.source.name} and {target.name} are of one dataset, whose "
+            "gallery shows the people that are tested on: use --recipe.source-split train, or two datasets"
         )
-    if config.recipe.epochs and not weighted_terms(config):
+    if recipe.epochs and not weighted_terms(config):
         raise InputError(
-            "--w.cls, --w.ctr, --w.rec, --w.diff, --w.mmd: expected a weight above 0 for at least one term that this row has, found "
-            "none: raise one, or use --recipe.epochs 0"
+            "--w.cls, --w.ctr, --w.rec, --w.diff, --w.mmd: expected a weight above 0 for at least one term "
+            "that this row has, found none: raise one, or use --recipe.epochs 0"
         )
-    model = build_network(config, int(labels.max()) + 1)
-    if config.recipe.init:
-        load_weights(model, config.recipe.init, classifier=False)
+    with torch.device("meta"):  # shapes only: preset blog has 879 M parameters
+        initial_network(config, source.num_ids, None)
     warn(config)
 
 
 def check_batches(config: ARNConfig, processes: int) -> None:
-    """Every process, and every part of its batch under `bn_splits`, needs two images: a 1x1 code of one has
-    no variance. Raises `InputError`.
+    """Raises `InputError` unless every process, and every part of its batch under `bn_splits`, receives at
+    least two images: a 1x1 code of one has no variance.
     """
     splits, batch = config.net.bn_splits, config.recipe.batch
-    for name, images in {
-        "recipe.batch": batch,
-        **({"pretrain.batch": config.pretrain.batch} if ei_learns_first(config) else {}),
-    }.items():
+    batches = {"recipe.batch": batch}
+    if ei_learns_first(config):
+        batches["pretrain.batch"] = config.pretrain.batch
+    for name, images in batches.items():
         share, rest = divmod(images, processes)
         if rest or share < 2 or min(len(part) for part in torch.arange(share).chunk(splits)) < 2:
             raise InputError(
-                f"--{name} {images}: expected an equal share for each process, here {processes}, and at least 2 images in each of its "
-                f"parts, here {splits} (--net.bn-splits): use another batch, fewer processes or fewer splits"
+                f"--{name} {images}: expected an equal share for each process, here {processes}, and at "
+                f"least 2 images in each of its parts, here {splits} (--net.bn-splits): use another batch, "
+                "fewer processes or fewer splits"
             )
     if config.net.bn == "joint" and batch % (processes * splits):
         raise InputError(
-            f"--recipe.batch {batch}: expected, for --net.bn joint, a multiple of {processes * splits} (processes times "
-            "--net.bn-splits), so that every part holds as many images of both domains"
+            f"--recipe.batch {batch}: expected, for --net.bn joint, a multiple of {processes * splits} "
+            "(processes times --net.bn-splits), so that every part holds as many images of both domains"
         )
 
 
 def warn(config: ARNConfig) -> None:
-    """Logs what runs, but hardly as meant: weights that belong to other forms, and a warm-up in which nothing
-    moves.
+    """Warns about settings that are probably mistakes: weights that belong to other forms, and a warm-up in
+    which nothing moves.
     """
+    weights, difference = config.w, config.diff
     if config.recipe.warmup == "literal_ei" and config.recipe.warmup_epochs and config.lr.ei == 0:
         log.warning(
-            "--recipe.warmup literal_ei: its %d epochs move no weight, because --lr.ei is 0; the blog's is 1e-7",
+            "--recipe.warmup literal_ei: its %d epochs move no weight, because --lr.ei is 0; the blog's is "
+            "1e-7",
             config.recipe.warmup_epochs,
         )
-    if config.w.rec >= 1 and config.rec.reduction == "sum":
+    if weights.rec >= 1 and config.rec.reduction == "sum":
         log.warning(
             "--w.rec %g belongs to a mean (preset blog); with --rec.reduction sum it drowns every other term",
-            config.w.rec,
+            weights.rec,
         )
-    if 0 < config.w.ctr <= 0.01 and config.ctr.reduction == "mean":
+    if 0 < weights.ctr <= 0.01 and config.ctr.reduction == "mean":
         log.warning(
-            "--w.ctr %g belongs to a sum over pairs (preset blog); with --ctr.reduction mean it counts for nothing",
-            config.w.ctr,
+            "--w.ctr %g belongs to a sum over pairs (preset blog); with --ctr.reduction mean it counts for "
+            "nothing",
+            weights.ctr,
         )
-    if config.w.diff >= 10 and not (config.diff.row_norm and config.diff.reduction == "mean"):
+    if weights.diff >= 10 and not (difference.row_norm and difference.reduction == "mean"):
         log.warning(
-            "--w.diff %g belongs to the mean over codes of length 1 (preset blog); with --diff.reduction %s%s it drowns every other term",
-            config.w.diff,
-            config.diff.reduction,
-            "" if config.diff.row_norm else " and --diff.no-row-norm",
+            "--w.diff %g belongs to the mean over codes of length 1 (preset blog); with --diff.reduction "
+            "%s%s it drowns every other term",
+            weights.diff,
+            difference.reduction,
+            "" if difference.row_norm else " and --diff.no-row-norm",
         )
 
 
 def ei_learns_first(config: ARNConfig) -> bool:
-    """Whether E_I has a stage of its own before all modules train together."""
+    """Returns whether E_I has a separate stage before all modules train together."""
     return config.recipe.warmup == "source_ce" and not config.recipe.init
 
 
-def source_supervised(
-    config: ARNConfig,
-    source: ReIDDataset,
-    labelled: tuple[Sequence[Sample], np.ndarray],
-    run: Run,
-    device: torch.device,
-    options: Options,
-) -> Stage | None:
-    """The stage of E_I, the same for every row of a seed; None where another reading of the warm-up, or
-    `recipe.init`, takes its place.
-    """
-    if not ei_learns_first(config):
-        return None
-    net, recipe = config.net, config.recipe
-    uses = {
-        "net": [net.backbone, net.weights, net.height, net.width, net.normalise, net.bn_splits],
-        "pretrain": config.pretrain,
-        "recipe": [recipe.momentum, recipe.weight_decay, recipe.flip, recipe.source_split],
-        "source": source.manifest,
-        "seed": run.seed,
-        **weights_content(net.weights),
-        **options.numerics,
-    }
-    return run.stage(
-        "pretrain",
-        uses,
-        lambda work: pretrain(config, labelled, run.seed, device, work, options),
-        collective=True,
-    )
+# ---------------------------------------------------------------- the joint training
 
 
 def train_jointly(
-    config: ARNConfig,
-    labelled: tuple[Sequence[Sample], np.ndarray],
-    target: ReIDDataset,
-    seed: int,
-    device: torch.device,
-    workspace: Workspace,
-    options: Options,
-    start: Stage | None,
+    config: ARNConfig, source: Labelled, target: ReIDDataset, start: Stage | None, work: Workspace
 ) -> None:
-    """Trains all modules on both domains and writes `model.pt`."""
-    seed_everything(seed, deterministic=options.deterministic)
-    batches = schedule(config, labelled, target, seed, workspace.cache)
-    num_ids = int(labelled[1].max()) + 1
-    model = build_network(
-        config, num_ids, load_checkpoint(start.folder / "base.pt")["state_dict"] if start else None
-    )
-    if config.recipe.init:
-        load_weights(model, config.recipe.init, classifier=False)
-    accelerate(model, device, options).train()
-    if config.recipe.ei_bn_eval:
+    """Trains all modules on both domains and writes `model.pt`. With several processes every one computes the
+    losses of the whole batch.
+    """
+    seed_everything(work.seed, deterministic=work.options.deterministic)
+    net, recipe = config.net, config.recipe
+    plan = plans(recipe, source.labels, len(target.train), work.seed)
+    images_s = train_images(source.samples, net, recipe.flip, "source", work)
+    images_t = train_images(target.train, net, recipe.flip, "target", work)
+    model = initial_network(config, source.num_ids, start)
+    accelerate(model, work.device, work.options).train()
+    if recipe.ei_bn_eval:
         model.encoder_base.eval()
     optimizer = torch.optim.SGD(
-        parameter_groups(model, **vars(config.lr)),
-        lr=config.lr.latent,
-        momentum=config.recipe.momentum,
-        weight_decay=config.recipe.weight_decay,
+        parameter_groups(model, config.lr), momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     loop = Loop(
-        workspace,
-        config.recipe.epochs * batches.steps_per_epoch,
+        work,
+        recipe.epochs * plan.steps_per_epoch,
         {"model": model, "optimizer": optimizer},
         label="ARN",
-        save_every=batches.steps_per_epoch,
+        save_every=plan.steps_per_epoch,
     )
-    run_steps(config, model, optimizer, loop, batches, device, options.workers)
-    if loop.main:
-        save_checkpoint(
-            workspace.folder / "model.pt",
-            {"state_dict": model.state_dict(), "num_ids": num_ids, "architecture": architecture(config)},
-        )
+    batches = zip(loop.load(images_t, plan.target), loop.load(images_s, plan.source, source.labels))
 
+    for step, (batch_t, batch_s) in loop.over(batches):
+        set_learning_rates(optimizer, learning_rates(config, step // plan.steps_per_epoch))
 
-def run_steps(
-    config: ARNConfig,
-    model: ARNNet,
-    optimizer: torch.optim.Optimizer,
-    loop: Loop,
-    batches: Schedule,
-    device: torch.device,
-    workers: int,
-) -> None:
-    """The training loop. With several processes every one computes the losses of the whole batch."""
-    rank, world = rank_and_world()
-    loaders = [
-        part.loader(
-            loop.start, loop.total, workers=workers, rank=rank, world=world, pin_memory=device.type == "cuda"
-        )
-        for part in (batches.target, batches.source)
-    ]
-    for step, loaded in loop.over(zip(*loaders)):
-        set_learning_rates(optimizer, learning_rates(config, step // batches.steps_per_epoch))
-        images_t, images_s = (on_device(images, device) for images, _ in loaded)
-        labels = batches.source.labels(step, device)
-
-        codes_t, codes_s = (codes.gathered() for codes in model(images_t, images_s, rebuild=config.w.rec > 0))
-        terms = loss_terms(config, codes_t, codes_s, labels)
-        loss = sum(getattr(config.w, name) * value for name, value in terms.items())  # Eq. 5
+        codes = model(batch_t.images, batch_s.images, rebuild=config.w.rec > 0)
+        codes_t, codes_s = (of_domain.gathered() for of_domain in codes)
+        terms = loss_terms(config, codes_t, codes_s, batch_s.labels)  # Eqs. 1-4
+        loss = weighted_sum(config.w, terms)  # L, Eq. 5
 
         optimizer.zero_grad()
         loss.backward()
         average_gradients(model.parameters())
         optimizer.step()
-        loop.log(step, total=loss, **terms, **code_statistics(codes_t, codes_s, labels))
+        loop.log(step, total=loss, **terms, **code_statistics(codes_t, codes_s, batch_s.labels))
+
+    if loop.main:
+        saved = {"num_ids": source.num_ids, "architecture": architecture(config)}
+        save_checkpoint(work.folder / "model.pt", {"state_dict": model.state_dict(), **saved})
+
+
+def initial_network(config: ARNConfig, num_ids: int, start: Stage | None) -> ARNNet:
+    """Builds the network before the joint training: E_I from its stage, or all but C_S from `recipe.init`."""
+    backbone = load_checkpoint(start.folder / "base.pt")["state_dict"] if start else None
+    model = build_network(config, num_ids, backbone)
+    if config.recipe.init:
+        load_weights(model, config.recipe.init, classifier=False)
+    return model
 
 
 def weighted_terms(config: ARNConfig) -> set[str]:
-    """The terms of Eq. 5 that have a weight, under the names of their weights; L_diff only beside private
-    encoders.
+    """Returns the terms of Eq. 5 that have a weight, under the names of their weights; L_diff only beside
+    private encoders.
     """
-    return {
-        name
-        for name, weight in vars(config.w).items()
-        if weight > 0 and (name != "diff" or config.latent.private)
-    }
+    weighted = {name for name, weight in vars(config.w).items() if weight > 0}
+    return weighted if config.latent.private else weighted - {"diff"}
 
 
 def loss_terms(config: ARNConfig, target: Codes, source: Codes, labels: Tensor) -> dict[str, Tensor]:
-    """The `weighted_terms` of Eq. 5, before their weights."""
-    terms, wanted = {}, weighted_terms(config)
+    """Returns the `weighted_terms` of Eq. 5, before their weights."""
+    terms, weighted = {}, weighted_terms(config)
 
-    # the source's identities, on the common code alone (Eqs. 1, 2)
-    if "cls" in wanted:
-        terms["cls"] = F.cross_entropy(source.logits, labels, reduction=config.cls.reduction)
-    if "ctr" in wanted:
-        terms["ctr"] = contrastive_loss(source.common, labels, **vars(config.ctr))
+    # the source's identities, from the common code alone
+    if "cls" in weighted:
+        reduction = config.cls.reduction
+        terms["cls"] = F.cross_entropy(source.logits, labels, reduction=reduction)  # L_class, Eq. 1
+    if "ctr" in weighted:
+        terms["ctr"] = contrastive_loss(source.common, labels, **vars(config.ctr))  # L_ctrs, Eq. 2
 
-    # both domains, without labels (Eqs. 3, 4; L_MMD of the released code)
-    if "rec" in wanted:
+    # both domains, without labels
+    if "rec" in weighted:
         form = {"norm": config.rec.norm, "reduction": config.rec.reduction}
-        terms["rec"] = sum(
-            reconstruction_loss(codes.rebuilt, codes.original, **form) for codes in (target, source)
-        )
-    if "diff" in wanted:
-        terms["diff"] = sum(
-            difference_loss(codes.common, codes.private, **vars(config.diff)) for codes in (target, source)
-        )
-    if "mmd" in wanted:
-        terms["mmd"] = mmd_loss(target.common, source.common)
+        rec_t = reconstruction_loss(target.rebuilt, target.original, **form)
+        rec_s = reconstruction_loss(source.rebuilt, source.original, **form)
+        terms["rec"] = rec_t + rec_s  # L_rec, Eq. 3
+    if "diff" in weighted:
+        diff_t = difference_loss(target.common, target.private, **vars(config.diff))
+        diff_s = difference_loss(source.common, source.private, **vars(config.diff))
+        terms["diff"] = diff_t + diff_s  # L_diff, Eq. 4
+    if "mmd" in weighted:
+        terms["mmd"] = mmd_loss(target.common, source.common)  # L_MMD, released code
     return terms
 
 
 @torch.no_grad()
 def code_statistics(target: Codes, source: Codes, labels: Tensor) -> dict[str, Tensor]:
-    """What a healthy run is told by, beside its losses."""
+    """Returns diagnostics beside the losses."""
     statistics = {"source_accuracy": (source.logits.argmax(1) == labels).float().mean()}
     if source.private is not None:
-        statistics |= {
-            "cosine_source": mean_cosine(source.common, source.private),
-            "cosine_target": mean_cosine(target.common, target.private),
-        }
+        statistics["cosine_source"] = mean_cosine(source.common, source.private)
+        statistics["cosine_target"] = mean_cosine(target.common, target.private)
     return statistics
 
 
 def learning_rates(config: ARNConfig, epoch: int) -> dict[str, float]:
-    """Rates of the groups `ei`, `latent`, `cls` in an epoch: during `literal_ei` only E_I moves, during
+    """Returns the rate of each parameter group in an epoch: during `literal_ei` only E_I moves, during
     `freeze_ei` all but E_I.
     """
     recipe = config.recipe
     factor = 0.1 ** (epoch // recipe.drop_epoch) if recipe.drop_epoch else 1.0
-    resting = (
-        {"literal_ei": ("latent", "cls"), "freeze_ei": ("ei",)}.get(recipe.warmup, ())
-        if epoch < recipe.warmup_epochs
-        else ()
-    )
-    return {name: 0.0 if name in resting else factor * rate for name, rate in vars(config.lr).items()}
+    frozen: tuple[str, ...] = ()
+    if epoch < recipe.warmup_epochs:
+        frozen = {"literal_ei": ("latent", "cls"), "freeze_ei": ("ei",)}.get(recipe.warmup, ())
+    return {name: 0.0 if name in frozen else factor * rate for name, rate in vars(config.lr).items()}
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]) -> None:
+    """Sets the rate of each parameter group by its name."""
     for group in optimizer.param_groups:
         group["lr"] = rates[group["name"]]
 
 
 def last_accuracy(joint: Stage) -> dict[str, float]:
-    """`source_accuracy`, C_S's on its last training batches."""
+    """Returns `source_accuracy`, C_S's on its last training batches."""
     path = joint.folder / "curves.jsonl"
     lines = read_curves(path) if path.is_file() else []
     return {"source_accuracy": lines[-1]["source_accuracy"]} if lines else {}
 
 
-def init_hash(path: str) -> str:
-    """Identifies a checkpoint by its content; empty for none."""
-    if path and not Path(path).is_file():
-        raise InputError(f"--recipe.init {path}: no such file (expected a checkpoint)")
-    return file_hash(path) if path else ""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    return cli.main(ARN, train, argv, check=check)
 
 
 if __name__ == "__main__":
-    sys.exit(main(ARN, train))
+    sys.exit(main())

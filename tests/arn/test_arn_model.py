@@ -1,5 +1,5 @@
-"""ARN's network: `released` against arrays of the authors' code, `blog` by shapes, sizes and the ways
-gradients take.
+"""ARN's network: `released` against arrays of the authors' code, `blog` by shapes, sizes and the routes of
+its gradients.
 """
 
 import hashlib
@@ -10,8 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from arn.config import PRESETS, ARNConfig, DecoderConfig, LatentConfig, NetConfig, ReconstructionConfig
-from arn.losses import reconstruction_loss
+from arn.config import (
+    PRESETS,
+    ARNConfig,
+    DecoderConfig,
+    LatentConfig,
+    NetConfig,
+    RateConfig,
+    ReconstructionConfig,
+)
+from arn.losses import reconstruction_loss, weighted_sum
 from arn.model import build_network, conv6_kernel, load_weights, map_size, parameter_groups, released_names
 from arn.train import loss_terms
 from common import backbones
@@ -90,7 +98,7 @@ def test_one_training_step_is_the_released_one(released, golden, formulas):
     config, model, names, images = released
     arrays, labels = golden("arn_model"), torch.tensor([0, 1])
     optimizer = torch.optim.SGD(
-        parameter_groups(model, ei=1e-6, latent=1e-6, cls=1e-6), lr=1e-6, momentum=0.9, weight_decay=5e-4
+        parameter_groups(model, RateConfig(1e-6, 1e-6, 1e-6)), lr=1e-6, momentum=0.9, weight_decay=5e-4
     )
     model.train()
     target, source = model(*images)
@@ -100,7 +108,7 @@ def test_one_training_step_is_the_released_one(released, golden, formulas):
                 formulas.fingerprint({"": getattr(codes, output)}), arrays[f"train_{domain}_{output}"]
             ), (domain, output)
     terms = loss_terms(config, target, source, labels)
-    total = sum(getattr(config.w, name) * value for name, value in terms.items())
+    total = weighted_sum(config.w, terms)
     ours = [float(terms[name].detach()) for name in ("cls", "rec", "diff", "ctr", "mmd")] + [
         float(total.detach())
     ]
@@ -215,7 +223,7 @@ def test_spatial_arithmetic(height, width, kernel, code, dim):
         )
         model = build_network(config, 5).eval()
         x = torch.zeros(2, 3, height, width)
-        assert tuple(model.encoder_base(x).shape[2:]) == map_size("resnet18", height, width)
+        assert tuple(model.encoder_base(x).shape[2:]) == map_size(config.net)
         codes, source = model(x, x)
         assert (
             tuple(model.encoder_c(codes.feature_map).shape[2:]) == code
@@ -233,8 +241,9 @@ def test_spatial_arithmetic(height, width, kernel, code, dim):
     ],
 )
 def test_an_input_for_which_conv6_cannot_be_placed(backbone, height, width, words):
+    config = blog(**{"net.backbone": backbone, "net.height": height, "net.width": width})
     with pytest.raises(InputError) as error:
-        conv6_kernel(blog(**{"net.backbone": backbone, "net.height": height, "net.width": width}))
+        conv6_kernel(config.net, config.latent)
     assert all(word in str(error.value) for word in words)
 
 
@@ -379,13 +388,13 @@ def test_learning_rate_groups():
     for preset, rates in (("blog", (1e-7, 1e-3, 2e-3)), ("released", (1e-3, 1e-3, 1e-3))):
         config = override(PRESETS[preset], {**SMALL, "latent.kernel": "auto", "latent.width": 8})
         model = build_network(config, 5)
-        groups = parameter_groups(model, **vars(config.lr))
+        groups = parameter_groups(model, config.lr)
         assert {g["name"]: g["lr"] for g in groups} == dict(zip(("ei", "latent", "cls"), rates))
         assert sum(p.numel() for g in groups for p in g["params"]) == sum(
             p.numel() for p in model.parameters()
         )
     model = build_network(PRESETS["demo"], 5)
-    assert [g["name"] for g in parameter_groups(model, **vars(PRESETS["demo"].lr))] == ["latent", "cls"]
+    assert [g["name"] for g in parameter_groups(model, PRESETS["demo"].lr)] == ["latent", "cls"]
     assert not any(p.requires_grad for p in model.encoder_base.parameters())
 
 

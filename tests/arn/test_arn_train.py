@@ -14,28 +14,30 @@ import numpy as np
 import pytest
 import torch
 
+import arn.train
 from arn import evaluate
 from arn.config import PRESETS, ARNConfig
 from arn.evaluate import describe
 from arn.experiments import ARN
 from arn.model import build_network
-from arn.train import check_batches, learning_rates, train, warn
+from arn.train import check_batches, learning_rates, warn
 from common import cli
 from common.backbones import build_backbone, global_pool
 from common.datasets import load_dataset
 from common.errors import InputError
 from common.evaluation.features import load_features
+from common.job import Workspace
 from common.provenance import ROOT
 from common.records import read_record
-from common.runs import Workspace
 
 TINY = (
-    "--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 2 --recipe.batch 8 --recipe.ids 2 --latent.width 8 --threads 1"
+    "--pretrain.epochs 1 --pretrain.batch 16 --recipe.epochs 2 --recipe.batch 8 --recipe.ids 2 "
+    "--latent.width 8 --threads 1"
 ).split()
 ROWS = [f"arn/{row}" for row in ("ablation/baseline", "ablation/rec", "ablation/full")]
-RELEASED = "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 --recipe.epochs 1".split()
-
-
+RELEASED = (
+    "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 --recipe.epochs 1"
+).split()
 SMALL_RELEASED = {"net.backbone": "thin", "net.weights": "none", "net.height": 64, "net.width": 32}
 
 
@@ -63,7 +65,7 @@ def command(data_root: Path, out: Path, *flags: str, rows=("arn/ablation/full",)
 
 
 def run_arn(*args, **options) -> int:
-    return cli.main(ARN, train, command(*args, **options))
+    return arn.train.main(command(*args, **options))
 
 
 def record(out: Path, row: str = "ablation/full"):
@@ -228,8 +230,8 @@ def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path):
     process draws its own mask.
     """
     flags = (
-        "--recipe.epochs 1 --latent.dropout 0 --cls.dropout 0 --pretrain.dropout 0 --lr.ei 0.001 --w.mmd 0.1 --w.diff 1 --recipe.batch 24 "
-        "--pretrain.batch 48"
+        "--recipe.epochs 1 --latent.dropout 0 --cls.dropout 0 --pretrain.dropout 0 --lr.ei 0.001 --w.mmd 0.1 "
+        "--w.diff 1 --recipe.batch 24 --pretrain.batch 48"
     ).split() + ["--recipe.no-ei-bn-eval"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     two = [
@@ -382,13 +384,8 @@ def test_direct_transfer_ranks_by_the_whole_backbone():
 def test_scores_rank_direct_transfer_of_the_released_network_by_e_c(data_root, tmp_path):
     config = row_of(cli.override(PRESETS["released"], SMALL_RELEASED), "ablation/baseline")
     target = load_dataset("market1501", data_root)
-    evaluate.score(
-        config,
-        build_network(config, 5).eval(),
-        target,
-        torch.device("cpu"),
-        Workspace(tmp_path, resume=False),
-    )
+    work = Workspace(tmp_path, device=torch.device("cpu"))
+    evaluate.score(build_network(config, 5).eval(), config.net, config.ranked, target, work)
     ranked, width = load_features(tmp_path / "query.npz").features, build_backbone("thin").num_features
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert ranked.shape[1] == width and scores["last"] != scores["X"]
@@ -416,7 +413,7 @@ def test_every_experiment_is_a_configuration_of_every_preset():
     [
         (["--source", "market"], "unknown dataset 'market'"),
         (["--data-root", "no-such-folder"], "no-such-folder"),
-        (["--net.width", "0"], "--net.width 0: expected 1 or more"),
+        (["--net.width", "0"], "--net.width 0: expected a positive number, at most 16,384"),
         (
             ["--latent.kernel", "7"],
             "conv6 cannot be placed: X is 8x4 (each side / 8, rounded up), conv6 is 7x7",
@@ -450,9 +447,9 @@ def test_every_experiment_is_a_configuration_of_every_preset():
         ),
         # only L_diff, which needs private codes
         (["--w.cls", "0", "--w.ctr", "0", "--w.rec", "0", "--latent.no-private"], "found none: raise one"),
-        (["--recipe.momentum", "1.5"], "--recipe.momentum 1.5: expected 0 or more and less than 1"),
+        (["--recipe.momentum", "1.5"], "--recipe.momentum 1.5: expected 0 to less than 1"),
         (["--recipe.weight-decay", "-1"], "--recipe.weight-decay -1.0: expected 0 or more"),
-        (["--recipe.flip", "1.5"], "--recipe.flip 1.5: expected a probability, 0 to 1"),
+        (["--recipe.flip", "1.5"], "--recipe.flip 1.5: expected 0 to 1"),
         (["--pretrain.lr", "0"], "--pretrain.lr 0.0: expected more than 0"),
     ],
 )

@@ -59,7 +59,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str
     try:
         on_meta = any(tensor.is_meta for tensor in model.parameters())  # only shapes are compared
         model.load_state_dict(state, assign=on_meta)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:  # the latter two: not names to tensors
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{origin(checkpoint)}: does not fit this network: {reason}") from None
 
@@ -67,8 +67,8 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str
 def fetched_weights(weights: WeightsEnum, what: str, otherwise: str) -> dict[str, Tensor]:
     """Returns the state dict of torchvision's `weights`, downloaded to torch's cache if absent.
 
-    Raises `InputError` if they are unavailable, and if the cached file's SHA-256 does not match the prefix in its
-    name. The message names the weights as `what` and suggests `otherwise`.
+    Raises `InputError` if they are unavailable, and if the cached file's SHA-256 does not match the prefix in
+    its name. The message names the weights as `what` and suggests `otherwise`.
     """
     cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     prefix = cache.stem.rsplit("-", 1)[-1]
@@ -109,7 +109,7 @@ def saved_network(
 
 
 def weights_content(weights: str) -> dict[str, str]:
-    """Identifies the content of a weights file, for a stage that starts from it; empty for `none`, `imagenet`."""
+    """Identifies the content of a weights file for a stage's key; empty for `none` and `imagenet`."""
     return {} if weights in ("none", "imagenet") else {"weights": file_hash(weights)}
 
 

@@ -1,4 +1,4 @@
-"""The batches of ARN: flips, normalisation, identity sampling, the source's split, the composition of a step."""
+"""The batches of ARN: flips, normalisation, identity sampling, the source's split, composition of a step."""
 
 import random
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -14,6 +14,7 @@ from arn.config import PRESETS, RecipeConfig
 from arn.data import TrainTransform, eval_transform, labelled_samples, plans
 from common.cli import override
 from common.datasets import ReIDDataset, Sample
+from common.datasets.plans import identity_plan
 from common.errors import InputError
 
 
@@ -50,11 +51,6 @@ def test_range_and_flip(normalise, low, high):
     assert torch.equal(plain, never)  # no mirror at test time, which the released code has
 
 
-def identity_plan(labels: np.ndarray, *, ids: int, batch: int, seed: int):
-    """The source's plan; the target fills every batch."""
-    return plans(RecipeConfig(ids=ids, batch=batch), labels, batch, seed).source
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.integers(1, 9), min_size=4, max_size=12),
@@ -64,8 +60,7 @@ def identity_plan(labels: np.ndarray, *, ids: int, batch: int, seed: int):
 )
 def test_pk_batches(images_each, ids, each, step):
     labels = np.repeat(np.arange(len(images_each)), images_each)
-    assume(len(labels) >= ids * each)
-    plan = identity_plan(labels, ids=ids, batch=ids * each, seed=3)
+    plan = identity_plan(labels, ids=ids, images_per_id=each, seed=3, stream="x")
     chosen = plan(step)
     drawn = labels[chosen].reshape(ids, each)
     assert (drawn == drawn[:, :1]).all() and len(set(drawn[:, 0])) == ids
@@ -76,14 +71,14 @@ def test_pk_batches(images_each, ids, each, step):
 
 def test_a_pass_shows_every_identity_once():
     labels = np.repeat(np.arange(12), 5)
-    plan = identity_plan(labels, ids=4, batch=16, seed=0)
+    plan = identity_plan(labels, ids=4, images_per_id=4, seed=0, stream="x")
     seen = [set(labels[plan(step)]) for step in range(6)]
     assert set().union(*seen[:3]) == set().union(*seen[3:]) == set(range(12)) and seen[:3] != seen[3:]
 
 
 def test_too_few_identities():
     with pytest.raises(InputError, match="--recipe.ids 4: the source has 3 identities"):
-        identity_plan(np.repeat([0, 1, 2], 6), ids=4, batch=16, seed=0)
+        plans(RecipeConfig(ids=4, batch=16), np.repeat([0, 1, 2], 6), num_target=16, seed=0)
 
 
 def test_split_all_takes_the_gallerys_people_without_junk_and_distractors():

@@ -1,8 +1,9 @@
 """ARN's losses: the released forms against arrays of the released code, the blog's forms against closed
-values, and every hazard.
+values, and every numerical hazard.
 """
 
 import itertools
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arn.config import ContrastiveConfig, DifferenceConfig, LossWeights, ReconstructionConfig
 from arn.losses import (
     contrastive_loss,
     difference_loss,
@@ -18,6 +20,7 @@ from arn.losses import (
     mmd_loss,
     reconstruction_loss,
     safe_sqrt,
+    weighted_sum,
 )
 
 RELEASED_CTR = {"distance": "sq_mean", "square_hinge": False, "reduction": "mean"}
@@ -223,6 +226,44 @@ def test_mmd_floor_where_the_kernels_have_died():
 def test_mean_cosine():
     a = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     assert float(mean_cosine(a, -3 * a)) == pytest.approx(1) and float(mean_cosine(a, a.flip(0))) == 0
+
+
+def test_eq_5_weighs_each_term_and_omits_absent_ones():
+    weights = LossWeights(cls=1, ctr=0.01, rec=2, diff=1500, mmd=0.1)
+    terms = {
+        name: torch.tensor(value) for name, value in zip(("cls", "ctr", "rec", "diff", "mmd"), range(1, 6))
+    }
+    assert float(weighted_sum(weights, terms)) == pytest.approx(1 + 0.02 + 6 + 6000 + 0.5)
+    for name in terms:
+        others = {other: term for other, term in terms.items() if other != name}
+        missing = float(weighted_sum(weights, terms)) - float(weighted_sum(weights, others))
+        assert missing == pytest.approx(getattr(weights, name) * float(terms[name]), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "config, loss",
+    [
+        (ContrastiveConfig(), lambda a, b, **form: contrastive_loss(a, torch.tensor([0, 0, 1, 1]), **form)),
+        (
+            ReconstructionConfig(),
+            lambda a, b, **form: reconstruction_loss(a.view(4, 3, 2, 1), b.view(4, 3, 2, 1), **form),
+        ),
+        (DifferenceConfig(), difference_loss),
+    ],
+)
+def test_every_choice_of_a_loss_has_a_branch(config, loss, formulas):
+    """Each combination of choices returns another value, and no value is that of an unhandled choice."""
+    codes = [formulas.scatter(f"branch {name}", 4, 6) for name in "ab"]
+    kinds = {
+        name: get_args(kind)
+        for name, kind in get_type_hints(type(config)).items()
+        if get_origin(kind) is Literal
+    }
+    assert len(kinds) == 2
+    values = [
+        float(loss(*codes, **dict(zip(kinds, choices)))) for choices in itertools.product(*kinds.values())
+    ]
+    assert len({round(value, 9) for value in values}) == len(values)
 
 
 # ---------------------------------------------------------------- hazards

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from arn.model import build_network
 from arn.train import check_batches, learning_rates, warn
 from common import cli
 from common.backbones import build_backbone, global_pool
-from common.datasets import load_dataset
+from common.datasets import ReIDDataset, Sample, load_dataset
 from common.errors import InputError
 from common.evaluation.features import load_features
 from common.job import Workspace
@@ -36,7 +37,8 @@ TINY = (
 ).split()
 ROWS = [f"arn/{row}" for row in ("ablation/baseline", "ablation/rec", "ablation/full")]
 RELEASED = (
-    "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 --recipe.epochs 1"
+    "--preset released --net.backbone thin --net.weights none --net.height 64 --net.width 32 "
+    "--recipe.epochs 1"
 ).split()
 SMALL_RELEASED = {"net.backbone": "thin", "net.weights": "none", "net.height": 64, "net.width": 32}
 
@@ -398,6 +400,47 @@ def test_rows_with_reconstruction_alone_keep_ei_fixed():
             assert config.lr.ei == 0 and config.recipe.ei_bn_eval
 
 
+def numeric_fields(config, prefix: str = "") -> list[str]:
+    names = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            names += numeric_fields(value, f"{prefix}{field.name}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            names.append(f"{prefix}{field.name}")
+    return names
+
+
+@pytest.mark.parametrize("name", numeric_fields(PRESETS["blog"]))
+def test_numbers_that_no_field_accepts(name):
+    for value in (float("nan"), float("inf"), -float("inf"), 10**30, -(10**30)):
+        with pytest.raises(InputError, match=f"^--{name.replace('_', '-')} .*: expected"):
+            cli.override(PRESETS["blog"], {name: value})
+
+
+def test_choices_that_no_field_offers():
+    for name in ("ctr.distance", "ctr.reduction", "rec.norm", "diff.form", "cls.reduction", "recipe.warmup"):
+        with pytest.raises(InputError, match=f"--{name} 'new': expected Literal"):
+            cli.override(PRESETS["blog"], {name: "new"})
+
+
+def test_validation_allocates_no_network(monkeypatch):
+    """The blog's network has 879 M parameters."""
+    built = []
+
+    def build(*args):
+        built.append(build_network(*args))
+        return built[0]
+
+    monkeypatch.setattr(arn.train, "build_network", build)
+    config = cli.override(PRESETS["blog"], {"net.weights": "none"})
+    images = [Sample(Path("x.jpg"), number % 8, 0) for number in range(80)]
+    data = ReIDDataset("made-up", Path("."), images, [], [], 1)
+    arn.train.check(SimpleNamespace(config=config, source=data, target=data))
+    assert sum(p.numel() for p in built[0].parameters()) > 879e6
+    assert all(tensor.is_meta for tensor in built[0].state_dict().values())
+
+
 def test_every_experiment_is_a_configuration_of_every_preset():
     for preset in ARN.presets.values():
         for experiment in ARN.experiments:
@@ -437,7 +480,8 @@ def test_every_experiment_is_a_configuration_of_every_preset():
         ),
         (
             ["--net.bn-splits", "8"],
-            "--recipe.batch 8: expected an equal share for each process, here 1, and at least 2 images in each",
+            "--recipe.batch 8: expected an equal share for each process, here 1, and at least 2 images in "
+            "each",
         ),
         (["--net.bn-splits", "2", "--recipe.batch", "3", "--recipe.ids", "3"], "--recipe.batch 3: expected"),
         (["--pretrain.batch", "1"], "--pretrain.batch 1: expected"),
@@ -476,6 +520,56 @@ def test_unreadable_checkpoints(tmp_path, data_root, capsys):
         == 2
     )
     assert "model.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "entry, change, words",
+    [
+        ("architecture", lambda a: a | {"net": a["net"] | {"colour": 1}}, "expected a re-ID network of ARN"),
+        ("architecture", lambda a: {"net": a["net"], "dec": a["dec"]}, "expected a re-ID network of ARN"),
+        ("architecture", lambda a: a | {"head": {}}, "expected a re-ID network of ARN"),
+        ("architecture", lambda a: a | {"latent": 8}, "expected a re-ID network of ARN"),
+        ("architecture", lambda a: [a], "expected a re-ID network of ARN"),
+        ("architecture", lambda a: a | {"net": {}}, "does not fit"),  # the blog's network
+        ("architecture", lambda a: a | {"latent": a["latent"] | {"width": 9}}, "size mismatch"),
+        ("architecture", lambda a: a | {"latent": a["latent"] | {"width": 10**30}}, "at most 16,384"),
+        (
+            "architecture",
+            lambda a: a | {"net": a["net"] | {"height": "tall"}},
+            "--net.height 'tall': expected int",
+        ),
+        (
+            "architecture",
+            lambda a: a | {"net": a["net"] | {"arch": "new"}},
+            "--net.arch 'new': expected Literal",
+        ),
+        ("architecture", None, "this checkpoint has no architecture"),
+        ("num_ids", lambda n: n + 1, "size mismatch"),
+        ("num_ids", lambda n: "six", "expected a positive number of identities, found num_ids = 'six'"),
+        ("num_ids", lambda n: -1, "expected a positive number of identities, found num_ids = -1"),
+        ("num_ids", None, "this checkpoint has no num_ids"),
+        ("state_dict", lambda s: dict(list(s.items())[1:]), "Missing key(s)"),
+        ("state_dict", lambda s: s | {"encoder_x.weight": torch.zeros(1)}, "Unexpected key(s)"),
+        ("state_dict", lambda s: {name: value[None] for name, value in s.items()}, "size mismatch"),
+        ("state_dict", lambda s: {name: 1.0 for name in s}, "does not fit"),
+        ("state_dict", lambda s: {7: torch.zeros(1)}, "does not fit"),
+        ("state_dict", lambda s: [], "does not fit"),
+        ("state_dict", None, "this checkpoint has no state_dict"),
+    ],
+)
+def test_checkpoints_with_missing_extra_and_misshapen_entries(
+    finished, tmp_path, capsys, entry, change, words
+):
+    """`change` makes an entry of a good checkpoint wrong; None removes it."""
+    good = finished / "stages" / f"joint-{record(finished).stages['joint']['hash']}" / "model.pt"
+    saved = torch.load(good, weights_only=True)
+    value = saved.pop(entry)
+    if change is not None:
+        saved[entry] = change(value)
+    torch.save(saved, tmp_path / "model.pt")
+    assert evaluate.main(["--checkpoint", str(tmp_path / "model.pt")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and words in line
 
 
 def test_evaluate_refuses_a_negative_number_of_workers(tmp_path, capsys):

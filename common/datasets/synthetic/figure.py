@@ -98,29 +98,23 @@ class _Figure:
     def polygon(self, points: list[Point], colour: Colour) -> None:
         self.draw.polygon(points, fill=(*colour, 255))
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
+    def ellipse(self, centre: Point, radii: Point, colour: Colour) -> None:
+        (x, y), (rx, ry) = centre, radii
         self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=(*colour, 255))
 
     def line(self, points: list[Point], width: float, colour: Colour) -> None:
         self.draw.line(points, fill=(*colour, 255), width=max(1, round(width)))
 
-    def capsule(
-        self, start: Point, end: Point, start_radius: float, end_radius: float, colour: Colour
-    ) -> None:
-        (x0, y0), (x1, y1) = start, end
+    def capsule(self, start: Point, end: Point, radii: Point, colour: Colour) -> None:
+        """Draws a limb from `start` to `end`, with these radii at its ends."""
+        (x0, y0), (x1, y1), (r0, r1) = start, end, radii
         length = math.hypot(x1 - x0, y1 - y0) + 1e-6
         nx, ny = (y0 - y1) / length, (x1 - x0) / length
-        self.polygon(
-            [
-                (x0 + nx * start_radius, y0 + ny * start_radius),
-                (x1 + nx * end_radius, y1 + ny * end_radius),
-                (x1 - nx * end_radius, y1 - ny * end_radius),
-                (x0 - nx * start_radius, y0 - ny * start_radius),
-            ],
-            colour,
-        )
-        self.ellipse(x0, y0, start_radius, start_radius, colour)
-        self.ellipse(x1, y1, end_radius, end_radius, colour)
+        left = [(x0 + nx * r0, y0 + ny * r0), (x1 + nx * r1, y1 + ny * r1)]
+        right = [(x1 - nx * r1, y1 - ny * r1), (x0 - nx * r0, y0 - ny * r0)]
+        self.polygon(left + right, colour)
+        self.ellipse(start, (r0, r0), colour)
+        self.ellipse(end, (r1, r1), colour)
 
     # parts of the body
 
@@ -142,8 +136,8 @@ class _Figure:
 
         cloth, skin, shoes = shade(person.bottom, dim), shade(person.skin, dim), shade(person.shoes, dim)
         if person.legwear == "trousers":
-            self.capsule(knee, ankle, thigh * 0.85, thigh * 0.62, cloth)
-            self.capsule(hip, knee, thigh * 1.15, thigh * 0.88, cloth)
+            self.capsule(knee, ankle, (thigh * 0.85, thigh * 0.62), cloth)
+            self.capsule(hip, knee, (thigh * 1.15, thigh * 0.88), cloth)
             if person.side_stripe:
                 seam = side * self.cos * thigh
                 points = [
@@ -153,14 +147,14 @@ class _Figure:
                 ]
                 self.line(points, SCALE, shade(person.side_stripe, dim))
         else:
-            self.capsule(knee, ankle, thigh * 0.66, thigh * 0.45, skin)
-            self.capsule(hip, knee, thigh, thigh * 0.7, skin)
+            self.capsule(knee, ankle, (thigh * 0.66, thigh * 0.45), skin)
+            self.capsule(hip, knee, (thigh, thigh * 0.7), skin)
             if person.legwear == "shorts":
-                self.capsule(hip, _between(hip, knee, 0.85), thigh * 1.15, thigh * 1.02, cloth)
+                self.capsule(hip, _between(hip, knee, 0.85), (thigh * 1.15, thigh * 1.02), cloth)
         if person.boots:
-            self.capsule(_between(ankle, knee, 0.5), ankle, thigh * 0.72, thigh * 0.68, shoes)
+            self.capsule(_between(ankle, knee, 0.5), ankle, (thigh * 0.72, thigh * 0.68), shoes)
         toe = (ankle[0] + self.sin * thigh * 1.35, ankle[1] + thigh * (0.38 if self.front else 0.2))
-        self.capsule((ankle[0], ankle[1] + thigh * 0.2), toe, thigh * 0.55, thigh * 0.48, shoes)
+        self.capsule((ankle[0], ankle[1] + thigh * 0.2), toe, (thigh * 0.55, thigh * 0.48), shoes)
 
     def draw_arm(self, side: int, dim: float) -> None:
         person, wrist = self.person, self.wrist
@@ -178,14 +172,14 @@ class _Figure:
 
         cloth = shade(person.accent if person.pattern == "two_tone" else person.top, dim)
         skin = shade(person.skin, dim)
-        self.ellipse(hand[0], hand[1] + wrist * 0.2, wrist * 0.8, wrist, skin)
+        self.ellipse((hand[0], hand[1] + wrist * 0.2), (wrist * 0.8, wrist), skin)
         if person.long_sleeves:
-            self.capsule(elbow, hand, wrist * 0.95, wrist * 0.75, cloth)
-            self.capsule(shoulder, elbow, wrist * 1.2, wrist, cloth)
+            self.capsule(elbow, hand, (wrist * 0.95, wrist * 0.75), cloth)
+            self.capsule(shoulder, elbow, (wrist * 1.2, wrist), cloth)
         else:
-            self.capsule(elbow, hand, wrist * 0.85, wrist * 0.65, skin)
-            self.capsule(shoulder, elbow, wrist * 0.95, wrist * 0.85, skin)
-            self.capsule(shoulder, _between(shoulder, elbow, 0.6), wrist * 1.3, wrist * 1.2, cloth)
+            self.capsule(elbow, hand, (wrist * 0.85, wrist * 0.65), skin)
+            self.capsule(shoulder, elbow, (wrist * 0.95, wrist * 0.85), skin)
+            self.capsule(shoulder, _between(shoulder, elbow, 0.6), (wrist * 1.3, wrist * 1.2), cloth)
         if person.handbag and side == person.handbag_side:
             self.draw_handbag(hand, shade(person.handbag, dim))
 
@@ -273,7 +267,7 @@ class _Figure:
         """Draws what is visible of the backpack beside the body when the person faces the camera."""
         x, radius = self.cx - self.sin * self.shoulder, self.shoulder * (0.35 + 0.45 * abs(self.sin))
         top, bottom = (x, self.neck + self.arm * 0.25), (x, self.neck + self.arm * 0.68)
-        self.capsule(top, bottom, radius, radius, shade(colour, 0.85))
+        self.capsule(top, bottom, (radius, radius), shade(colour, 0.85))
 
     def draw_head(self) -> None:
         person, head, sin = self.person, self.head, self.sin
@@ -281,24 +275,24 @@ class _Figure:
         if person.hair_style == "long" and self.front:
             self.draw_long_hair(x, y)
         chin, collar = (self.cx, self.neck - head * 0.4), (self.cx, self.neck + head * 0.15)
-        self.capsule(chin, collar, head * 0.42, head * 0.48, shade(person.skin, 0.85))
+        self.capsule(chin, collar, (head * 0.42, head * 0.48), shade(person.skin, 0.85))
         if person.hair_style == "long" and not self.front:
             self.draw_long_hair(x, y)
         if person.hair_style == "bun":
             radius = head * 0.42
-            self.ellipse(x - sin * head * 1.0, y - head * 0.6, radius, radius, shade(person.hair, 0.9))
-        self.ellipse(x, y, head * 0.84, head, person.skin if person.hair_style == "bald" else person.hair)
+            self.ellipse((x - sin * head * 1.0, y - head * 0.6), (radius, radius), shade(person.hair, 0.9))
+        self.ellipse((x, y), (head * 0.84, head), person.skin if person.hair_style == "bald" else person.hair)
         turn = (self.cos + 0.25) / 1.25  # 1 full face, 0 just out of sight
         if turn > 0:
             width = head * (0.35 + 0.38 * turn)
-            self.ellipse(x + sin * head * 0.32, y + head * 0.18, width, head * 0.76, person.skin)
+            self.ellipse((x + sin * head * 0.32, y + head * 0.18), (width, head * 0.76), person.skin)
         if person.hat:
             self.draw_hat(x, y, person.hat)
 
     def draw_long_hair(self, x: float, y: float) -> None:
         head, behind = self.head, -self.sin * self.head
         top, bottom = (x + behind * 0.3, y), (x + behind * 0.45, y + head * 1.3)
-        self.capsule(top, bottom, head * 0.92, head * 0.8, self.person.hair)
+        self.capsule(top, bottom, (head * 0.92, head * 0.8), self.person.hair)
 
     def draw_hat(self, x: float, y: float, colour: Colour) -> None:
         head, sin = self.head, self.sin

@@ -22,7 +22,8 @@ def names(samples) -> list[str]:
 
 
 def test_importing_the_datasets_does_not_import_torch():
-    code = "import sys, common.datasets.__main__; print([m for m in ('torch', 'torchvision', 'tensorflow') if m in sys.modules])"
+    frameworks = "('torch', 'torchvision', 'tensorflow')"
+    code = f"import sys, common.datasets.__main__; print([m for m in {frameworks} if m in sys.modules])"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -264,7 +265,8 @@ def test_prid2011_draws_are_fixed():
         (
             "market-1501",
             {},
-            r"unknown dataset 'market-1501' \(did you mean 'market1501'\?\): expected one of market1501, dukemtmc",
+            r"unknown dataset 'market-1501' \(did you mean 'market1501'\?\): "
+            "expected one of market1501, dukemtmc",
         ),
         ("imagenet", {}, "unknown dataset 'imagenet': expected one of"),
     ],
@@ -294,7 +296,8 @@ def test_an_incomplete_folder_says_what_is_missing(market):
     (market / "query").rmdir()
     with pytest.raises(
         InputError,
-        match="Market-1501-v15.09.15: market1501 needs .*; missing query; found bounding_box_test, bounding_box_train",
+        match="Market-1501-v15.09.15: market1501 needs .*; missing query; "
+        "found bounding_box_test, bounding_box_train",
     ):
         load_dataset("market1501", market.parent)
 

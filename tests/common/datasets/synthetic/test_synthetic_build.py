@@ -1,4 +1,4 @@
-"""The synthetic domains as files: layout, determinism, completeness, and what happens when things go wrong."""
+"""The synthetic domains as files: layout, determinism, completeness, and errors."""
 
 from __future__ import annotations
 
@@ -173,7 +173,8 @@ def test_two_builds_at_once_make_one_folder(tmp_path):
 
 def test_a_killed_build_leaves_nothing_that_is_taken_for_good(tmp_path):
     options = {"data_seed": 5, "train_ids": 400, "test_ids": 1}
-    script = f"from common.datasets.synthetic import load_synthetic; load_synthetic('synthetic-market', {str(tmp_path)!r}, **{options}, workers=1)"
+    arguments = f"'synthetic-market', {str(tmp_path)!r}, **{options}, workers=1"
+    script = f"from common.datasets.synthetic import load_synthetic; load_synthetic({arguments})"
     process = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 30
     while not any(tmp_path.rglob("*.png")) and time.monotonic() < deadline:
@@ -276,5 +277,6 @@ def test_names_and_keys_are_one_to_one(key):
 
 
 def test_importing_the_package_needs_no_torch():
-    script = "import sys, common.datasets.synthetic; sys.exit('torch' in sys.modules or 'tensorflow' in sys.modules)"
+    test = "'torch' in sys.modules or 'tensorflow' in sys.modules"
+    script = f"import sys, common.datasets.synthetic; sys.exit({test})"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

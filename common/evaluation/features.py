@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def load_features(path: str | Path) -> FeatureFile:
         raise InputError(
             f"{path}: expected a feature file with the arrays {', '.join(ARRAYS)}; {error.args[0]}"
         ) from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zipfile.zlib.error):
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
         raise InputError(f"{path}: damaged, or no feature file; write it again with save_features") from None
     names = tuple(values["names"].tolist())
     content = FeatureFile(
@@ -106,5 +107,6 @@ def _check(content: FeatureFile, path: str | Path) -> None:
     lengths = [count, len(content.pids), len(content.camids), len(content.names)]
     if content.features.ndim != 2 or len(set(lengths)) != 1:
         raise InputError(
-            f"{path}: expected features (N, D) with N ids, cameras and names, found {content.features.shape} with {lengths[1:]}"
+            f"{path}: expected features (N, D) with N ids, cameras and names, "
+            f"found {content.features.shape} with {lengths[1:]}"
         )

@@ -162,8 +162,7 @@ class PTGANConfig:
         check_fields(self)
         if self.recipe.nesterov and self.recipe.momentum == 0:
             raise InputError(
-                "--recipe.momentum 0: expected more than 0, or --recipe.no-nesterov: "
-                "Nesterov's method needs momentum"
+                "--recipe.momentum 0: expected more than 0, and 0 only with --recipe.no-nesterov"
             )
         _check_image_size(self.gan)
         _check_training(self.gan)

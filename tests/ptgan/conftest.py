@@ -1,13 +1,20 @@
-"""How the golden networks of PTGAN were filled."""
+"""Fixtures of PTGAN's tests: the golden networks' weights, jobs without a command line."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+
+from common.datasets import ReIDDataset
+from common.job import Job, Options
+from common.records import Experiment
+from common.runs import StageStore
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +26,8 @@ def formulas(formulas) -> SimpleNamespace:
 
     @torch.no_grad()
     def fill(model: nn.Module) -> nn.Module:
-        """Every parameter from its name: kernels of variance 2 / (entries of their first slice), scales about
-        1, offsets about 0.
+        """Sets every parameter from its name: kernels of variance 2 / (entries of their first slice), scales
+        about 1, offsets about 0.
         """
         for name, parameter in model.named_parameters():
             values = scattered(name, *parameter.shape)
@@ -32,3 +39,15 @@ def formulas(formulas) -> SimpleNamespace:
         return model
 
     return SimpleNamespace(**vars(formulas), scattered=scattered, fill=fill)
+
+
+@pytest.fixture
+def make_job(tmp_path) -> Callable[..., Job]:
+    """`make_job(config, source, target, **options)`: a job whose stages are in `out`."""
+
+    def make(config: Any, source: ReIDDataset, target: ReIDDataset, **options: Any) -> Job:
+        experiment, store = Experiment("ptgan/t/a", ""), StageStore(tmp_path / "out")
+        device = torch.device("cpu")
+        return Job("ptgan", experiment, config, source, target, device, Options(**options), store)
+
+    return make

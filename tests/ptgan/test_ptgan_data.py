@@ -1,9 +1,8 @@
-"""What the GAN sees: masks that follow their images, the released loader's pictures, shuffled pairs."""
+"""The GAN's images: masks that follow them, the released loader's pictures, pairs of both domains."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,18 +12,21 @@ from PIL import Image
 
 from common.datasets import Sample
 from common.datasets.loading import Draw
+from common.datasets.plans import pair_plans
 from common.errors import InputError
+from common.job import Workspace
+from common.training import Loop
 from ptgan.config import GANConfig, TranslationConfig
-from ptgan.data import GanTransform, MaskedImages, ReidTransform, bytescale, gan_transform, pair_plans
+from ptgan.data import GANTransform, MaskedImages, ReidTransform, bytescale, gan_transform
 from ptgan.masks import mask_source
-from ptgan.train_gan import pair_batches
+from ptgan.train_gan import Domain, pair_batches
 from ptgan.translate import eval_transform, save_image, to_uint8, translated_samples
 
 HEIGHT, WIDTH = 32, 16
 
 
 def blob(height: int, width: int, number: int = 0) -> np.ndarray:
-    """A mask of no symmetry, another for each number."""
+    """An asymmetric mask, a different one for each number."""
     y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
     return ((y - 0.4 - 0.02 * number) ** 2 + 2 * (x - 0.35) ** 2 < 0.07).astype(np.float32)
 
@@ -34,8 +36,8 @@ def red(mask: np.ndarray) -> Image.Image:
     return Image.fromarray(np.stack([255 * mask, 0 * mask + 90, 0 * mask + 30], axis=2).astype(np.uint8))
 
 
-def transform(mask_aug: str = "joint") -> GanTransform:
-    return GanTransform(HEIGHT, WIDTH, 36, 18, mask_aug)
+def transform(mask_aug: str = "joint") -> GANTransform:
+    return GANTransform(HEIGHT, WIDTH, 36, 18, mask_aug)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -48,7 +50,7 @@ def test_masks_follow_their_images(seed):
 
 
 def test_masks_follow_through_a_resize():
-    """From 128x64 by nearest pixel and by bilinear: the outlines differ by less than one pixel, nowhere else."""
+    """From 128x64, nearest pixel against bilinear: only the outlines differ, by less than one pixel."""
     mask = blob(128, 64)
     for seed in range(12):
         out = transform()(red(mask), mask, random.Random(seed))
@@ -65,7 +67,7 @@ def test_released_masks_do_not_follow():
     assert min(overlaps) < 0.7 < max(overlaps) and np.mean(overlaps) < 0.85
 
 
-def test_both_domains_draw_alike_unless_asked_not_to(tmp_path):
+def test_both_domains_share_their_draws_in_one_stream(tmp_path):
     samples = []
     for name in ("source", "target"):
         red(blob(36, 18)).save(tmp_path / f"{name}.png")
@@ -89,28 +91,33 @@ PAIRS = GANConfig(height=HEIGHT, width=WIDTH, load_height=36, load_width=18, bat
 
 
 @pytest.fixture
-def domains(tmp_path) -> tuple[list[Sample], list[Sample]]:
-    """Four images each; those of the target stand upside down."""
+def domains(tmp_path) -> tuple[Domain, Domain]:
+    """Four images each, with their masks; those of the target are upside down."""
 
-    def draw(name: str, order: int) -> list[Sample]:
+    def draw(name: str, order: int) -> Domain:
         samples = [Sample(tmp_path / f"{name}{i}.png", i, 0) for i in range(4)]
         for i, sample in enumerate(samples):
             red(blob(36, 18, i)[::order]).save(sample.path)
-        return samples
+        return Domain(samples, lambda sample: blob(36, 18, sample.pid)[::order])
 
     return draw("source", 1), draw("target", -1)
 
 
-def batches(
-    domains, mask_aug: str = "joint", config: GANConfig = PAIRS
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Six steps; each domain has masks of its own."""
-    masks = tuple(lambda sample, order=order: blob(36, 18, sample.pid)[::order] for order in (1, -1))
-    plans, loop = pair_plans(*map(len, domains), config.batch, seed=0), SimpleNamespace(start=0, total=6)
-    return list(pair_batches(config, mask_aug, domains, masks, plans, 0, loop, workers=0))
+@pytest.fixture
+def batches(tmp_path):
+    """`batches(domains, mask_aug="joint", shared_aug=True)`: six steps."""
+
+    def load(
+        domains: tuple[Domain, Domain], mask_aug: str = "joint", shared_aug: bool = True
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        plans = pair_plans(*(len(domain.samples) for domain in domains), PAIRS.batch, seed=0)
+        loop = Loop(Workspace(tmp_path, device=torch.device("cpu")), 6, {}, label="GAN")
+        return list(pair_batches(loop, plans, shared_aug, gan_transform(PAIRS, mask_aug), domains))
+
+    return load
 
 
-def test_every_batch_has_the_masks_of_its_own_images(domains):
+def test_every_batch_has_the_masks_of_its_own_images(domains, batches):
     for domain in zip(*batches(domains)):
         for batch in domain:
             assert batch.shape == (2, 4, HEIGHT, WIDTH) and torch.equal(batch[:, 0] > 0, batch[:, 3] > 0)
@@ -119,14 +126,10 @@ def test_every_batch_has_the_masks_of_its_own_images(domains):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_one_geometry_or_two_for_a_pair(domains, shared):
-    """One image stands for all: what differs is its crop and flip."""
-    ones = [[Sample(domains[0][0].path, 0, 0)] * 4 for _ in range(2)]
-    masks = (lambda sample: blob(36, 18),) * 2
-    plans, loop = pair_plans(4, 4, 2, seed=0), SimpleNamespace(start=0, total=6)
-    pairs = list(
-        pair_batches(replace(PAIRS, shared_aug=shared), "joint", ones, masks, plans, 0, loop, workers=0)
-    )
+def test_one_geometry_or_two_for_a_pair(domains, batches, shared):
+    """All images are the same one: only crop and flip differ."""
+    same = Domain([Sample(domains[0].samples[0].path, 0, 0)] * 4, lambda sample: blob(36, 18))
+    pairs = batches((same, same), shared_aug=shared)
     assert len(pairs) == 6 and all(torch.equal(*pair) for pair in pairs) is shared
     assert not all(torch.equal(pair[0], pairs[0][0]) for pair in pairs)
 
@@ -151,7 +154,7 @@ def photo(formulas, name: str, height: int, width: int) -> Image.Image:
 
 @pytest.mark.parametrize("case", range(3))
 def test_training_images_under_the_released_draws(case, formulas, golden):
-    """`load_train_data`: stretched by scipy, 286x286, one crop and flip for both images, masks as they are;
+    """`load_train_data`: stretched by scipy, 286x286, one crop and flip for both images, unchanged masks;
     every 499th value.
     """
     expected = golden("ptgan_data")
@@ -191,36 +194,11 @@ def test_plain_images_are_not_stretched():
     assert to_uint8(image)[0, :, 0].tolist() == [0, 64, 153, 255]
 
 
-# ---------------------------------------------------------------- pairs
-
-
-def test_an_epoch_is_the_smaller_domain_and_the_larger_one_rotates():
-    plans = pair_plans(20, 6, 2, seed=0)
-    assert plans.steps_per_epoch == 3
-    epochs = [np.concatenate([plans.source(step) for step in range(3 * e, 3 * e + 3)]) for e in range(8)]
-    assert (
-        all(len(set(epoch.tolist())) == 6 for epoch in epochs)
-        and len({i for epoch in epochs for i in epoch.tolist()}) > 15
-    )
-    targets = [np.concatenate([plans.target(step) for step in range(3 * e, 3 * e + 3)]) for e in range(2)]
-    assert (
-        sorted(targets[0]) == sorted(targets[1]) == list(range(6))
-        and targets[0].tolist() != targets[1].tolist()
-    )
-
-
-def test_a_domain_of_one_image_and_one_smaller_than_a_batch():
-    with pytest.raises(InputError, match="1 source training images: expected at least 2"):
-        pair_plans(1, 9, 1, seed=0)
-    with pytest.raises(InputError, match="do not fill one batch"):
-        pair_plans(9, 3, 4, seed=0)
-
-
 # ---------------------------------------------------------------- stored images
 
 
 @pytest.mark.parametrize("size, expected", [("file", (50, 120)), ("generator", (16, 32))])
-def test_size_and_name_are_the_files_own(tmp_path, formulas, size, expected):
+def test_stored_images_have_size_and_name_of_the_file(tmp_path, formulas, size, expected):
     path = tmp_path / "0007_c3s2_000012_01.jpg"
     photo(formulas, "source", 120, 50).save(path)
     sample = Sample(path, 7, 2)
@@ -251,5 +229,5 @@ def test_masks_of_constant_kinds_fit_their_image(tmp_path, formulas):
     photo(formulas, "a", 12, 6).save(tmp_path / "a.png")
     sample = Sample(tmp_path / "a.png", 1, 0)
     for kind, total in (("ones", 72), ("zeros", 0)):
-        mask = mask_source(SimpleNamespace(kind=kind))(sample)
+        mask = mask_source(kind)(sample)
         assert mask.shape == (12, 6) and mask.dtype == np.float32 and mask.sum() == total

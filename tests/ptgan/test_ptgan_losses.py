@@ -1,8 +1,7 @@
-"""The losses on fixed tensors, by sections 3.2 and 3.3 of what the released code and the paper's quotations
-say.
-"""
+"""The losses on fixed tensors, against the released code's formulas and the paper's as quoted."""
 
 import math
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,8 +10,10 @@ from torch import nn
 
 from ptgan.config import GANConfig
 from ptgan.losses import (
+    ADVERSARIAL,
+    Translated,
     adversarial_loss,
-    discriminator_losses,
+    discriminator_loss,
     generator_losses,
     generator_total,
     identity_loss,
@@ -51,8 +52,8 @@ def test_masked_squares_over_the_masks_pixels(pair, mask):
 
 
 def test_the_norm_of_a_constant_change():
-    """c sqrt(3k) for a change of c on k masked pixels, a mean over the batch; its rms form over the root of
-    N, or of 3k.
+    """c sqrt(3k) for a change of c on k masked pixels, a mean over the batch; the rms form divides by the
+    root of N, or of 3k.
     """
     c, k = 0.25, 20
     mask = torch.zeros(2, 1, 16, 8)
@@ -82,8 +83,8 @@ def test_an_untouched_image_has_finite_gradients(pair, mask, kind):
 
 
 def test_why_the_form_of_the_norm_decides():
-    """Gradient norms for an image of 256x256 with a change of 0.1 (rms) over 41 % of it, all weights 10: the
-    literal norm's is 440 cycles.
+    """Gradient norms for an image of 256x256 with a change of 0.1 (rms) over 41 % of it, all weights 10: that
+    of the literal norm is 440 times that of the cycle loss.
     """
     shape = (1, 3, 256, 256)
     mask = torch.zeros(1, 1, 256, 256)
@@ -112,6 +113,23 @@ def test_adversarial_losses(formulas):
     )
 
 
+def choices(name: str) -> tuple[str, ...]:
+    """The values that the configuration allows for a field."""
+    return get_args(get_type_hints(GANConfig)[name])
+
+
+def test_every_loss_that_can_be_configured_exists(pair, mask):
+    assert set(ADVERSARIAL) == set(choices("adversarial"))
+    values = {
+        identity_loss(*pair, mask, kind, reduce).item()
+        for kind in choices("id_loss")
+        for reduce in choices("id_reduce")
+    }
+    assert len(values) == 5  # the l2 norm has no divisor
+    with pytest.raises(ValueError, match="unknown identity loss 'l1'"):
+        identity_loss(*pair, mask, "l1")
+
+
 class Scale(nn.Module):
     """A network of one number."""
 
@@ -136,7 +154,8 @@ def test_the_generators_loss_is_the_released_formula(toy, pair, mask):
     a, b = pair
     other = 1 - mask
     config = GANConfig(lambda_idt=5.0)
-    terms = generator_losses(toy, config, a, b, 0.5 * a, 3 * b, mask, other)
+    source, target = Translated(a, 0.5 * a, mask), Translated(b, 3 * b, other)
+    terms = generator_losses(toy, config, source, target)
     expected = {
         "adv_s2t": ((-0.5 * a - 1) ** 2).mean(),
         "adv_t2s": ((6 * b - 1) ** 2).mean(),
@@ -156,13 +175,16 @@ def test_the_generators_loss_is_the_released_formula(toy, pair, mask):
         + 5 * expected["idt"]
     )
     assert generator_total(terms, config).item() == pytest.approx(total.item(), rel=1e-5)
-    assert "idt" not in generator_losses(toy, GANConfig(), a, b, 0.5 * a, 3 * b, mask, other)
+    assert "idt" not in generator_losses(toy, GANConfig(), source, target)
 
 
 def test_the_discriminators_loss_is_half_each_and_leaves_the_generators_alone(toy, pair):
     a, b = pair
     fake_target, fake_source = toy.g_s2t(a), toy.g_t2s(b)
-    terms = discriminator_losses(toy, GANConfig(), a, b, fake_target, fake_source)
+    terms = {
+        "d_source": discriminator_loss(toy.d_source, a, fake_source),
+        "d_target": discriminator_loss(toy.d_target, b, fake_target),
+    }
     assert terms["d_source"].item() == pytest.approx(
         (((2 * a - 1) ** 2).mean() + ((6 * b) ** 2).mean()).item() / 2, rel=1e-5
     )

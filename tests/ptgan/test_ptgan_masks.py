@@ -1,6 +1,4 @@
-"""Masks by name: files and what may be wrong with them, a segmentation network, soft and constant ones,
-coverage.
-"""
+"""Masks of every kind: files and their faults, a segmentation network, soft and constant ones, coverage."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ import hashlib
 import logging
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 from urllib.error import URLError
 
 import numpy as np
@@ -19,11 +18,20 @@ from torch import nn
 
 from common.datasets import Sample
 from common.errors import InputError
-from common.runs import Workspace
+from common.job import Workspace
 from ptgan import masks
 from ptgan.config import SEGMENTERS, MaskConfig
-from ptgan.masks import coverage, load_segmenter, mask_source, read_mask, segment, write_masks
-from ptgan.transfer import file_key
+from ptgan.masks import (
+    COMPUTED,
+    file_key,
+    file_masks,
+    load_segmenter,
+    log_coverage,
+    mask_source,
+    read_mask,
+    segment,
+    write_masks,
+)
 
 HEIGHT, WIDTH = 12, 6
 
@@ -49,17 +57,17 @@ def store(path, array) -> None:
 @pytest.mark.parametrize("suffix, scale", [(".png", 255), (".png", 1), (".npy", 1)])
 def test_disk(sample, binary, suffix, scale, tmp_path):
     store(tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}{suffix}", binary * scale)
-    mask = mask_source(MaskConfig())(sample)
+    mask = mask_source("disk")(sample)
     assert mask.dtype == np.float32 and np.array_equal(mask, binary)
 
 
-def test_disk_in_a_folder_of_its_own_and_the_datasets_own(sample, binary, tmp_path):
+def test_disk_in_a_given_folder_and_the_datasets_own(sample, binary, tmp_path):
     store(tmp_path / "elsewhere" / f"{sample.path.stem}.png", 255 * binary)
     store(tmp_path / "own" / "x.png", 255 * (1 - binary))
     own = Sample(sample.path, 1, 0, mask=tmp_path / "own" / "x.png")
-    assert np.array_equal(mask_source(MaskConfig(), tmp_path / "elsewhere")(own), binary)
+    assert np.array_equal(mask_source("disk", tmp_path / "elsewhere")(own), binary)
     for kind in ("disk", "oracle"):
-        assert np.array_equal(mask_source(MaskConfig(kind=kind))(own), 1 - binary)
+        assert np.array_equal(mask_source(kind)(own), 1 - binary)
 
 
 def test_released_npy_of_65536_values(sample, tmp_path):
@@ -68,7 +76,7 @@ def test_released_npy_of_65536_values(sample, tmp_path):
     for shape in ((256, 256), (256, 256, 1), (65_536,)):
         path = tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}.npy"
         store(path, square.reshape(shape))
-        mask = mask_source(MaskConfig())(sample)
+        mask = mask_source("disk")(sample)
         assert np.array_equal(mask[:6], np.ones((6, WIDTH))) and not mask[6:].any()
 
 
@@ -86,7 +94,7 @@ def test_wrong_masks_are_named(sample, tmp_path, name, array, words):
     path = tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}{name}"
     store(path, array)
     with pytest.raises(InputError, match=words) as error:
-        mask_source(MaskConfig())(sample)
+        mask_source("disk")(sample)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -99,7 +107,7 @@ def test_broken_files(sample, tmp_path, suffix):
 
 
 def test_equal_names_in_two_folders(tmp_path, binary):
-    """PRID2011's: in a flat folder they would share a mask; segmented ones lie in folders of their own."""
+    """PRID2011's: in a flat folder they would share a mask; segmented ones are in a folder per camera."""
     samples = [
         Sample(tmp_path / camera / "person_0001.png", 1, i) for i, camera in enumerate(("cam_a", "cam_b"))
     ]
@@ -113,7 +121,7 @@ def test_equal_names_in_two_folders(tmp_path, binary):
         store(sample.path, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
         (tmp_path / "deep").mkdir(exist_ok=True)
         store(tmp_path / "deep" / sample.path.parent.name / "person_0001.png", mask * 255)
-    masks = mask_source(MaskConfig(), tmp_path / "deep")
+    masks = mask_source("disk", tmp_path / "deep")
     assert np.array_equal(masks(samples[0]), binary) and np.array_equal(masks(samples[1]), 1 - binary)
     assert file_key("disk", samples, str(tmp_path / "deep")) != file_key(
         "disk", samples[::-1], str(tmp_path / "deep")
@@ -124,13 +132,20 @@ def test_a_missing_mask_is_an_error_never_ones(sample):
     with pytest.raises(
         InputError, match="expected its mask .*_mask/0001_c1s1_000001_01.png or .npy, found none"
     ):
-        mask_source(MaskConfig())(sample)
+        mask_source("disk")(sample)
     with pytest.raises(InputError, match="only the synthetic domains have true masks"):
-        mask_source(MaskConfig(kind="oracle"))(sample)
+        mask_source("oracle")(sample)
+
+
+def test_every_kind_that_can_be_configured_is_read_or_computed():
+    kinds = set(get_args(get_type_hints(MaskConfig)["kind"]))
+    assert kinds == {"disk", "oracle", "torchvision", *COMPUTED}
+    for kind in COMPUTED:
+        assert file_masks(kind, []) == (COMPUTED[kind], None)
 
 
 def test_gaussian(sample):
-    mask = mask_source(MaskConfig(kind="gaussian"))(sample)
+    mask = mask_source("gaussian")(sample)
     assert mask.shape == (HEIGHT, WIDTH) and 0.9 < mask.max() <= 1 and mask.min() < 0.2
     assert np.allclose(mask, mask[::-1, ::-1]) and mask[6, 3] > mask[2, 3] > mask[0, 0]
     assert mask[HEIGHT // 2, 3] / mask[HEIGHT // 2, 0] == pytest.approx(
@@ -140,9 +155,9 @@ def test_gaussian(sample):
 
 def test_coverage_is_logged_and_extremes_warned_of(sample, caplog):
     caplog.set_level(logging.INFO, logger="run")
-    assert coverage(lambda s: np.full((2, 2), 0.4), [sample] * 3, "toy") == pytest.approx(0.4)
+    assert log_coverage(lambda s: np.full((2, 2), 0.4), [sample] * 3, "toy") == pytest.approx(0.4)
     assert "masks of toy: mean coverage 0.40" in caplog.text and "WARNING" not in caplog.text
-    coverage(lambda s: np.ones((2, 2)), [sample], "toy")
+    log_coverage(lambda s: np.ones((2, 2)), [sample], "toy")
     assert "cover 100 % of the image" in caplog.text
 
 
@@ -159,7 +174,7 @@ def test_person_is_class_15_of_every_network():
 
 
 def failing_fetch(monkeypatch, cache: Path, error: Exception) -> None:
-    """torch's cache is `cache`, fetching weights raises `error`, and the network itself is nothing."""
+    """Makes `cache` torch's cache, lets fetching weights raise `error`, and makes the network empty."""
 
     def get_state_dict(self, *args, **options):
         raise error
@@ -169,9 +184,9 @@ def failing_fetch(monkeypatch, cache: Path, error: Exception) -> None:
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, **options: nn.Identity())
 
 
-def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tmp_path):
+def test_offline_the_message_names_address_cache_and_alternative(monkeypatch, tmp_path):
     failing_fetch(monkeypatch, tmp_path, URLError("no network"))
-    with pytest.raises(InputError, match="could not be fetched") as error:
+    with pytest.raises(InputError, match="could not be downloaded") as error:
         load_segmenter("deeplabv3_resnet50")
     text = str(error.value)
     assert (
@@ -183,9 +198,9 @@ def test_offline_the_message_names_address_cache_and_the_way_out(monkeypatch, tm
 
 
 def test_weights_with_another_hash_are_named(monkeypatch, tmp_path):
-    """Cut short or another's in the cache; or, from torch.hub, other than announced when they were fetched."""
+    """Truncated or foreign in the cache; or, from torch.hub, other than announced when they were fetched."""
     failing_fetch(monkeypatch, tmp_path, RuntimeError('invalid hash value (expected "cd0a2569", got "0123")'))
-    with pytest.raises(InputError, match="could not be fetched .invalid hash value"):
+    with pytest.raises(InputError, match="could not be downloaded .invalid hash value"):
         load_segmenter("deeplabv3_resnet50")
     cached = tmp_path / "checkpoints" / "deeplabv3_resnet50_coco-cd0a2569.pth"
     cached.parent.mkdir()
@@ -199,7 +214,7 @@ def test_weights_with_another_hash_are_named(monkeypatch, tmp_path):
     right.write_bytes(b"whole")
     network = torchvision.models.get_model_weights("lraspp_mobilenet_v3_large").COCO_WITH_VOC_LABELS_V1
     monkeypatch.setattr(type(network), "url", f"https://toy/{right.name}")
-    with pytest.raises(InputError, match="could not be fetched"):  # past the check of the file
+    with pytest.raises(InputError, match="could not be downloaded"):  # past the check of the file
         load_segmenter("lraspp_mobilenet_v3_large")
 
 
@@ -240,11 +255,11 @@ def test_segmented_masks_are_kept_and_read_like_any_other(halves, tmp_path, monk
         name="toy", train=[Sample(tmp_path / camera / "a.png", 1, 0) for camera in pictures]
     )
     monkeypatch.setattr(masks, "load_segmenter", lambda name: RedIsPerson())
-    config, work = MaskConfig(kind="torchvision"), Workspace(tmp_path / "stage", resume=False)
+    config, work = MaskConfig(), Workspace(tmp_path / "stage", device=torch.device("cpu"))
     work.folder.mkdir()
-    write_masks(config, [dataset], work, torch.device("cpu"))
-    mask = mask_source(config, work.folder / "toy")(dataset.train[0])
+    write_masks(config, [dataset], work)
+    mask = mask_source("torchvision", work.folder / "toy")(dataset.train[0])
     assert mask.shape == (128, 64) and mask[:63, :31].all() and not mask[65:].any()
-    assert np.array_equal(mask_source(config, work.folder / "toy")(dataset.train[1])[::-1], mask)
-    monkeypatch.setattr(masks, "segment", None)  # a second pass makes none anew
-    write_masks(config, [dataset], work, torch.device("cpu"))
+    assert np.array_equal(mask_source("torchvision", work.folder / "toy")(dataset.train[1])[::-1], mask)
+    monkeypatch.setattr(masks, "segment", None)  # a second pass makes no mask again
+    write_masks(config, [dataset], work)

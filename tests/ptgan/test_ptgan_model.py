@@ -1,4 +1,4 @@
-"""The networks: sizes, TensorFlow's paddings, and the released layers' outputs."""
+"""The networks: sizes, TensorFlow's padding, and the released layers' outputs."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_networks_give_the_released_outputs(formulas, golden):
 
 @torch.no_grad()
 def test_symmetric_padding_is_another_network(formulas):
-    """The same weights with PyTorch's usual paddings: other pictures."""
+    """With PyTorch's usual padding, the same weights make other pictures."""
     same, symmetric = (Generator(channels=8, blocks=2, pad_mode=mode) for mode in ("tf_same", "symmetric"))
     for parameter, other in zip(formulas.fill(same).parameters(), symmetric.parameters()):
         other.copy_(parameter)
@@ -63,7 +63,7 @@ def test_same_padding(formulas, kernel, stride, before, after):
 
 @torch.no_grad()
 def test_same_deconvolution_is_the_adjoint_of_the_same_convolution(formulas):
-    """<conv(x), y> = <x, deconv(y)> with one weight: how TensorFlow defines it."""
+    """<conv(x), y> = <x, deconv(y)> with one weight, which is TensorFlow's definition."""
     conv, deconv = convolution(2, 3, 3, 2, "tf_same"), Deconvolution(3, 2, "tf_same")
     formulas.fill(conv)
     deconv.conv.weight.copy_(next(conv.parameters()))
@@ -86,7 +86,7 @@ def test_released_start():
     weights = torch.cat(
         [m.weight.flatten() for m in generator.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
     )
-    # a normal of 0.02, cut at two deviations, has 0.0176
+    # N(0, 0.02^2), truncated at two standard deviations, has a standard deviation of 0.0176
     assert weights.abs().max() <= 0.04 and 0.016 < weights.std() < 0.019
     scales = torch.cat([m.scale for m in generator.modules() if isinstance(m, InstanceNorm2d)])
     assert abs(scales.mean() - 1) < 0.01 and 0.015 < scales.std() < 0.025

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from common.checkpoints import load_checkpoint
 from common.datasets import Sample
-from common.runs import Workspace
+from common.job import Workspace
 from common.training import Loop
 from ptgan import train_gan
 from ptgan.config import GANConfig
-from ptgan.data import ImagePool
+from ptgan.data import ImagePool, gan_transform
 
 SMALL = GANConfig(
     height=32,
@@ -35,7 +35,7 @@ SMALL = GANConfig(
 
 
 def draws(formulas, name: str, count: int) -> SimpleNamespace:
-    """A generator whose `random()` gives the formula's numbers, as the released code was made to draw them."""
+    """A generator whose `random()` returns the formula's numbers, which the released code drew, too."""
     values = iter(((formulas.scatter(name, count) + 1) / 2).tolist())
     return SimpleNamespace(random=lambda: next(values))
 
@@ -49,7 +49,7 @@ def test_the_pool_swaps_as_the_released_one(formulas, golden):
     assert any(source + 100 != target for source, target in seen)  # halves of different pairs have met
 
 
-def test_a_restored_pool_goes_on_as_it_was(formulas):
+def test_a_restored_pool_continues_exactly(formulas):
     pool, restored = ImagePool(2), ImagePool(2)
     for i in range(5):
         pool.query([torch.full((1,), float(i)), torch.full((1,), 10.0 + i)], random.Random(i))
@@ -75,8 +75,8 @@ def test_no_pool():
 
 @pytest.fixture
 def four_iterations(formulas, monkeypatch, tmp_path) -> SimpleNamespace:
-    """`train_gan` in float64 on the golden arrays' weights, images, masks and draws; terms and rates of each
-    step, and the weights afterwards.
+    """Runs `train_gan` in float64 on the golden arrays' weights, images, masks and draws; returns terms and
+    rates of each step, and the weights afterwards.
     """
     terms: list[dict[str, float]] = []
     rates: list[tuple[float, float]] = []
@@ -100,9 +100,10 @@ def four_iterations(formulas, monkeypatch, tmp_path) -> SimpleNamespace:
     def log(self, step: int, **values: Tensor) -> None:
         terms.append({name: value.item() for name, value in values.items()})
 
-    def step(config, nets, g_optimizer, d_optimizer, pool, of_source, of_target, rng):
-        rates.append((g_optimizer.param_groups[0]["lr"], d_optimizer.param_groups[0]["lr"]))
-        return released_step(config, nets, g_optimizer, d_optimizer, pool, of_source, of_target, of_pool)
+    def step(config, training, of_source, of_target, rng):
+        optimizers = (training.g_optimizer, training.d_optimizer)
+        rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in optimizers))
+        return released_step(config, training, of_source, of_target, of_pool)
 
     train_gan_networks, released_step, of_pool = (
         train_gan.TransferNetworks,
@@ -113,10 +114,9 @@ def four_iterations(formulas, monkeypatch, tmp_path) -> SimpleNamespace:
     monkeypatch.setattr(train_gan, "pair_batches", batches)
     monkeypatch.setattr(train_gan, "train_step", step)
     monkeypatch.setattr(Loop, "log", log)
-    two = [Sample(tmp_path / f"{i}.jpg", i, 0) for i in range(2)]
-    train_gan.train_gan(
-        SMALL, "joint", two, two, (None, None), 0, torch.device("cpu"), Workspace(tmp_path, resume=False)
-    )
+    two = train_gan.Domain([Sample(tmp_path / f"{i}.jpg", i, 0) for i in range(2)], None)
+    work = Workspace(tmp_path, device=torch.device("cpu"))
+    train_gan.train_gan(SMALL, gan_transform(SMALL, "joint"), two, two, work)
     return SimpleNamespace(
         terms={name: np.array([t[name] for t in terms]) for name in terms[0]},
         rates=np.array(rates),

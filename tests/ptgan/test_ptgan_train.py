@@ -1,8 +1,10 @@
-"""PTGAN end to end on tiny data: every command once, a kill and a resume, two processes against one, and bad
+"""PTGAN end to end on tiny data: every command once, a kill and a resume, two processes against one, bad
 input.
 """
 
+import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -15,23 +17,24 @@ import pytest
 import torch
 from PIL import Image
 
-from common import cli, training
-from common.cli import Options, override
+from common import training
+from common.cli import override
 from common.datasets import load_dataset
 from common.errors import InputError
 from common.provenance import ROOT
 from common.records import read_record
-from ptgan import evaluate
+from ptgan import evaluate, train
 from ptgan.analysis import rms_change, style_distance
 from ptgan.config import PRESETS, GANConfig, PTGANConfig
 from ptgan.experiments import PTGAN
 from ptgan.pictures import row_name
-from ptgan.train import check, train
+from ptgan.reid import load_network
 from ptgan.translate import FOLDER
 
 TINY = (
-    "--masks.kind disk --recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 --gan.blocks 1 --gan.d-channels 4 "
-    "--gan.epochs 2 --gan.decay-epoch 1 --gan.batch 24 --gan.pool-size 1 --threads 1"
+    "--masks.kind disk --recipe.epochs 2 --recipe.drop-epoch 1 --recipe.batch 16 --gan.channels 4 "
+    "--gan.blocks 1 --gan.d-channels 4 --gan.epochs 2 --gan.decay-epoch 1 --gan.batch 24 --gan.pool-size 1 "
+    "--threads 1"
 ).split()
 ROWS = [f"ptgan/transfer/{row}" for row in ("direct", "CycleGAN", "PTGAN")]
 
@@ -54,7 +57,7 @@ def arguments(data_root: Path, out: Path, *flags: str, rows=("ptgan/transfer/PTG
 
 
 def run_ptgan(*args, **options) -> int:
-    return cli.main(PTGAN, train, arguments(*args, **options))
+    return train.main(arguments(*args, **options))
 
 
 def record(out: Path, row: str = "transfer+PTGAN"):
@@ -64,7 +67,7 @@ def record(out: Path, row: str = "transfer+PTGAN"):
 
 @pytest.fixture(scope="session")
 def finished(data_root, tmp_path_factory) -> Path:
-    """One unbroken run of three rows, shared by the tests."""
+    """One uninterrupted run of three rows, shared by the tests."""
     out = tmp_path_factory.mktemp("runs")
     assert run_ptgan(data_root, out, rows=ROWS) == 0
     return out
@@ -125,7 +128,7 @@ def test_curves_hold_every_term(finished):
     } <= terms
 
 
-def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
+def test_the_checkpoint_scores_as_in_the_record(finished, data_root, capsys):
     model = finished / "stages" / f"reid-{record(finished).stages['reid']['hash']}" / "model.pt"
     for flags, score in ([], "last"), (["--adabn"], "last+adabn"):
         assert (
@@ -149,7 +152,7 @@ def test_cyclegan_needs_no_masks_and_ptgan_does(finished, data_root, tmp_path, c
     )
 
 
-def test_a_folder_made_elsewhere_is_taken_as_it_is(finished, data_root, tmp_path):
+def test_a_folder_made_elsewhere_replaces_the_gan(finished, data_root, tmp_path):
     folder = finished / "stages" / f"translation-{record(finished).stages['translation']['hash']}" / FOLDER
     copy = tmp_path / "test"
     copy.mkdir()
@@ -161,9 +164,9 @@ def test_a_folder_made_elsewhere_is_taken_as_it_is(finished, data_root, tmp_path
     ) == {"analysis", "reid", "scores"}
 
 
-def test_a_folder_is_no_gans_without_one(finished, data_root, tmp_path):
-    """Direct transfer and the control `identity` leave --translation.folder alone; the control changes
-    storage only, and says so.
+def test_rows_without_a_gan_ignore_the_folder(finished, data_root, tmp_path):
+    """Direct transfer and the control `identity` ignore --translation.folder; the control changes storage
+    only, and its manifest names it.
     """
     assert (
         run_ptgan(
@@ -230,7 +233,7 @@ def test_a_gan_for_each_target_camera(finished, data_root, tmp_path):
 
 
 @pytest.mark.parametrize("stage, step", [("GAN", 2), ("re-ID", 4)])
-def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage, step):
+def test_kill_and_resume_equal_an_uninterrupted_run(finished, data_root, tmp_path, monkeypatch, stage, step):
     """Of the GAN after its first epoch: weights, both optimisers, the history pool."""
 
     def dying(self, at, **terms):
@@ -258,8 +261,8 @@ def weights(out: Path, stage: str, name: str) -> dict[str, bytes]:
 
 
 def test_two_processes_equal_one_in_the_gan(data_root, tmp_path):
-    """Instance norm knows no batch, the losses are means and every process keeps the whole history: halves of
-    a batch give its gradient.
+    """Instance norm is independent of the batch, the losses are means and every process keeps the whole
+    history: the mean gradient of the halves of a batch is that of the batch.
     """
     flags = ["--gan.epochs", "1", "--gan.decay", "none", "--recipe.epochs", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -291,7 +294,7 @@ def test_two_processes_equal_one_in_the_gan(data_root, tmp_path):
     assert len(list((tmp_path / "two").rglob("record.json"))) == 1
 
 
-# ---------------------------------------------------------------- what the measures say
+# ---------------------------------------------------------------- measures
 
 
 def test_change_inside_and_outside():
@@ -338,7 +341,7 @@ def test_cyclegan_differs_by_its_weight_alone():
     assert rows["ptgan/transfer/CycleGAN"] == {"gan.lambda_id": 0.0} and rows["ptgan/transfer/PTGAN"] == {}
 
 
-def test_the_literal_norm_is_warned_of(data_root, tmp_path, caplog):
+def test_the_literal_norm_causes_a_warning(data_root, tmp_path, caplog):
     for weight, warned in (("10", True), ("0.05", False)):
         caplog.clear()
         # stops at the batch
@@ -355,8 +358,7 @@ def test_the_literal_norm_is_warned_of(data_root, tmp_path, caplog):
         assert ("freezes the person" in caplog.text) is warned
 
 
-# ---------------------------------------------------------------- bad input: exit code 2, one line, nothing
-# overwritten
+# ---------------------------------------------------------------- bad input: exit code 2, one line
 
 
 def complaint(capsys) -> str:
@@ -400,10 +402,37 @@ def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert not list(tmp_path.rglob("record.json")) and not list(tmp_path.rglob("*.pt"))
 
 
-def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
+def numeric_fields(config, prefix: str = "") -> list[str]:
+    """Dotted names of all fields that are numbers, or tuples of numbers."""
+    names = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            names += numeric_fields(value, f"{prefix}{field.name}.")
+        elif isinstance(value, (int, float, tuple)) and not isinstance(value, bool):
+            names.append(f"{prefix}{field.name}")
+    return names
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**30, -(10**30)])
+@pytest.mark.parametrize("name", numeric_fields(PTGANConfig()))
+def test_absurd_numbers_are_refused_at_once(name, value):
+    if name == "gan.target_cameras":
+        value = (1, value)
+    with pytest.raises(InputError, match=f"^--{name.replace('_', '-')} .*: expected "):
+        override(PTGANConfig(), {name: value})
+
+
+def test_an_unknown_choice_is_refused_when_the_configuration_is_made():
+    for name in ("gan.id_loss", "gan.id_reduce", "gan.adversarial", "masks.kind", "translation.kind"):
+        with pytest.raises(InputError, match=f"--{name.replace('_', '-')} 'l1'"):
+            override(PTGANConfig(), {name: "l1"})
+
+
+def test_faults_end_the_run_before_the_gan(data_root, make_job, monkeypatch):
     source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
-    config, device = PRESETS["demo"], torch.device("cpu")
-    check(config, source, target, device, Options())
+    job = make_job(PRESETS["demo"], source, target)
+    train.check(job)
     twice = replace(
         source,
         train=[
@@ -412,10 +441,19 @@ def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
         ],
     )
     with pytest.raises(InputError, match="2 training images are called"):
-        check(config, twice, target, device, Options())
+        train.check(replace(job, source=twice))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="--recipe.batch 64: does not divide into 3"):
-        check(config, source, target, device, Options())
+        train.check(job)
+
+
+def test_validation_compares_shapes_without_building_the_network(data_root, make_job, tmp_path):
+    """Of weights that do not fit, as of absent ones."""
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "weights.pth")
+    source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
+    config = override(PRESETS["demo"], {"net.weights": str(tmp_path / "weights.pth")})
+    with pytest.raises(InputError, match="weights.pth: does not fit this network"):
+        train.check(make_job(config, source, target))
 
 
 def test_the_network_of_another_paper_is_refused(tmp_path):
@@ -423,7 +461,7 @@ def test_the_network_of_another_paper_is_refused(tmp_path):
         {"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"embed_dim": 1024}}, tmp_path / "model.pt"
     )
     with pytest.raises(InputError, match="another paper"):
-        evaluate.load_network(tmp_path / "model.pt")
+        load_network(tmp_path / "model.pt")
 
 
 def test_a_domain_of_one_image(data_root, tmp_path, capsys):
@@ -461,4 +499,4 @@ def test_unreadable_checkpoints(tmp_path, data_root, capsys):
     )
     assert "model.pt" in complaint(capsys)
     with pytest.raises(InputError, match="no such file"):
-        evaluate.load_network(tmp_path / "none.pt")
+        load_network(tmp_path / "none.pt")

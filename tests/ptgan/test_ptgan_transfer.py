@@ -1,4 +1,4 @@
-"""Which masks a row trains with and is measured in, and what its stages depend on."""
+"""The masks that a row trains with and is measured in, and what its stages depend on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from common.cli import Options, override
+from common.cli import override
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
-from common.records import Experiment
-from common.runs import Run
+from common.job import Job
 from ptgan import train_gan, transfer
 from ptgan.config import PRESETS, PTGANConfig
 from ptgan.experiments import PTGAN
 from ptgan.masks import write_masks
-from ptgan.transfer import Masks, gan_key, reference_masks, row_masks
+from ptgan.transfer import gan_depends_on, gan_masks, gan_stage, reference_masks
 
 HEIGHT, WIDTH = 12, 6
-CPU = torch.device("cpu")
 CONFIG = PTGANConfig()
 CYCLEGAN = override(CONFIG, {"gan.lambda_id": 0.0})
 SEGMENTED = override(CONFIG, {"masks.kind": "torchvision"})
@@ -50,35 +48,36 @@ def domain(root: Path, name: str, mask: np.ndarray) -> ReIDDataset:
 
 @pytest.fixture
 def pair(tmp_path) -> tuple[ReIDDataset, ReIDDataset]:
-    """The people of the source stand in the upper half of their images, those of the target in the lower one."""
+    """The source's people are in the upper half of their images, the target's in the lower half."""
     return domain(tmp_path, "source", half(upper=True)), domain(tmp_path, "target", half(upper=False))
 
 
-@pytest.fixture
-def run(tmp_path) -> Run:
-    return Run("ptgan", Experiment("ptgan/t/a", ""), "paper", CONFIG, "source", "target", 0, tmp_path / "out")
+def trained_key(job: Job):
+    """Identifies the masks of a row's GAN."""
+    return gan_depends_on(job, job.config.gan, gan_masks(job), None)["masks"]
 
 
-def keys(pair, run: Run) -> tuple:
+def keys(job: Job) -> tuple:
     """Of the masks of a PTGAN row, and of those it is measured in."""
-    return row_masks(CONFIG, *pair, run, CPU).key, reference_masks(CONFIG, *pair, run).key
+    return trained_key(job), reference_masks(job).key
 
 
-def test_masks_are_known_by_their_contents(pair, run):
-    trained, measured = keys(pair, run)
-    assert keys(pair, run) == (trained, measured)
+def test_masks_are_identified_by_their_contents(pair, make_job):
+    job = make_job(CONFIG, *pair)
+    trained, measured = keys(job)
+    assert keys(job) == (trained, measured)
     path = pair[1].root / "train_mask" / "1.npy"
     size = path.stat().st_size
     np.save(path, half(upper=True))
     assert path.stat().st_size == size
-    other = keys(pair, run)
+    other = keys(job)
     assert other[0] != trained and other[1] == measured  # changes are measured in the source's masks alone
     np.save(pair[0].root / "train_mask" / "1.npy", half(upper=False))
-    assert keys(pair, run)[0] != other[0] and keys(pair, run)[1] != measured
+    assert keys(job)[0] != other[0] and keys(job)[1] != measured
 
 
-def test_the_drawn_domains_masks_are_known_by_size(pair, run):
-    """Their manifest says how they were drawn: keys of the demo's stages hold from one version to the next."""
+def test_masks_of_synthetic_domains_are_identified_by_size(pair, make_job):
+    """Their manifest describes how they were drawn: keys of the demo's stages stay valid across versions."""
     drawn = [
         replace(
             domain,
@@ -86,59 +85,54 @@ def test_the_drawn_domains_masks_are_known_by_size(pair, run):
         )
         for domain in pair
     ]
-    before = keys(drawn, run)
+    job = make_job(CONFIG, *drawn)
+    before = keys(job)
     np.save(drawn[0].train[0].mask, half(upper=False))
-    assert keys(drawn, run) == before and before[1] is True
+    assert keys(job) == before and before[1] is True
 
 
-def test_a_target_folder_is_the_targets_alone(pair, run, tmp_path):
+def test_a_target_folder_is_the_targets_alone(pair, make_job, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(pair[0].root / "train_mask", elsewhere)
-    plain, moved = (
-        row_masks(override(CONFIG, {"masks.target_folder": folder}), *pair, run, CPU)
-        for folder in ("", str(elsewhere))
-    )
+    jobs = [
+        make_job(override(CONFIG, {"masks.target_folder": folder}), *pair) for folder in ("", str(elsewhere))
+    ]
+    (_, plain_target), (moved_source, moved_target) = map(gan_masks, jobs)
     source, target = pair[0].train[0], pair[1].train[0]
-    assert np.array_equal(plain.target(target), half(upper=False)) and np.array_equal(
-        moved.target(target), half(upper=True)
-    )
-    assert np.array_equal(moved.source(source), half(upper=True)) and moved.key != plain.key
+    assert np.array_equal(plain_target.of(target), half(upper=False))
+    assert np.array_equal(moved_target.of(target), half(upper=True))
+    assert np.array_equal(moved_source.of(source), half(upper=True))
+    assert trained_key(jobs[0]) != trained_key(jobs[1])
 
 
-def test_cyclegan_asks_no_segmentation_network(pair, run, monkeypatch):
-    """It neither fetches weights nor needs them; once another row has had masks made, it is measured in
-    these.
-    """
+def test_cyclegan_needs_no_segmentation_network(pair, make_job, monkeypatch):
+    """It neither fetches weights nor needs them; once another row has made masks, it is measured in these."""
     monkeypatch.setattr(transfer, "write_masks", None)
-    config = override(SEGMENTED, {"gan.lambda_id": 0.0})
-    assert row_masks(config, *pair, run, CPU).key is None and run.stages == {}
-    assert reference_masks(config, *pair, run).masks is None
+    cyclegan = make_job(override(SEGMENTED, {"gan.lambda_id": 0.0}), *pair)
+    assert trained_key(cyclegan) is None and cyclegan.stages == {}
+    assert reference_masks(cyclegan) is None
 
     monkeypatch.setattr(transfer, "write_masks", write_masks)
     monkeypatch.setattr("ptgan.masks.load_segmenter", lambda name: torch.nn.Identity())
     monkeypatch.setattr("ptgan.masks.segment", lambda model, image, classes, device: half(upper=False))
-    row_masks(SEGMENTED, *pair, run, CPU)
-    assert set(run.stages) == {"masks"}
-    reference = reference_masks(config, *pair, run)
+    segmented = make_job(SEGMENTED, *pair)
+    gan_masks(segmented)
+    assert set(segmented.stages) == {"masks"}
+    reference = reference_masks(cyclegan)
     # not those beside the images
-    assert np.array_equal(reference.masks(pair[0].train[0]), half(upper=False))
-    assert (
-        reference.key == reference_masks(SEGMENTED, *pair, run).key != reference_masks(CONFIG, *pair, run).key
-    )
+    assert np.array_equal(reference.of(pair[0].train[0]), half(upper=False))
+    assert reference.key == reference_masks(segmented).key != reference_masks(make_job(CONFIG, *pair)).key
 
 
-def test_masks_are_no_part_of_a_cyclegan(pair, run):
-    masks = row_masks(CONFIG, *pair, run, CPU)
-    with_masks, without = (
-        gan_key(CYCLEGAN, *pair, found, None, 0) for found in (masks, Masks(None, None, None))
-    )
-    assert with_masks == without != gan_key(CONFIG, *pair, masks, None, 0)
+def test_masks_are_no_part_of_a_cyclegan(pair, make_job):
+    job = make_job(CONFIG, *pair)
+    masks = gan_masks(job)
+    with_masks, without = (gan_depends_on(job, CYCLEGAN.gan, some, None) for some in (masks, None))
+    assert with_masks == without != gan_depends_on(job, CONFIG.gan, masks, None)
 
 
 def test_aliases_hold_in_every_preset():
-    """An alias's own words, as overrides, change nothing: neither in its origin's configuration nor, without
-    weight, in its masks.
-    """
+    """An alias's title, as overrides, changes nothing in the configuration of its origin."""
     own = {
         "ptgan/id_loss/mse": {"gan.id_loss": "mse", "gan.id_reduce": "all"},
         "ptgan/lambda_id/10": {"gan.lambda_id": 10.0},
@@ -155,18 +149,18 @@ def test_aliases_hold_in_every_preset():
             assert override(preset, changes) == override(preset, table[table[key].alias_of].overrides)
 
 
-def test_deterministic_reaches_the_gan(pair, run, monkeypatch):
-    asked = []
+def test_deterministic_reaches_the_gan(pair, make_job, monkeypatch):
+    received = []
 
     def stop(*args, deterministic: bool, **options):
-        asked.append(deterministic)
+        received.append(deterministic)
         raise InputError("far enough")
 
-    row = (CONFIG, *pair, row_masks(CONFIG, *pair, run, CPU), None, run, CPU)
     monkeypatch.setattr(train_gan, "seed_everything", stop)
-    for wanted in (True, False):
+    for deterministic in (True, False):
+        job = make_job(CONFIG, *pair, deterministic=deterministic)
         with pytest.raises(InputError, match="far enough"):
-            transfer.by_gan(*row, Options(deterministic=wanted))
-    assert asked == [True, False]
+            gan_stage(job, gan_masks(job), None)
+    assert received == [True, False]
     with pytest.raises(InputError, match="no deterministic gradient on CUDA"):
         train_gan.check_gan(CONFIG.gan, torch.device("cuda"), deterministic=True)

@@ -166,9 +166,9 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
         key = experiment.runs_as
         if key not in records:
             log.info("== %s | %s -> %s | seed %d", key, options.source, options.target, options.seed)
-            source, target = (
-                load(name, options.data_root, config) for name in (options.source, options.target)
-            )
+            names = dict.fromkeys((options.source, options.target))  # one, for a supervised paper
+            data = {name: load(name, options.data_root, config) for name in names}
+            source, target = data[options.source], data[options.target]
             job = Job(paper.name, experiment, config, source, target, device, options, store)
             if check is not None:
                 check(job)

@@ -199,6 +199,29 @@ def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys, f
         )
 
 
+def test_a_checkpoint_can_be_scored_with_adabn(finished, data_root, capsys):
+    (model,) = finished.glob(f"stages/reid-{record(finished).stages['reid']['hash']}/model.pt")
+    flags = ["--checkpoint", str(model), "--target", "market1501", "--data-root", str(data_root), "--adabn"]
+    assert evaluate.main(flags) == 0
+    adapted = json.loads(capsys.readouterr().out)
+    assert set(adapted) == set(record(finished).scores["last"]) and adapted != record(finished).scores["last"]
+
+
+def test_a_network_of_another_paper_is_refused(tmp_path, data_root, capsys):
+    net = {**canonical(PRESETS["demo"].net), "embed_dim": 16}
+    save_checkpoint(tmp_path / "model.pt", {"state_dict": {}, "num_classes": 2, "net": net})
+    flags = [
+        "--checkpoint",
+        str(tmp_path / "model.pt"),
+        "--target",
+        "market1501",
+        "--data-root",
+        str(data_root),
+    ]
+    assert evaluate.main(flags) == 2
+    assert "expected a re-ID network of DCGAN+LSRO" in complaint(capsys)
+
+
 def test_a_folder_of_images_takes_the_place_of_the_dcgan(finished, data_root, tmp_path):
     (folder,) = finished.rglob(FOLDER)
     assert run_lsro(data_root, tmp_path, "--pool.folder", str(folder)) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -84,6 +85,13 @@ def gan_transform(config: GANConfig, mask_aug: str) -> GANTransform:
     return GANTransform(*sizes, mask_aug, config.io)
 
 
+class Domain(NamedTuple):
+    """The training images of one domain, and their masks."""
+
+    samples: Sequence[Sample]
+    masks: MaskSource
+
+
 class MaskedImages(Dataset):
     """Images with their masks after `transform`; an item is (tensor, index), as in `SampleImages`.
 
@@ -93,28 +101,27 @@ class MaskedImages(Dataset):
 
     def __init__(
         self,
-        samples: Sequence[Sample],
-        masks: MaskSource,
+        domain: Domain,
         transform: Callable[[Image.Image, np.ndarray, random.Random], Tensor],
         *,
         seed: int,
         stream: str,
         cache: bool = False,
     ):
-        self.samples, self.masks, self.transform = samples, masks, transform
-        self.seed, self.stream = seed, stream
-        self.decoded = [self._decode(sample) for sample in samples] if cache else None
+        self.domain, self.transform, self.seed, self.stream = domain, transform, seed, stream
+        self.decoded = [self._decode(sample) for sample in domain.samples] if cache else None
 
     def _decode(self, sample: Sample) -> tuple[Image.Image, np.ndarray]:
-        return read_image(sample.path), self.masks(sample)
+        return read_image(sample.path), self.domain.masks(sample)
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.domain.samples)
 
     def __getitem__(self, key: Draw) -> tuple[Tensor, int]:
-        image, mask = self.decoded[key.index] if self.decoded else self._decode(self.samples[key.index])
+        index = key.index
+        image, mask = self.decoded[index] if self.decoded else self._decode(self.domain.samples[index])
         rng = random.Random(f"{self.seed}/{self.stream}/{key.step}/{key.slot}")
-        return self.transform(image, mask, rng), key.index
+        return self.transform(image, mask, rng), index
 
 
 class ImagePool:

@@ -8,37 +8,27 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from common.checkpoints import load_checkpoint, save_checkpoint
-from common.datasets import Sample
 from common.datasets.plans import PairPlans, pair_plans
 from common.errors import InputError
 from common.job import Workspace
 from common.runs import rank_and_world
 from common.training import Loop, average_gradients, gather, seed_everything
 from ptgan.config import GANConfig
-from ptgan.data import GANTransform, ImagePool, MaskedImages
+from ptgan.data import Domain, GANTransform, ImagePool, MaskedImages
 from ptgan.losses import Translated, discriminator_loss, generator_losses, generator_total
-from ptgan.masks import MaskSource
 from ptgan.model import Generator, TransferNetworks, build_generator
 
 log = logging.getLogger("run")
 CACHED_IMAGES = 12_000  # a domain up to this size is decoded once and kept in memory
-
-
-class Domain(NamedTuple):
-    """The training images of one domain, and their masks."""
-
-    samples: Sequence[Sample]
-    masks: MaskSource
 
 
 @dataclass
@@ -163,9 +153,9 @@ def pair_batches(
     """
     streams = ("gan", "gan") if shared_aug else ("gan source", "gan target")
     batches = []
-    for (samples, masks), stream, plan in zip(domains, streams, (plans.source, plans.target)):
-        cache, seed = len(samples) <= CACHED_IMAGES, loop.workspace.seed
-        images = MaskedImages(samples, masks, transform, seed=seed, stream=stream, cache=cache)
+    for domain, stream, plan in zip(domains, streams, (plans.source, plans.target)):
+        cache, seed = len(domain.samples) <= CACHED_IMAGES, loop.workspace.seed
+        images = MaskedImages(domain, transform, seed=seed, stream=stream, cache=cache)
         batches.append(loop.load(images, plan))
     for of_source, of_target in zip(*batches):
         yield of_source.images.contiguous(), of_target.images.contiguous()

@@ -17,7 +17,7 @@ from common.job import Job, Workspace
 from common.runs import Stage
 from ptgan.analysis import analyse
 from ptgan.config import GANConfig
-from ptgan.data import gan_transform
+from ptgan.data import Domain, gan_transform
 from ptgan.masks import (
     COMPUTED,
     Masks,
@@ -28,7 +28,7 @@ from ptgan.masks import (
     mask_source,
     write_masks,
 )
-from ptgan.train_gan import Domain, train_gan
+from ptgan.train_gan import train_gan
 from ptgan.translate import FOLDER, translate, translated_samples
 
 

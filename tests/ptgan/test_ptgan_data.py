@@ -17,9 +17,9 @@ from common.errors import InputError
 from common.job import Workspace
 from common.training import Loop
 from ptgan.config import GANConfig, TranslationConfig
-from ptgan.data import GANTransform, MaskedImages, ReidTransform, bytescale, gan_transform
+from ptgan.data import Domain, GANTransform, MaskedImages, ReidTransform, bytescale, gan_transform
 from ptgan.masks import mask_source
-from ptgan.train_gan import Domain, pair_batches
+from ptgan.train_gan import pair_batches
 from ptgan.translate import eval_transform, save_image, to_uint8, translated_samples
 
 HEIGHT, WIDTH = 32, 16
@@ -76,7 +76,7 @@ def test_both_domains_share_their_draws_in_one_stream(tmp_path):
 
     def loaded(streams):
         images = [
-            MaskedImages([s], masks, transform(), seed=3, stream=stream)
+            MaskedImages(Domain([s], masks), transform(), seed=3, stream=stream)
             for s, stream in zip(samples, streams)
         ]
         return [torch.stack([i[Draw(step, 0, 0)][0] for step in range(6)]) for i in images]
@@ -139,7 +139,7 @@ def test_cached_images_equal_read_ones(tmp_path):
     masks, draw = (lambda sample: blob(36, 18)), Draw(5, 1, 0)
     samples = [Sample(tmp_path / "a.png", 1, 0)]
     read, cached = (
-        MaskedImages(samples, masks, transform(), seed=0, stream="gan", cache=cache)
+        MaskedImages(Domain(samples, masks), transform(), seed=0, stream="gan", cache=cache)
         for cache in (False, True)
     )
     assert torch.equal(read[draw][0], cached[draw][0])

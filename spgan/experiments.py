@@ -1,11 +1,12 @@
-"""The rows of SPGAN's tables, the points of its figures, the blog's open question as a grid, and our
-controls, as named configurations.
+"""Named configurations: the rows of SPGAN's tables, the points of its figures, the blog's open question as a
+grid, and our controls.
 """
 
 from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from common.records import Experiment, Paper
 from spgan.config import PRESETS, RECIPES
@@ -14,8 +15,8 @@ _DIRECT = {"method.images": "source"}
 _NO_SIANET = {"gan.lambda3": 0.0}
 PARTS, MODES = (1, 2, 3, 7), ("avg", "max")
 
-# Table 2; LMP pools the same trained network by 7 parts
-ROWS = {
+# Table 2 (LMP pools the same trained network in 7 parts): row -> title, overrides
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised": ("supervised on the target", {"method.images": "target"}),
     "direct": ("direct transfer", _DIRECT),
     "CycleGAN": ("CycleGAN", {"gan.lambda2": 0.0, **_NO_SIANET}),
@@ -28,7 +29,7 @@ HEADS, NORMS, RATES = ("fc", "bottleneck"), ("train", "eval"), (1e-3, 1e-2)
 
 
 def score_name(parts: int, mode: str) -> str:
-    """The record's name of a pooling of Table 3; `last` is the plain mean."""
+    """Returns the name in records of a pooling of Table 3; `last` is the plain mean."""
     return "last" if (parts, mode) == (1, "avg") else f"lmp{parts}{mode}"
 
 
@@ -84,16 +85,17 @@ def figures() -> list[Experiment]:
 
 
 def cell(head: str, bn: str, lr: float) -> str:
+    """Returns the key of a cell of the grid."""
     return f"spgan/grid/head={head},bn={bn},lr={lr:g}"
 
 
 def grid() -> list[Experiment]:
-    """Direct transfer over head x batch norm x learning rate: why is the gap between IDE and IDE+ so large?
-    And the named recipes in it.
+    """Direct transfer over head x batch norm x learning rate, to explain the gap between IDE and IDE+; the
+    named recipes are cells of it.
     """
     rows = []
     for head, bn, lr in product(HEADS, NORMS, RATES):
-        overrides = {"net.head": head, "recipe.bn": bn, "recipe.lr": lr}
+        overrides: dict[str, Any] = {"net.head": head, "recipe.bn": bn, "recipe.lr": lr}
         default = overrides == RECIPES["author_ide"]
         rows.append(
             Experiment(
@@ -110,7 +112,7 @@ def grid() -> list[Experiment]:
 
 
 def controls() -> list[Experiment]:
-    """SiaNet's negative pairs, and what neither paper nor code has run."""
+    """SiaNet's negative pairs, and runs that neither the paper nor the code has."""
     rows = [
         Experiment(
             "spgan/negatives/real_real",
@@ -143,7 +145,7 @@ def controls() -> list[Experiment]:
         Experiment("spgan/control/pool=lag1", "SPGAN, the demo script's pool", {"gan.pool": "lag1"}),
     ]
     freezes = {"freeze_affine": True, "freeze_conv1_res2": True}
-    # what the released Market baseline learns and the nets of the translated images do not
+    # layers that the released Market baseline trains and the nets of the translated images freeze
     for name in ("direct", "SPGAN"):
         rows.append(
             Experiment(

@@ -1,5 +1,5 @@
-"""The pictures of a run: its curves, translations as in the paper's Fig. 4, SiaNet's distances over training,
-and what a few queries retrieve.
+"""The pictures of a run: training curves, translations as in the paper's Fig. 4, SiaNet's distances, ranked
+lists.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from common.cli import override
 from common.curves import draw_curves, stage_curves
-from common.datasets import ReIDDataset, Sample
+from common.datasets import Sample
 from common.datasets.images import read_image
 from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
-from common.runs import Run
+from common.job import Job
 from spgan.config import PRESETS, SPGANConfig
 from spgan.experiments import ROWS
-from spgan.translations import FOLDER, gan_curves, gan_uses, samples_in, translation_uses
+from spgan.translations import FOLDER, gan_curves, gan_depends_on, samples_in, translation_depends_on
 
 CURVES = {
     "re-ID": ("cross_entropy", "accuracy"),
@@ -32,77 +32,66 @@ DISTANCES = {
     "two real images (distance)": ("sia_within_source", "sia_within_target", "sia_across"),
 }
 SHOWN_ROWS = ("CycleGAN", "CycleGAN+L_ide", "SPGAN")  # the columns of Fig. 4
+PEOPLE = 5  # rows of `translations.png`
 
 
-def draw(
-    run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, fakes: Sequence[Sample]
-) -> None:
-    """Writes `curves.png`, `ranked_lists.png` and, for rows with translations, `translations.png` and
-    `sianet.png`.
+def draw(job: Job, fakes: Sequence[Sample]) -> None:
+    """Writes `curves.png` and `ranked_lists.png`, `sianet.png` for rows with a SiaNet, and `translations.png`
+    for rows with translations.
     """
-    gan = gan_curves(run.stages["gan"], source, target) if "gan" in run.stages else []
-    draw_curves([*stage_curves(run, ("reid",)), *gan], CURVES, run.picture("curves.png"))
+    gan = gan_curves(job.stages["gan"], job.source, job.target) if "gan" in job.stages else []
+    draw_curves([*stage_curves(job, ("reid",)), *gan], CURVES, job.picture("curves.png"))
     if any("sia_across" in line for line in gan):
-        draw_curves(gan, DISTANCES, run.picture("sianet.png"), prefix="sia_")
-    query, gallery = (
-        load_features(run.stages["scores"].folder / f"{name}.npz") for name in ("query", "gallery")
-    )
-    ranked_lists(
-        query.features, target.query, gallery.features, target.gallery, run.picture("ranked_lists.png")
-    )
+        draw_curves(gan, DISTANCES, job.picture("sianet.png"), prefix="sia_")
+    folder, target = job.stages["scores"].folder, job.target
+    query, gallery = (load_features(folder / f"{name}.npz").features for name in ("query", "gallery"))
+    ranked_lists(query, target.query, gallery, target.gallery, job.picture("ranked_lists.png"))
     if fakes:
-        translations(run, config, source, target, fakes, run.picture("translations.png"))
+        translations(job, fakes, job.picture("translations.png"))
 
 
-def translations(
-    run: Run,
-    config: SPGANConfig,
-    source: ReIDDataset,
-    target: ReIDDataset,
-    fakes: Sequence[Sample],
-    path: Path,
-    people: int = 5,
-) -> None:
-    """Source images (rows), their translations by the rows of Table 2 that this output folder holds, by this
-    run, and a target image beside.
+def translations(job: Job, fakes: Sequence[Sample], path: Path) -> None:
+    """Draws source images, their translations by the rows of Table 2 that the output folder holds and by this
+    run, and a target image.
     """
-    columns = {
-        "source": source.train,
-        **other_rows(run, config, source, target),
-        run.experiment.runs_as.rsplit("/", 1)[1]: fakes,
-    }
-    chosen = [int(i * len(source.train) / people) for i in range(people)]
-    beside = [target.train[int((i + 0.5) * len(target.train) / people)] for i in range(people)]
+    source, target = job.source.train, job.target.train
+    row = job.experiment.runs_as.rsplit("/", 1)[1]
+    columns = {"source": source, **other_rows(job), row: fakes}
+    chosen = [int(i * len(source) / PEOPLE) for i in range(PEOPLE)]
+    last_column = [target[int((i + 0.5) * len(target) / PEOPLE)] for i in range(PEOPLE)]
     rows = [
-        [*(read_image(samples[i].path) for samples in columns.values()), read_image(other.path)]
-        for i, other in zip(chosen, beside)
+        [read_image(sample.path) for sample in (*(samples[i] for samples in columns.values()), last)]
+        for i, last in zip(chosen, last_column)
     ]
     image_grid(
         rows,
         path,
         column_titles=[*columns, "target"],
-        row_titles=[f"camera {source.train[i].camid + 1}" for i in chosen],
+        row_titles=[f"camera {source[i].camid + 1}" for i in chosen],
     )
 
 
-def other_rows(
-    run: Run, config: SPGANConfig, source: ReIDDataset, target: ReIDDataset
-) -> dict[str, list[Sample]]:
-    """The translations of Fig. 4's other columns by the same seed, as far as they are on disk already."""
+def other_rows(job: Job) -> dict[str, list[Sample]]:
+    """Returns the translations of Fig. 4's other columns by the same seed, if they are on disk."""
     method = {
-        name: getattr(PRESETS[run.preset].gan, name)
+        name: getattr(PRESETS[job.options.preset].gan, name)
         for name in ("lambda2", "lambda3", "margin", "neg", "sia_dropout", "pool")
     }
+    config = job.config
     base = replace(config, gan=replace(config.gan, **method), translate=replace(config.translate, kind="gan"))
-    found = {}
+    translated = {}
     for row in SHOWN_ROWS:
         other = override(base, ROWS[row][1])
-        gan = run.finished("gan", gan_uses(other.gan, source, target, run.seed))
-        made = (
-            run.finished("translation", translation_uses(other, gan.name.removeprefix("gan-"), source))
-            if gan
-            else None
-        )
-        if made and run.experiment.runs_as != f"spgan/table2/{row}":
-            found[row] = samples_in(made / FOLDER, source.train)
-    return found
+        folder = finished_translation(job, other) if job.experiment.runs_as != f"spgan/table2/{row}" else None
+        if folder is not None:
+            translated[row] = samples_in(folder / FOLDER, job.source.train)
+    return translated
+
+
+def finished_translation(job: Job, config: SPGANConfig) -> Path | None:
+    """Returns the folder of the translations that a configuration's GAN made in this output folder."""
+    gan = job.finished("gan", gan_depends_on(config.gan, job.source, job.target), seed=job.seed)
+    if gan is None:
+        return None
+    gan_hash = gan.name.removeprefix("gan-")
+    return job.finished("translation", translation_depends_on(gan_hash, config.translate, job.source))

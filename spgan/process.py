@@ -1,4 +1,4 @@
-"""Starts SPGAN's TensorFlow wing as a process of its own: TensorFlow and PyTorch never share one."""
+"""Runs SPGAN's GAN in a separate process: TensorFlow and PyTorch never share one."""
 
 from __future__ import annotations
 
@@ -14,114 +14,107 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.job import Options
 from common.errors import InputError, RunError
 from common.files import write_atomic
+from common.job import Workspace
 from common.provenance import ROOT
-from common.runs import Stage, Workspace
-from spgan.config import GanConfig, TranslateConfig
+from spgan.config import GANConfig, TranslationConfig
 
-WHAT_TO_INSTALL = "SPGAN's GAN needs TensorFlow, which is not installed: pip install -e '.[spgan]' (or: pip install tensorflow)"
-# those that `common.cli.exit_code` says in one line
+WHAT_TO_INSTALL = (
+    "SPGAN's GAN needs TensorFlow, which is not installed: pip install -e '.[spgan]' "
+    "(or: pip install tensorflow)"
+)
+# reported in one line by `common.cli.exit_code`
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-OS_ERROR = 64  # the process ends with this + errno for one of them
+OS_ERROR = 64  # the process exits with this + errno for one of them
 
 
 def require_tensorflow() -> None:
-    """Raises `InputError` that says what to install; TensorFlow is looked for, not imported."""
+    """Raises `InputError` with what to install; looks for TensorFlow without importing it."""
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(WHAT_TO_INSTALL)
 
 
-def train(
-    config: GanConfig,
-    source: Sequence[Path],
-    target: Sequence[Path],
-    seed: int,
-    workspace: Workspace,
-    options: Options,
-) -> None:
-    """Trains a GAN into the workspace: `networks.npz`, `curves.jsonl`."""
-    _run(
-        workspace, options, {"task": "train", "gan": config, "source": source, "target": target, "seed": seed}
-    )
+def train(work: Workspace, config: GANConfig, source: Sequence[Path], target: Sequence[Path]) -> None:
+    """Trains a GAN on two lists of images; writes `networks.npz` and `curves.jsonl`."""
+    _run(work, {"task": "train", "gan": config, "source": source, "target": target})
 
 
 def translate(
-    config: GanConfig,
-    style: TranslateConfig,
-    gan: Stage,
+    work: Workspace,
+    config: GANConfig,
+    translation: TranslationConfig,
+    networks: Path,
     role: str,
     images: Sequence[tuple[Path, Path]],
-    workspace: Workspace,
-    options: Options,
 ) -> None:
-    """Translates files with the generator `role` (`g_s2t` or `g_t2s`) of a finished GAN."""
-    workspace.kept.touch()
+    """Translates images, `(input, output)` each, with a trained generator; `role`: `g_s2t` or `g_t2s`."""
+    work.kept.touch()
     _run(
-        workspace,
-        options,
+        work,
         {
             "task": "translate",
             "gan": config,
-            "translate": style,
-            "networks": gan.folder / "networks.npz",
+            "translate": translation,
+            "networks": networks,
             "role": role,
             "images": images,
-            "seed": 0,
         },
     )
 
 
-def _run(workspace: Workspace, options: Options, job: dict[str, Any]) -> None:
+def _run(work: Workspace, job: dict[str, Any]) -> None:
+    """Writes the job as JSON, waits for its process and raises the process's error here."""
     require_tensorflow()
     job |= {
-        "folder": workspace.folder,
-        "resume": workspace.resume,
-        "device": options.device,
-        "threads": options.threads,
-        "deterministic": options.deterministic,
-        "torch_gpu": _torch_uses_gpu(options.device),
+        "seed": work.seed,
+        "folder": work.folder,
+        "resume": work.resume,
+        "device": work.options.device,
+        "threads": work.options.threads,
+        "deterministic": work.options.deterministic,
+        "torch_gpu": _torch_uses_gpu(work.options.device),
     }
-    path = workspace.folder / "job.json"
-    path.with_suffix(".error").unlink(missing_ok=True)
-    write_atomic(path, json.dumps(job, default=_plain))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-    }
-    command = [sys.executable, "-m", "spgan.gan", str(path)]
-    code, stopped = _wait(
-        subprocess.Popen(command, env=environment, cwd=workspace.folder, start_new_session=True)
-    )
+    path = work.folder / "job.json"
     error = path.with_suffix(".error")
-    message = (
-        error.read_text()
-        if error.is_file()
-        else f"TensorFlow's process ended with code {code}; its last words are above"
-    )
+    error.unlink(missing_ok=True)
+    write_atomic(path, json.dumps(job, default=_plain))
+    code, stopped = _wait(_start(path))
     if stopped or code == 130:
         raise KeyboardInterrupt
     if code - OS_ERROR in DISK_ERRORS:
-        raise OSError(code - OS_ERROR, os.strerror(code - OS_ERROR), str(workspace.folder))
+        raise OSError(code - OS_ERROR, os.strerror(code - OS_ERROR), str(work.folder))
     if code != 0:
+        crash = f"TensorFlow's process ended with code {code}; its last output is above"
+        message = error.read_text() if error.is_file() else crash
         raise InputError(message) if code == 2 else RunError(message)
     path.unlink()
 
 
+def _start(path: Path) -> subprocess.Popen:
+    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-m", "spgan.gan", str(path)],
+        env={**os.environ, "PYTHONPATH": search},
+        cwd=path.parent,
+        start_new_session=True,
+    )
+
+
 def _torch_uses_gpu(device: str) -> bool:
-    """Whether PyTorch, where this process has it, computes on a GPU."""
+    """Returns whether PyTorch, if this process has imported it, computes on a GPU."""
     torch = sys.modules.get("torch")
     return torch is not None and device != "cpu" and torch.cuda.is_available()
 
 
 def _wait(process: subprocess.Popen) -> tuple[int, bool]:
-    """Exit code, and whether this process was asked to stop meanwhile; it then lets the other one save what
-    it has.
+    """Returns the exit code, and whether this process was interrupted meanwhile.
+
+    An interrupt is passed on, so that the other process saves its state.
     """
     stopped = []
 
-    def pass_on(number, frame):
+    def pass_on(number: int, frame: Any) -> None:
         stopped.append(number)
         process.send_signal(signal.SIGINT)
 
@@ -134,6 +127,6 @@ def _wait(process: subprocess.Popen) -> tuple[int, bool]:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return str(Path(value).absolute())

@@ -7,199 +7,214 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
-from common.checkpoints import weights_content
-from common.cli import main
-from common.job import Options
-from common.datasets import ReIDDataset, Sample, load_dataset
+from common import cli
+from common.datasets import ReIDDataset, Sample
 from common.datasets.layout import refuse_equal_names
-from common.datasets.loading import epoch_plan
+from common.datasets.plans import epoch_plan
 from common.errors import InputError
+from common.hashing import digest
+from common.job import Job, Workspace
 from common.records import Record
-from common.runs import Run, Stage, rank_and_world
-from common.training import accelerate, pick_device, set_threads, start_processes
+from common.runs import Stage, rank_and_world
+from common.training import accelerate
 from spgan import pictures
-from spgan.config import SPGANConfig
+from spgan.config import RecipeConfig, SPGANConfig
 from spgan.evaluate import score
 from spgan.experiments import SPGAN
 from spgan.process import require_tensorflow
-from spgan.reid.data import train_transform, training_set
-from spgan.reid.model import build_network, load_network
+from spgan.reid.data import TrainingSet, train_transform, training_set
+from spgan.reid.model import IDENet, load_network
 from spgan.reid.train import train_reid
-from spgan.translations import translated
+from spgan.translations import (
+    FOLDER,
+    gan_curves,
+    gan_depends_on,
+    gan_translations,
+    last_distances,
+    samples_in,
+    statistics_translations,
+    train_gan,
+    translation_depends_on,
+)
+
+PRETRAINING = RecipeConfig(bn="train", batch=32, lr=0.1, head_lr_factor=1.0)  # as in the other papers' demos
 
 
-def train(config: SPGANConfig, run: Run, options: Options) -> Record:
-    """One row of Table 2, a point of a figure or a control: its stages, its scores (all poolings of Table 3),
-    its pictures, its record.
+def train(job: Job) -> Record:
+    """Runs one row of Table 2, a point of a figure or a control: its stages, its scores for all poolings of
+    Table 3, its pictures and its record.
     """
-    by_gan = config.translate.kind == "gan" and not config.translate.folder
-    # the rows that run without --experiment need it sooner or later
-    if by_gan and (uses_translations(config) or not options.experiment):
-        require_tensorflow()
-    device = pick_device(options.device)
-    set_threads(options.threads)
-    start_processes(device)
-    run.device = str(device) if device.type == "cpu" else torch.cuda.get_device_name(device)
-    source, target = (load_dataset(name, options.data_root) for name in (run.source, run.target))
-    check(config, source, target, options)
-    # TensorFlow shares the card: what an earlier row left in PyTorch's cache is given back
-    if device.type == "cuda":
+    if job.device.type == "cuda":  # TensorFlow shares the GPU: release what an earlier row left cached
         gc.collect()
         torch.cuda.empty_cache()
 
-    fakes, fake_hash, measures = (
-        translated(config, source, target, run, options) if uses_translations(config) else ((), "", {})
+    fakes = translated(job) if needs_translations(job.config) else Fakes()
+    reid = reid_stage(job, fakes, pretrain(job))
+
+    def score_row(work: Workspace) -> None:
+        model = accelerate(load_network(reid.folder / "model.pt"), work.device, work.options)
+        score(model, job.target, job.config.test, work)
+
+    scored = job.stage(
+        "scores", {"reid": reid.hash, "target": job.target.manifest, "test": job.config.test}, score_row
     )
-    network = reid(config, source, target, fakes, fake_hash, run, device, options)
-    scored = run.stage(
-        "scores",
-        {"reid": network.hash, "target": target.manifest, "test": config.test},
-        lambda work: score(
-            accelerate(load_network(network.folder / "model.pt"), device, options),
-            target,
-            config.test,
-            device,
-            work,
-            options.workers,
-        ),
-    )
-    if rank_and_world()[0] == 0:
-        pictures.draw(run, config, source, target, fakes)
-    return run.record(
-        scored.json("scores.json"),
-        data={"source": source.manifest, "target": target.manifest},
-        selection="last epoch",
-        measures=measures,
-    )
+    if job.main:
+        pictures.draw(job, fakes.samples)
+    return job.record(scored.json("scores.json"), measures=fakes.measures)
 
 
-def check(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, options: Options) -> None:
-    """What should stop a run now, not after its GAN: absent weights, names that stand twice, batches that
-    cannot be filled or shared out.
+def check(job: Job) -> None:
+    """Validates the run before any stage: TensorFlow, weights, image names, batches that can be filled and
+    shared.
     """
-    build_network(config.net, 1)
-    if options.pack:
+    config = job.config
+    from_gan = config.translate.kind == "gan" and not config.translate.folder
+    # a command without --experiment includes rows that need the GAN
+    if from_gan and (needs_translations(config) or not job.options.experiment):
+        require_tensorflow()
+    with torch.device("meta"):
+        IDENet(config.net, 1)
+    if job.options.pack:
         train_transform(config.net, config.recipe, config.test.interpolation).on_device()
-    if uses_translations(config):
-        refuse_equal_names(source.train)
-    images = (target if config.method.images == "target" else source).train
-    batches = {"--recipe.batch": (config.recipe.batch, len(images))}
+    if needs_translations(config):
+        refuse_equal_names(job.source.train)
+    check_batch("--recipe.batch", config.recipe.batch, len(labelled(job).train))
     if config.recipe.pretrain_epochs:
-        batches["the batch of the pretraining,"] = (PRETRAIN_BATCH, len(source.train))
+        check_batch("the batch of the pretraining,", PRETRAINING.batch, len(job.source.train))
     world = rank_and_world()[1]
-    for name, (batch, count) in batches.items():
-        epoch_plan(count, batch, seed=0, stream="re-ID")
-        if batch % world:
-            raise InputError(
-                f"{name} {batch}: does not divide into {world} equal parts, one a process: use another number"
-            )
     if config.net.head == "bottleneck" and config.recipe.batch // world < 2:
         raise InputError(
-            f"--recipe.batch {config.recipe.batch}: the bottleneck's batch norm needs at least 2 images a process, of which there are "
-            f"{world}"
+            f"--recipe.batch {config.recipe.batch}: the bottleneck's batch norm needs at least 2 images a "
+            f"process, of which there are {world}"
         )
 
 
-def uses_translations(config: SPGANConfig) -> bool:
+def check_batch(name: str, batch: int, images: int) -> None:
+    """Raises `InputError` if `images` do not fill a batch, or if the processes cannot share it equally."""
+    epoch_plan(images, batch, seed=0, stream="re-ID")
+    world = rank_and_world()[1]
+    if batch % world:
+        raise InputError(
+            f"{name} {batch}: does not divide into {world} equal parts, one a process: use another number"
+        )
+
+
+def needs_translations(config: SPGANConfig) -> bool:
     return config.method.images in ("translated", "both")
 
 
-def reid(
-    config: SPGANConfig,
-    source: ReIDDataset,
-    target: ReIDDataset,
-    fakes: Sequence[Sample],
-    fake_hash: str,
-    run: Run,
-    device: torch.device,
-    options: Options,
-) -> Stage:
-    """The row's network: keyed by its images, its recipe and the network that it starts from."""
-    start = pretrain(config, source, run, device, options)
-    samples, labels = training_set(config.method.images, source, target, fakes)
-    uses = {
-        "net": config.net,
-        "recipe": replace(config.recipe, pretrain_epochs=0),
-        "images": config.method.images,
-        "seed": run.seed,
-        "labelled": (target if config.method.images == "target" else source).manifest,
-        "fakes": fake_hash,
-        "interpolation": config.test.interpolation,
+def labelled(job: Job) -> ReIDDataset:
+    """Returns the dataset whose identities the row is trained on."""
+    return job.target if job.config.method.images == "target" else job.source
+
+
+# ---------------------------------------------------------------- translation
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """A translated training set; empty for rows without one."""
+
+    samples: Sequence[Sample] = ()
+    hash: str = ""
+    measures: dict[str, float] = field(default_factory=dict)  # of the pictures and of SiaNet
+
+
+def translated(job: Job) -> Fakes:
+    """Returns the source's training images in the target's style."""
+    translation, source = job.config.translate, job.source
+    if translation.folder:
+        samples = samples_in(Path(translation.folder), source.train)
+        return Fakes(samples, digest([(s.path.name, s.path.stat().st_size) for s in samples]))
+    stage, distances = gan_stages(job) if translation.kind == "gan" else (statistics_stage(job), {})
+    samples = samples_in(stage.folder / FOLDER, source.train)
+    return Fakes(samples, stage.hash, distances | stage.json("measures.json"))
+
+
+def gan_stages(job: Job) -> tuple[Stage, dict[str, float]]:
+    """Trains the GAN and translates with it; returns the translations and SiaNet's distances."""
+    config, source, target = job.config, job.source, job.target
+    gan = job.stage(
+        "gan",
+        gan_depends_on(config.gan, source, target),
+        lambda work: train_gan(work, config.gan, source, target),
+        seed=job.seed,
+    )
+    translation = job.stage(
+        "translation",
+        translation_depends_on(gan.hash, config.translate, source),
+        lambda work: gan_translations(work, gan, (config.gan, config.translate), source, target),
+    )
+    return translation, last_distances(gan_curves(gan, source, target))
+
+
+def statistics_stage(job: Job) -> Stage:
+    """Translates by colour statistics, the control without a GAN."""
+    translation, source, target = job.config.translate, job.source, job.target
+    depends_on = {
+        "kind": "statistics",
+        "source": source.manifest,
+        "target": target.manifest,
+        "translate": translation,
+    }
+    return job.stage(
+        "translation",
+        depends_on,
+        lambda work: statistics_translations(work, translation.quality, source, target),
+    )
+
+
+# ---------------------------------------------------------------- re-ID
+
+
+def reid_stage(job: Job, fakes: Fakes, start: Stage | None) -> Stage:
+    """Trains the row's network, its backbone from `start` if given."""
+    net, recipe, images = job.config.net, job.config.recipe, job.config.method.images
+    interpolation = job.config.test.interpolation
+    transform = train_transform(net, recipe, interpolation)
+    data = training_set(images, job.source, job.target, fakes.samples, transform)
+    depends_on = {
+        "net": net,
+        "recipe": replace(recipe, pretrain_epochs=0),
+        "images": images,
+        "labelled": labelled(job).manifest,
+        "fakes": fakes.hash,
+        "interpolation": interpolation,
         "start": start.hash if start else None,
     }
-    uses |= weights_content(config.net.weights) | options.numerics
-    return run.stage(
-        "reid",
-        uses,
-        lambda work: train_reid(
-            config.net,
-            config.recipe,
-            samples,
-            labels,
-            config.test.interpolation,
-            run.seed,
-            device,
-            work,
-            options,
-            start,
-        ),
-        collective=True,
+    return job.training_stage(
+        "reid", depends_on, lambda work: train_reid(work, net, recipe, data, start), weights=net.weights
     )
 
 
-def pretrain(
-    config: SPGANConfig, source: ReIDDataset, run: Run, device: torch.device, options: Options
-) -> Stage | None:
-    """The demo's stand-in for ImageNet weights: a backbone after some epochs of cross-entropy on the source,
-    the same for every row and recipe.
+def pretrain(job: Job) -> Stage | None:
+    """Trains the demo's substitute for ImageNet weights, for every row and recipe: cross-entropy on the
+    source.
     """
-    epochs = config.recipe.pretrain_epochs
+    epochs = job.config.recipe.pretrain_epochs
     if epochs == 0:
         return None
-    net = replace(config.net, head="fc")
-    recipe = replace(
-        type(config.recipe)(),
-        bn="train",
-        epochs=epochs,
-        drop_epoch=epochs,
-        batch=PRETRAIN_BATCH,
-        lr=PRETRAIN_LR,
-        head_lr_factor=1.0,
-    )
-    seed = run.seed + 1_000_000  # other images in another order than in the rows
-    uses = {
-        "net": net,
-        "recipe": recipe,
-        "labelled": source.manifest,
-        "interpolation": config.test.interpolation,
-        "seed": seed,
-    }
-    uses |= weights_content(net.weights) | options.numerics
-    return run.stage(
+    net, interpolation, source = job.config.net, job.config.test.interpolation, job.source
+    net, recipe = replace(net, head="fc"), replace(PRETRAINING, epochs=epochs, drop_epoch=epochs)
+    transform = train_transform(net, recipe, interpolation)
+    data = TrainingSet(source.train, source.train_labels, transform, "pretraining")
+    return job.training_stage(
         "pretrain",
-        uses,
-        lambda work: train_reid(
-            net,
-            recipe,
-            source.train,
-            source.train_labels,
-            config.test.interpolation,
-            seed,
-            device,
-            work,
-            options,
-            label="pretraining",
-        ),
-        collective=True,
+        {"net": net, "recipe": recipe, "labelled": source.manifest, "interpolation": interpolation},
+        lambda work: train_reid(work, net, recipe, data),
+        weights=net.weights,
+        seed=job.seed + 1_000_000,  # other images in another order than in the rows
     )
 
 
-PRETRAIN_BATCH, PRETRAIN_LR = 32, 0.1  # as in the other papers' demos
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.main(SPGAN, train, argv, check=check)
 
 
 if __name__ == "__main__":
-    sys.exit(main(SPGAN, train))
+    sys.exit(main())

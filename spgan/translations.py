@@ -1,7 +1,7 @@
-"""The source's training images in the target's style: by the GAN, by colour statistics, or from a folder made
-elsewhere; what pictures tell.
+"""Translated training sets: made by the GAN, by colour statistics, or read from a folder made elsewhere; and
+what their pictures measure without labels.
 
-A translated set lies in Market-1501's layout, `bounding_box_train/<name of the original>.jpg`, beside a
+A translated set has Market-1501's layout, `bounding_box_train/<name of the original>.jpg`, with a
 `manifest.json`.
 """
 
@@ -11,107 +11,75 @@ import dataclasses
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
-from common.datasets.layout import list_images, refuse_equal_names
+from common.datasets.layout import list_images
 from common.errors import InputError
 from common.files import write_atomic
-from common.hashing import digest
+from common.job import Workspace
 from common.provenance import code_version
-from common.runs import Run, Stage, Workspace, read_curves
+from common.runs import Stage, read_curves
 from spgan import process
-from spgan.config import GanConfig, SPGANConfig
+from spgan.config import GANConfig, TranslationConfig
 
 FOLDER = "bounding_box_train"
-MEASURED_IMAGES = 400  # of each set, at even distances, that the picture measures look at
+MEASURED_IMAGES = 400  # evenly spaced images of each set that the picture measures read
 SIDE = (32, 64)  # width and height at which pictures are compared
-
-
-def translated(
-    config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, run: Run, options: Options
-) -> tuple[list[Sample], str, dict]:
-    """The translated training set, what identifies it, and measures of the pictures and of SiaNet."""
-    refuse_equal_names(source.train)
-    if config.translate.folder:
-        samples = samples_in(Path(config.translate.folder), source.train)
-        return samples, digest([(s.path.name, s.path.stat().st_size) for s in samples]), {}
-    gan_measures = {}
-    if config.translate.kind == "gan":
-        gan = run.stage(
-            "gan",
-            gan_uses(config.gan, source, target, run.seed),
-            lambda work: train_gan(config.gan, source, target, run.seed, work, options),
-        )
-        gan_measures = last_distances(gan_curves(gan, source, target))
-        stage = run.stage(
-            "translation",
-            translation_uses(config, gan.hash, source),
-            lambda work: render(config, gan, source, target, work, options),
-        )
-    else:
-        stage = run.stage(
-            "translation",
-            {
-                "kind": "statistics",
-                "source": source.manifest,
-                "target": target.manifest,
-                "translate": config.translate,
-            },
-            lambda work: colour_statistics(config, source, target, work),
-        )
-    return (
-        samples_in(stage.folder / FOLDER, source.train),
-        stage.hash,
-        gan_measures | stage.json("measures.json"),
-    )
+# switches without effect when there is no SiaNet
+SIANET_SWITCHES = (
+    "sia_channels",
+    "sia_size",
+    "sia_head",
+    "sia_dropout",
+    "neg",
+    "con_div",
+    "dist",
+    "margin",
+)
 
 
 def ordered(source: ReIDDataset, target: ReIDDataset) -> tuple[ReIDDataset, ReIDDataset]:
-    """The GAN's own source and target: by name, so that both directions share one training. Real data: Duke
+    """Returns the GAN's source and target: by name, so that both directions share one training. Duke comes
     first, as released.
     """
     first, second = sorted((source, target), key=lambda dataset: dataset.name)
     return first, second
 
 
-def gan_uses(config: GanConfig, source: ReIDDataset, target: ReIDDataset, seed: int) -> dict:
-    """Everything that a trained GAN depends on. Without SiaNet its switches do not count, so all such rows
-    share one GAN.
+def gan_depends_on(config: GANConfig, source: ReIDDataset, target: ReIDDataset) -> dict:
+    """Returns all that a trained GAN depends on besides the seed.
+
+    Without SiaNet its switches have no effect, so that all such rows share one GAN.
     """
     if config.lambda3 == 0:
-        idle = ("sia_channels", "sia_size", "sia_head", "sia_dropout", "neg", "con_div", "dist", "margin")
-        config = replace(config, **{name: getattr(GanConfig(), name) for name in idle})
-    return {"gan": config, "domains": [dataset.manifest for dataset in ordered(source, target)], "seed": seed}
+        config = dataclasses.replace(config, **{name: getattr(GANConfig(), name) for name in SIANET_SWITCHES})
+    return {"gan": config, "domains": [dataset.manifest for dataset in ordered(source, target)]}
 
 
-def translation_uses(config: SPGANConfig, gan: str, source: ReIDDataset) -> dict:
-    return {"gan": gan, "source": source.manifest, "translate": config.translate}
+def translation_depends_on(gan: str, translation: TranslationConfig, source: ReIDDataset) -> dict:
+    """Returns all that the translations of the GAN with the hash `gan` depend on."""
+    return {"gan": gan, "source": source.manifest, "translate": translation}
 
 
-def train_gan(
-    config: GanConfig, source: ReIDDataset, target: ReIDDataset, seed: int, work: Workspace, options: Options
-) -> None:
+def train_gan(work: Workspace, config: GANConfig, source: ReIDDataset, target: ReIDDataset) -> None:
+    """Trains the GAN of a pair of domains, in the order of their names."""
     first, second = ([s.path for s in dataset.train] for dataset in ordered(source, target))
-    process.train(config, first, second, seed, work, options)
+    process.train(work, config, first, second)
 
 
 def gan_curves(gan: Stage, source: ReIDDataset, target: ReIDDataset) -> list[dict]:
-    """The GAN's curves in the run's words: where the run goes the other way, the GAN's own source is the
-    run's target.
+    """Returns the GAN's curves named for the run's direction: if it is the reverse of the GAN's, source and
+    target change places.
     """
     lines = read_curves(gan.folder / "curves.jsonl")
-    return (
-        lines
-        if ordered(source, target)[0] is source
-        else [{_exchanged(name): value for name, value in line.items()} for line in lines]
-    )
+    if ordered(source, target)[0] is source:
+        return lines
+    return [{_exchanged(name): value for name, value in line.items()} for line in lines]
 
 
 def _exchanged(name: str) -> str:
@@ -121,62 +89,56 @@ def _exchanged(name: str) -> str:
 
 
 def last_distances(curves: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """SiaNet's distances at the end of training, as measures of the record."""
+    """Returns SiaNet's distances at the end of training, as measures of the record."""
     return {name: value for line in curves for name, value in line.items() if name.startswith("sia_")}
 
 
-def render(
-    config: SPGANConfig,
+def gan_translations(
+    work: Workspace,
     gan: Stage,
+    configs: tuple[GANConfig, TranslationConfig],
     source: ReIDDataset,
     target: ReIDDataset,
-    work: Workspace,
-    options: Options,
 ) -> None:
-    """The GAN's translations."""
+    """Translates the source's training images with a trained GAN."""
     role = "g_s2t" if ordered(source, target)[0] is source else "g_t2s"
-    files = [(s.path, translated_path(work.folder / FOLDER, s)) for s in source.train]
-    process.translate(config.gan, config.translate, gan, role, files, work, options)
-    finish(work, "SPGAN", gan.hash, source, target)
+    images = [(s.path, translated_path(work.folder / FOLDER, s)) for s in source.train]
+    process.translate(work, *configs, gan.folder / "networks.npz", role, images)
+    write_manifest(work, "SPGAN", gan.hash, source, target)
 
 
-def colour_statistics(config: SPGANConfig, source: ReIDDataset, target: ReIDDataset, work: Workspace) -> None:
-    """The control: each channel of the source's training set brought to the mean and deviation of the
-    target's (Reinhard et al., 2001, in RGB).
+def statistics_translations(work: Workspace, quality: int, source: ReIDDataset, target: ReIDDataset) -> None:
+    """Shifts and scales each channel of the source's training set to the mean and deviation of the target's
+    (Reinhard et al., 2001, in RGB): the control without a GAN.
     """
-    (mean_s, deviation_s), (mean_t, deviation_t) = (
-        channel_statistics(dataset.train) for dataset in (source, target)
-    )
+    mean_s, deviation_s = channel_statistics(source.train)
+    mean_t, deviation_t = channel_statistics(target.train)
     for sample in source.train:
-        pixels = (
-            np.asarray(read_image(sample.path), np.float64) - mean_s
-        ) / deviation_s * deviation_t + mean_t
+        levels = (np.asarray(read_image(sample.path), np.float64) - mean_s) / deviation_s
+        levels = levels * deviation_t + mean_t
+        image = Image.fromarray(np.clip(levels + 0.5, 0, 255).astype(np.uint8))
         buffer = io.BytesIO()
-        Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8)).save(
-            buffer, "JPEG", quality=config.translate.quality
-        )
+        image.save(buffer, "JPEG", quality=quality)
         write_atomic(translated_path(work.folder / FOLDER, sample), buffer.getvalue())
-    finish(work, "statistics", "", source, target)
+    write_manifest(work, "statistics", "", source, target)
 
 
 def channel_statistics(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `(3,)` of all pixels."""
-    moments = [
-        (pixels.mean((0, 1)), (pixels**2).mean((0, 1)))
-        for pixels in (np.asarray(read_image(s.path), np.float64) for s in samples)
-    ]
+    """Returns mean and deviation `(3,)` of all pixels."""
+    moments = []
+    for sample in samples:
+        levels = np.asarray(read_image(sample.path), np.float64)
+        moments.append((levels.mean((0, 1)), (levels**2).mean((0, 1))))
     mean, square = np.mean(moments, axis=0)
     return mean, np.sqrt(np.maximum(square - mean**2, 1e-6))
 
 
-def finish(
+def write_manifest(
     work: Workspace, generator: str, checkpoint: str, source: ReIDDataset, target: ReIDDataset
 ) -> None:
-    """What a translated set says of itself, and the picture measures."""
-    work.write_json(
-        "measures.json",
-        picture_measures(source.train, samples_in(work.folder / FOLDER, source.train), target.train),
-    )
+    """Writes a translated set's `manifest.json` and the picture measures as `measures.json`."""
+    translated = samples_in(work.folder / FOLDER, source.train)
+    work.write_json("measures.json", picture_measures(source.train, translated, target.train))
     work.write_json(
         "manifest.json",
         {
@@ -195,51 +157,51 @@ def translated_path(folder: Path, sample: Sample) -> Path:
 
 
 def samples_in(folder: Path, train: Sequence[Sample]) -> list[Sample]:
-    """The translations of `train` in its order, with its labels; released names (`market_<name>.jpg`,
-    `duke_<name>.jpg`) are understood too.
+    """Returns the translations of `train` in its order, with its labels; released names (`market_<name>.jpg`,
+    `duke_<name>.jpg`) are accepted too. Raises `InputError` if one is missing.
     """
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: expected a folder of translated images, found {'a file' if folder.exists() else 'nothing'}"
+            f"{folder}: expected a folder of translated images, found "
+            f"{'a file' if folder.exists() else 'nothing'}"
         )
-    found = {re.sub(r"^(market|duke)_", "", Path(name).stem): folder / name for name in list_images(folder)}
-    missing = [s.path.stem for s in train if s.path.stem not in found]
+    paths = {re.sub(r"^(market|duke)_", "", Path(name).stem): folder / name for name in list_images(folder)}
+    missing = [s.path.stem for s in train if s.path.stem not in paths]
     if missing:
         raise InputError(
-            f"{folder}: expected a translation of each of {len(train)} training images, {len(missing)} are missing, "
-            f"the first is {missing[0]}: translate this training set, or name the right folder"
+            f"{folder}: expected a translation of each of {len(train)} training images, {len(missing)} are "
+            f"missing, the first is {missing[0]}: translate this training set, or name the right folder"
         )
-    return [dataclasses.replace(s, path=found[s.path.stem], mask=None, origin="translated") for s in train]
+    return [dataclasses.replace(s, path=paths[s.path.stem], mask=None, origin="translated") for s in train]
 
 
-# ---------------------------------------------------------------- what the pictures alone tell, without
-# labels
+# ---------------------------------------------------------------- measures of the pictures, without labels
 
 
 def picture_measures(
     source: Sequence[Sample], fake: Sequence[Sample], target: Sequence[Sample]
 ) -> dict[str, float]:
-    """`change_l1`: mean absolute distance (0..255) of an image and its translation. `edges_kept`: mean
-    correlation of their edges.
+    """Measures translations. `change_l1`: mean absolute difference (0..255) of an image and its translation.
+    `edges_kept`: mean correlation of their edges.
 
     `style_gap`, `style_gap_before`: Frechet distance of the images' colour means and deviations to the
     target's, with and without translation.
     """
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(MEASURED_IMAGES, len(source))).astype(int))
+    chosen = _evenly_spaced(len(source))
     before, after = (np.stack([pixels(samples[i]) for i in chosen]) for samples in (source, fake))
-    wanted = np.stack(
-        [
-            pixels(target[i])
-            for i in np.unique(np.linspace(0, len(target) - 1, min(MEASURED_IMAGES, len(target))).astype(int))
-        ]
-    )
+    real = np.stack([pixels(target[i]) for i in _evenly_spaced(len(target))])
     measures = {
         "change_l1": np.abs(before - after).mean(),
         "edges_kept": np.mean([correlation(edges(a), edges(b)) for a, b in zip(before, after)]),
-        "style_gap": frechet(colours(after), colours(wanted)),
-        "style_gap_before": frechet(colours(before), colours(wanted)),
+        "style_gap": frechet(colours(after), colours(real)),
+        "style_gap_before": frechet(colours(before), colours(real)),
     }
     return {name: round(float(value), 4) for name, value in measures.items()}
+
+
+def _evenly_spaced(count: int) -> np.ndarray:
+    """Returns the indices of the measured images among `count`."""
+    return np.unique(np.linspace(0, count - 1, min(MEASURED_IMAGES, count)).astype(int))
 
 
 def pixels(sample: Sample) -> np.ndarray:
@@ -256,12 +218,12 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def colours(images: np.ndarray) -> np.ndarray:
-    """Means and deviations of the channels `(N, 6)`."""
+    """Returns means and deviations of the channels `(N, 6)`."""
     return np.concatenate([images.mean((1, 2)), images.std((1, 2))], axis=1)
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """Frechet distance of two clouds `(N, D)` taken as normal distributions."""
+    """Returns the Frechet distance of two point sets `(N, D)`, taken as normal distributions."""
     cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     values, vectors = np.linalg.eigh(cov_a)
     root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T

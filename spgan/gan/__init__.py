@@ -1,3 +1,1 @@
-"""SPGAN's translator in TensorFlow 2: two generators, two discriminators and SiaNet. The only folder that
-imports TensorFlow.
-"""
+"""SPGAN's translator: generators, discriminators and SiaNet. The only folder that imports TensorFlow."""

@@ -1,6 +1,4 @@
-"""The TensorFlow process: `python -m spgan.gan JOB.json` trains or translates as a job of `spgan.process`
-says, and exits as that expects.
-"""
+"""The TensorFlow process: `python -m spgan.gan JOB.json` trains or translates for `spgan.process`."""
 
 from __future__ import annotations
 
@@ -8,11 +6,12 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.runs import Workspace
-from spgan.config import GanConfig, TranslateConfig
+from common.job import Options, Workspace
+from spgan.config import GANConfig, TranslationConfig
 from spgan.gan.quiet import keras, tf
 from spgan.gan.train import train_gan
 from spgan.gan.translate import translate
@@ -22,7 +21,7 @@ log = logging.getLogger("run")
 
 
 def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | None:
-    """CPU threads and GPUs of this process; several GPUs share a batch that they divide."""
+    """Sets this process's CPU threads and GPUs; returns a strategy if several GPUs divide a batch."""
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -38,14 +37,14 @@ def devices(device: str, threads: int, batch: int) -> tf.distribute.Strategy | N
     return tf.distribute.MirroredStrategy() if count > 1 and batch % count == 0 else None
 
 
-def say_where(gpus: int, batch: int, *, torch_gpu: bool = False) -> None:
-    """Logs on what a GAN trains; warns of GPUs that stay idle because they do not divide its batch, or
-    because only PyTorch sees them.
+def log_devices(gpus: int, batch: int, *, torch_gpu: bool = False) -> None:
+    """Logs the devices of a GAN's training; warns of GPUs that stay idle because their number does not divide
+    the batch, or because only PyTorch sees them.
     """
     if torch_gpu and gpus == 0:
         log.warning(
-            "GAN: TensorFlow sees no GPU although PyTorch does, and trains on the CPU, at full size for weeks: "
-            "pip install 'tensorflow[and-cuda]'"
+            "GAN: TensorFlow sees no GPU although PyTorch does, and trains on the CPU, which takes weeks at "
+            "full size: pip install 'tensorflow[and-cuda]'"
         )
     if gpus > 1 and batch % gpus:
         log.warning(
@@ -53,50 +52,37 @@ def say_where(gpus: int, batch: int, *, torch_gpu: bool = False) -> None:
             gpus,
             batch,
         )
-    shared = gpus > 1 and batch % gpus == 0
-    log.info(
-        "GAN: trains on %s",
-        f"{gpus} GPUs, a replica on each; they share batches of {batch}"
-        if shared
-        else "one GPU"
-        if gpus
-        else "the CPU",
-    )
+    shared = f"{gpus} GPUs, a replica on each; they share batches of {batch}"
+    place = "the CPU" if gpus == 0 else "one GPU" if gpus == 1 or batch % gpus else shared
+    log.info("GAN: trains on %s", place)
 
 
-def run(job: dict) -> None:
-    config = GanConfig(**job["gan"])
+def run(job: dict[str, Any]) -> None:
+    config = GANConfig(**job["gan"])
     strategy = devices(job["device"], job["threads"], config.batch)
     if job["deterministic"]:
         keras.utils.set_random_seed(job["seed"])
         tf.config.experimental.enable_op_determinism()
     if job["task"] == "train":
-        say_where(
-            len(tf.config.list_logical_devices("GPU")), config.batch, torch_gpu=job.get("torch_gpu", False)
-        )
-        workspace = Workspace(Path(job["folder"]), job["resume"])
-        train_gan(
-            config,
-            job["source"],
-            job["target"],
-            job["seed"],
-            workspace,
-            threads=job["threads"],
-            strategy=strategy,
-        )
+        gpus = len(tf.config.list_logical_devices("GPU"))
+        log_devices(gpus, config.batch, torch_gpu=job.get("torch_gpu", False))
+        options = Options(threads=job["threads"])
+        work = Workspace(Path(job["folder"]), job["resume"], job["seed"], options=options)
+        train_gan(work, config, job["source"], job["target"], strategy)
     else:
-        translate(
-            config, TranslateConfig(**job["translate"]), Path(job["networks"]), job["role"], job["images"]
-        )
+        translation = TranslationConfig(**job["translate"])
+        translate(config, translation, Path(job["networks"]), job["role"], job["images"])
 
 
 def main(path: Path) -> int:
-    """0; 2 and 1 for an `InputError` and a `RunError`, whose text is then in `<job>.error`; 130 when stopped.
+    """Runs a job and returns the exit code.
 
-    `OS_ERROR` + errno for a disk that is full or closed to writing, where no text can be left.
+    0; 2 for an `InputError` and 1 for a `RunError`, with its text in `<job>.error`; 130 when interrupted;
+    `OS_ERROR` + errno for a full or read-only disk, which cannot hold a text.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    tf.get_logger().setLevel(logging.ERROR)  # the legacy sampler is deprecated, which is why it has a switch
+    # the legacy sampler warns that it is deprecated; --gan.resize chooses it on purpose
+    tf.get_logger().setLevel(logging.ERROR)
     try:
         run(json.loads(path.read_text()))
     except (InputError, RunError) as error:

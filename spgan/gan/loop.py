@@ -1,6 +1,4 @@
-"""What the GAN's loop needs besides the paper: exact resume, curves, a NaN guard. The equivalent of
-`common.training.Loop` for TensorFlow.
-"""
+"""The GAN's loop: exact resume, curves, a NaN guard. TensorFlow's counterpart of `common.training.Loop`."""
 
 from __future__ import annotations
 
@@ -14,33 +12,36 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.runs import Workspace, read_curves
+from common.job import Workspace
+from common.runs import read_curves
 
 log = logging.getLogger("run")
+LOG_EVERY = 20  # steps
 
 
 class State(Protocol):
-    """Everything that a training carries from step to step, as named arrays."""
+    """A training's whole state between two steps, as named arrays."""
 
     def arrays(self) -> dict[str, np.ndarray]: ...
     def restore(self, arrays: Mapping[str, np.ndarray], origin: str) -> None: ...
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an `.npz` file atomically."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomic(path, buffer.getvalue())
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads what `save_arrays` wrote; raises `InputError` for anything else."""
+    """Reads a file of `save_arrays`. Raises `InputError` for a missing, damaged or foreign file."""
     try:
         with np.load(path) as arrays:
             return dict(arrays)
@@ -53,45 +54,33 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 class Loop:
-    """The steps of a training: `for step in loop`. Every `save_every` steps and when it is asked to stop it
-    saves `state`; `checkpoint` is the caller's to delete, once the result is on disk.
+    """The steps of a training: `for step in loop`.
 
-    Asked to stop: Ctrl-C, a termination signal, or the end of the process that started this one.
+    Saves `state` every `save_every` steps and when it is asked to stop: by Ctrl-C, by a termination signal,
+    or by the end of the process that started this one. The caller deletes `checkpoint` once the result is
+    saved.
     """
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        total: int,
-        state: State,
-        *,
-        label: str,
-        save_every: int = 1000,
-        log_every: int = 20,
-    ):
-        self.workspace, self.total, self.state, self.label = workspace, total, state, label
-        self.save_every, self.log_every = save_every, log_every
-        self.checkpoint = workspace.folder / "checkpoint.npz"
+    def __init__(self, work: Workspace, total: int, state: State, *, save_every: int = 1000):
+        self.work, self.total, self.state, self.save_every = work, total, state, save_every
+        self.checkpoint = work.folder / "checkpoint.npz"
         self.start = 0
         self._pending: list[tuple[int, dict[str, float]]] = []
         self._stop = self._interrupted = False
-        if workspace.resume and self.checkpoint.is_file():
+        if work.resume and self.checkpoint.is_file():
             arrays = load_arrays(self.checkpoint)
             state.restore(arrays, str(self.checkpoint))
             self.start = int(arrays["step"])
-            log.info("%s: goes on from step %d of %d", label, self.start, total)
-        kept = (
-            [line for line in read_curves(workspace.curves) if line["step"] <= self.start]
-            if workspace.curves.is_file()
-            else []
-        )
-        write_atomic(workspace.curves, "".join(json.dumps(line) + "\n" for line in kept))
+            log.info("GAN: continues from step %d of %d", self.start, total)
+        lines = read_curves(work.curves) if work.curves.is_file() else []
+        kept = [line for line in lines if line["step"] <= self.start]
+        write_atomic(work.curves, "".join(json.dumps(line) + "\n" for line in kept))
 
     def __iter__(self) -> Iterator[int]:
         previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         parent, begun = os.getppid(), time.perf_counter()
         bar = tqdm(
-            total=self.total, initial=self.start, desc=self.label, disable=None, leave=False, mininterval=0.5
+            total=self.total, initial=self.start, desc="GAN", disable=None, leave=False, mininterval=0.5
         )
         try:
             for step in range(self.start, self.total):
@@ -100,16 +89,13 @@ class Loop:
                 last = step + 1 == self.total
                 self._stop = self._stop or os.getppid() != parent
                 save = ((step + 1) % self.save_every == 0 and not last) or self._stop
-                if (step + 1) % self.log_every == 0 or last or save:
+                if (step + 1) % LOG_EVERY == 0 or last or save:
                     self._flush(begun)
                 if save:
                     self._save(step + 1)
                 if self._stop:
                     log.warning(
-                        "%s: stopped at step %d of %d; --resume goes on from there",
-                        self.label,
-                        step + 1,
-                        self.total,
+                        "GAN: stopped at step %d of %d; --resume continues from there", step + 1, self.total
                     )
                     raise KeyboardInterrupt
         finally:
@@ -117,22 +103,22 @@ class Loop:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _note(self, number, frame) -> None:
-        # asked twice: stop at once; SIGTERM may come beside the parent's SIGINT
+    def _note(self, number: int, frame: Any) -> None:
+        # a second Ctrl-C stops at once; SIGTERM may arrive together with the parent's SIGINT
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
         self._interrupted = self._interrupted or number == signal.SIGINT
         self._stop = True
 
     def log(self, step: int, terms: Mapping[str, float]) -> None:
-        """Notes this step's numbers; `curves.jsonl` gets their means over `log_every` steps. A NaN or an
-        infinity ends the run.
+        """Notes this step's numbers; `curves.jsonl` receives their means over 20 steps. Raises
+        `RunError` for a NaN or an infinity.
         """
         self._pending.append((step, {name: float(value) for name, value in terms.items()}))
         for name, value in self._pending[-1][1].items():
             if not math.isfinite(value):
                 raise RunError(
-                    f"{self.label}: {name} is {value} at step {step} of {self.total}; what was saved before is kept"
+                    f"GAN: {name} is {value} at step {step} of {self.total}; what was saved before is kept"
                 )
 
     def _flush(self, begun: float) -> None:
@@ -143,9 +129,9 @@ class Loop:
             line = {"step": self._pending[-1][0] + 1, "seconds": round(time.perf_counter() - begun, 2)}
             line |= {name: float(f"{sum(column) / len(column):.6g}") for name, column in values.items()}
             self._pending.clear()
-            with self.workspace.curves.open("a") as file:
+            with self.work.curves.open("a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _save(self, step: int) -> None:
         save_arrays(self.checkpoint, {"step": np.array(step), **self.state.arrays()})
-        self.workspace.kept.touch()
+        self.work.kept.touch()

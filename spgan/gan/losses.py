@@ -1,87 +1,119 @@
-"""SPGAN's losses as pure functions; scalars, means over the batch. Released counterpart: the graph of
+"""SPGAN's losses as pure functions: scalars, means over the batch. Released counterpart: the graph of
 `SPGAN/train_spgan_demo.py`.
+
+Equation numbers count the paper's formulas as the blog prints them: L_Tadv 1, L_Sadv 2, L_cyc 3, L_ide 4,
+L_con 5, and their weighted sum L_sp 6.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import tensorflow as tf
 
+from spgan.config import GANConfig
 
-def adversarial(scores: tf.Tensor, wanted: float) -> tf.Tensor:
-    """LSGAN: mean of (D(x) - wanted)^2 over images and patches. D wants 1 of real and 0 of translated images,
-    G wants 1 of its own.
 
-    The blog's L_Tadv has (D(G(x)) - 1)^2 for D too, a misprint: D would be trained to say 1 of everything.
+class Quadruple(NamedTuple):
+    """Both domains and their translations: images `(B, H, W, 3)`, or their unit embeddings `(B, D)`."""
+
+    source: Any  # x_S
+    fake_target: Any  # G(x_S)
+    target: Any  # x_T
+    fake_source: Any  # F(x_T)
+
+
+def adversarial(scores: tf.Tensor, label: float) -> tf.Tensor:
+    """Returns a term of L_adv (LSGAN), the mean over images and patches.
+
+    Labels: 1 for real and 0 for translated images in a discriminator's loss, 1 for translated images in a
+    generator's. The blog's L_Tadv has (D(G(x)) - 1)^2 for the discriminator too: a misprint, which would
+    train it to output 1 everywhere.
     """
-    return tf.reduce_mean(tf.square(scores - wanted))
+    return tf.reduce_mean(tf.square(scores - label))  # a term of L_adv: L_Tadv, Eq. 1; L_Sadv, Eq. 2
 
 
 def discriminator_loss(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-    """Scores of real and of translated images to D's loss, halved as released."""
-    return (adversarial(real, 1.0) + adversarial(fake, 0.0)) / 2
+    """Returns a discriminator's loss from its scores of real and translated images, halved as released."""
+    return (adversarial(real, 1.0) + adversarial(fake, 0.0)) / 2  # L_Tadv, Eq. 1; L_Sadv, Eq. 2
 
 
-def absolute(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """L1 per value: of the cycle and of the identity mapping."""
-    return tf.reduce_mean(tf.abs(a - b))
+def cycle_loss(image: tf.Tensor, there_and_back: tf.Tensor) -> tf.Tensor:
+    """Returns the mean absolute difference of an image and its translation back."""
+    return tf.reduce_mean(tf.abs(there_and_back - image))  # a term of L_cyc, Eq. 3
+
+
+def identity_loss(image: tf.Tensor, translated: tf.Tensor) -> tf.Tensor:
+    """Returns the mean absolute change of an image that already has the style of the generator's output."""
+    return tf.reduce_mean(tf.abs(translated - image))  # a term of L_ide, Eq. 4
 
 
 def positive_pair(a: tf.Tensor, b: tf.Tensor, dist: str = "euclid") -> tf.Tensor:
-    """d^2 of unit embeddings `(B, D)` that should be near: `(B,)`. `onecos`: d = 1 - cos, as the blog prints
-    it, half the squared distance.
+    """Returns d^2 `(B,)` of unit embeddings `(B, D)` that should be close.
+
+    `euclid`: as released. `onecos`: d = 1 - cos as the blog prints it, which is half the squared distance.
     """
     squared = tf.reduce_sum(tf.square(a - b), axis=1)
-    return squared if dist == "euclid" else tf.square(squared / 2)
+    if dist == "euclid":
+        return squared  # L_con of a positive pair, Eq. 5 with i = 1
+    if dist == "onecos":
+        return tf.square(squared / 2)  # L_con of a positive pair, Eq. 5 with i = 1
+    raise ValueError(f"unknown distance {dist!r}")
 
 
 def negative_pair(a: tf.Tensor, b: tf.Tensor, margin: float, dist: str = "euclid") -> tf.Tensor:
-    """max(m - d, 0)^2 of unit embeddings `(B, D)` that should be far: `(B,)`; Euclid has 1e-6 under its root,
-    as released.
+    """Returns max(m - d, 0)^2 `(B,)` of unit embeddings `(B, D)` that should be far apart.
 
-    Both distances lie in 0..2, so with m = 2 the hinge never switches off.
+    The Euclidean distance has 1e-6 under its root, as released. Both distances are in 0..2, so that the hinge
+    is always active with m = 2.
     """
     squared = tf.reduce_sum(tf.square(a - b), axis=1)
-    distance = tf.sqrt(squared + 1e-6) if dist == "euclid" else squared / 2
-    return tf.square(tf.maximum(margin - distance, 0.0))
-
-
-def contrastive(
-    source: tf.Tensor,
-    fake_target: tf.Tensor,
-    target: tf.Tensor,
-    fake_source: tf.Tensor,
-    *,
-    margin: float,
-    neg: str = "real_real",
-    divisor: float = 3.0,
-    dist: str = "euclid",
-    for_generator: bool = True,
-) -> dict[str, tf.Tensor]:
-    """`contrastive` and its parts from unit embeddings `(B, D)` of x_S, G(x_S), x_T and F(x_T).
-
-    Positives: an image and its translation (self-similarity). Negatives, by `neg`:
-
-        real_real   (x_S, x_T), released: no translation is in them, so they give the generators no gradient,
-        whatever the margin
-        fake_real   (G(x_S), x_T) and (F(x_T), x_S), the paper's domain-dissimilarity
-        espgan      fake_real at half weight over 4 for the generators, real_real over 3 for SiaNet (the first
-        author's later code)
-    """
-    positive_s, positive_t = (
-        tf.reduce_mean(positive_pair(a, b, dist)) for a, b in ((source, fake_target), (target, fake_source))
-    )
-    if neg == "real_real" or (neg == "espgan" and not for_generator):
-        negative = 2 * tf.reduce_mean(negative_pair(source, target, margin, dist))
+    if dist == "euclid":
+        distance = tf.sqrt(squared + 1e-6)
+    elif dist == "onecos":
+        distance = squared / 2
     else:
-        negative = tf.reduce_mean(
-            negative_pair(fake_target, target, margin, dist)
-            + negative_pair(fake_source, source, margin, dist)
-        )
-    if neg == "espgan":
-        negative, divisor = (negative / 2, 4.0) if for_generator else (negative, 3.0)
+        raise ValueError(f"unknown distance {dist!r}")
+    return tf.square(tf.maximum(margin - distance, 0.0))  # L_con of a negative pair, Eq. 5 with i = 0
+
+
+def contrastive(e: Quadruple, config: GANConfig, *, for_generator: bool) -> dict[str, tf.Tensor]:
+    """Returns L_con as `contrastive`, and its parts.
+
+    Positive pairs: an image and its translation (self-similarity). Negative pairs, by `config.neg`:
+
+        real_real   (x_S, x_T), as released: without a translation, so that the generators receive no gradient
+        fake_real   (G(x_S), x_T) and (F(x_T), x_S), the paper's domain-dissimilarity
+        espgan      the first author's later code: for the generators fake_real at half weight and divisor 4,
+                    for SiaNet real_real and divisor 3
+    """
+    positive_s = tf.reduce_mean(positive_pair(e.source, e.fake_target, config.dist))
+    positive_t = tf.reduce_mean(positive_pair(e.target, e.fake_source, config.dist))
+    divisor = config.con_div
+    if config.neg == "real_real":
+        negative = _real_negatives(e, config)
+    elif config.neg == "fake_real":
+        negative = _fake_negatives(e, config)
+    elif config.neg == "espgan":
+        negative = _fake_negatives(e, config) / 2 if for_generator else _real_negatives(e, config)
+        divisor = 4.0 if for_generator else 3.0
+    else:
+        raise ValueError(f"unknown negative pairs {config.neg!r}")
     return {
-        "contrastive": (positive_s + positive_t + negative) / divisor,
+        "contrastive": (positive_s + positive_t + negative) / divisor,  # L_con, Eq. 5
         "positive_s": positive_s,
         "positive_t": positive_t,
         "negative": negative,
     }
+
+
+def _real_negatives(e: Quadruple, config: GANConfig) -> tf.Tensor:
+    """The pair of real images counts twice, as released."""
+    return 2 * tf.reduce_mean(negative_pair(e.source, e.target, config.margin, config.dist))
+
+
+def _fake_negatives(e: Quadruple, config: GANConfig) -> tf.Tensor:
+    return tf.reduce_mean(
+        negative_pair(e.fake_target, e.target, config.margin, config.dist)
+        + negative_pair(e.fake_source, e.source, config.margin, config.dist)
+    )

@@ -8,15 +8,13 @@ import numpy as np
 
 
 class ImagePool:
-    """Fills up first and returns what it is given; then, by kind:
+    """Fills up first and returns its input; then, by kind:
 
-    history   with probability 0.5 swaps the image with a random one of the pool (Shrivastava et al.,
-    2017)
-    lag1      always swaps with one and the same place, the image's position in its batch: it returns the
-    image of the step before. The
-              released demo script, of batch 1, seeds NumPy anew in every step, so that each pool draws
-              the same place for ever
-    none      every image is returned as it comes, from the start
+    history   with probability 0.5 swaps the image with a random one of the pool (Shrivastava et al., 2017)
+    lag1      always swaps with a fixed slot, the image's position in its batch, and thus returns the image of
+              the previous step. The released demo script (batch 1) reseeds NumPy at every step, so that each
+              pool draws the same slot every time
+    none      returns every image unchanged, from the start
     """
 
     def __init__(self, kind: str, size: int):
@@ -24,25 +22,23 @@ class ImagePool:
         self.items: list[np.ndarray] = []
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Images `(B, H, W, 3)` to as many; the draws come from `rng`: for `history` two an image once the
-        pool is full, else none.
+        """Returns as many images `(B, H, W, 3)` as it receives.
+
+        A full `history` pool draws two random numbers for each image; the other kinds draw none.
         """
-        return (
-            images
-            if self.kind == "none"
-            else np.stack([self._swap(image, position, rng) for position, image in enumerate(images)])
-        )
+        if self.kind == "none":
+            return images
+        return np.stack([self._swap(image, position, rng) for position, image in enumerate(images)])
 
     def _swap(self, image: np.ndarray, position: int, rng: np.random.Generator) -> np.ndarray:
         if len(self.items) < self.size:
             self.items.append(image)
             return image
-        swap, place = (
-            (True, position % self.size)
-            if self.kind == "lag1"
-            else (rng.random() > 0.5, int(rng.integers(self.size)))
-        )
+        if self.kind == "lag1":
+            swap, slot = True, position % self.size
+        else:
+            swap, slot = rng.random() > 0.5, int(rng.integers(self.size))
         if not swap:
             return image
-        earlier, self.items[place] = self.items[place], image
+        earlier, self.items[slot] = self.items[slot], image
         return earlier

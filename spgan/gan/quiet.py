@@ -1,6 +1,4 @@
-"""`from spgan.gan.quiet import keras, tf`: TensorFlow without its start-up notices, which heed no log level;
-import it first.
-"""
+"""Imports TensorFlow without its start-up notices, which ignore the log level; import this module first."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Renders images in the other domain's style. Released counterpart: `SPGAN/test_spgan.py`,
+"""Translates images to the other domain's style. Released counterpart: `SPGAN/test_spgan.py`,
 `SPGAN/Utils/image_utils.py`.
 """
 
@@ -15,37 +15,25 @@ from tqdm import tqdm
 
 from common.datasets.images import read_image
 from common.files import write_atomic
-from spgan.config import GanConfig, TranslateConfig
+from spgan.config import GANConfig, TranslationConfig
 from spgan.gan.loop import load_arrays
 from spgan.gan.model import generator, load_variables
 
 BATCH = 16
 
 
-def load_generator(config: GanConfig, path: Path, role: str) -> keras.Model:
-    """`g_s2t` or `g_t2s` of a `networks.npz`; raises `InputError` for one of another width, depth or size."""
-    network = generator(
-        role,
-        config.height,
-        config.width,
-        channels=config.g_channels,
-        blocks=config.blocks,
-        residual=config.residual,
-    )
-    arrays = load_arrays(path)
-    load_variables(
-        network,
-        {name[len(role) + 1 :]: array for name, array in arrays.items() if name.startswith(f"{role}/")},
-        str(path),
-    )
+def load_generator(config: GANConfig, path: Path, role: str) -> keras.Model:
+    """Loads `g_s2t` or `g_t2s` of a `networks.npz`. Raises `InputError` for one of another width or depth."""
+    network = generator(role, config)
+    load_variables(network, load_arrays(path), str(path))
     return network
 
 
-def to_input(image: Image.Image, config: GanConfig, *, truncate: bool) -> np.ndarray:
-    """RGB image to float32 `(height, width, 3)` in -1..1, resized as Pillow does.
+def to_input(image: Image.Image, config: GANConfig, *, truncate: bool) -> np.ndarray:
+    """Resizes an RGB image as Pillow does, to float32 `(height, width, 3)` in -1..1.
 
-    `truncate`: through the released -1..1 in float64 and back to 0..255 without rounding, which darkens 20 of
-    the 256 levels by one.
+    `truncate`: first to -1..1 in float64 and back to 0..255 without rounding, as released, which darkens 20
+    of the 256 levels by one.
     """
     pixels = np.asarray(image)
     if truncate:
@@ -55,33 +43,31 @@ def to_input(image: Image.Image, config: GanConfig, *, truncate: bool) -> np.nda
 
 
 def to_uint8(images: np.ndarray, *, truncate: bool) -> np.ndarray:
-    """-1..1 to uint8; the released code truncates, half a level too dark on average."""
+    """Maps -1..1 to uint8; the released code truncates, which darkens by half a level on average."""
     scaled = (images + 1) / 2 * 255
     return (scaled if truncate else scaled + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def translate(
-    config: GanConfig, style: TranslateConfig, networks: Path, role: str, images: Sequence[tuple[str, str]]
+    config: GANConfig,
+    translation: TranslationConfig,
+    networks: Path,
+    role: str,
+    images: Sequence[tuple[str, str]],
 ) -> None:
-    """Translates files to JPEG files, `(input, output)` each; outputs that are there already (after an
-    interruption) are kept.
-    """
+    """Translates image files to JPEG files, `(input, output)` each; skips outputs that exist already."""
     network = load_generator(config, networks, role)
     todo = [(Path(source), Path(output)) for source, output in images if not Path(output).is_file()]
-    with tqdm(
-        total=len(images), initial=len(images) - len(todo), desc="translate", disable=None, leave=False
-    ) as bar:
+    truncate, done = translation.truncate, len(images) - len(todo)
+    with tqdm(total=len(images), initial=done, desc="translate", disable=None, leave=False) as bar:
         for start in range(0, len(todo), BATCH):
             part = todo[start : start + BATCH]
-            batch = np.stack(
-                [to_input(read_image(source), config, truncate=style.truncate) for source, _ in part]
-            )
-            # one shape, one graph
+            batch = np.stack([to_input(read_image(source), config, truncate=truncate) for source, _ in part])
+            # every batch has one shape, so that the graph is compiled once
             padded = np.concatenate([batch, np.zeros((BATCH - len(part), *batch.shape[1:]), np.float32)])
-            for pixels, (_, output) in zip(
-                to_uint8(network.predict_on_batch(padded), truncate=style.truncate), part
-            ):
+            translations = to_uint8(network.predict_on_batch(padded), truncate=truncate)
+            for pixels, (_, output) in zip(translations, part):
                 buffer = io.BytesIO()
-                Image.fromarray(pixels).save(buffer, "JPEG", quality=style.quality)
+                Image.fromarray(pixels).save(buffer, "JPEG", quality=translation.quality)
                 write_atomic(output, buffer.getvalue())
             bar.update(len(part))

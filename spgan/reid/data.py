@@ -1,12 +1,13 @@
-"""What the re-ID network is trained on, and the schedule of its learning rate."""
+"""The re-ID network's training images, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -21,11 +22,11 @@ CAFFE_STEPS, CAFFE_DROP = 50_000, 20_000  # the released solvers
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Resize, random crop from 9/8 of the size (`crop="random"`), flip, colour jitter, erasing: RGB image to
+    """Resizes, crops from 9/8 of the size (`crop="random"`), flips, jitters and erases an RGB image; returns
     float32 `(3, height, width)`.
 
     `colour_jitter` (ours, for the control) scales brightness, contrast and saturation by U(1 - s, 1 + s) and
-    turns the hue by U(-s/4, s/4).
+    shifts the hue by U(-s/4, s/4).
     """
 
     height: int
@@ -52,32 +53,30 @@ class TrainTransform:
 
     @property
     def first_size(self) -> tuple[int, int]:
-        """(height, width) before the crop."""
+        """Height and width before the crop."""
         scale = 9 / 8 if self.crop == "random" else 1
         return round(self.height * scale), round(self.width * scale)
 
     def window(self, width: int, height: int, rng: random.Random) -> tuple[tuple[int, int, int, int], bool]:
-        """Crop (left, top, right, bottom) and flip of a resized image."""
-        left, top = (
-            (rng.randint(0, width - self.width), rng.randint(0, height - self.height))
-            if self.crop == "random"
-            else (0, 0)
-        )
+        """Draws the crop (left, top, right, bottom) and the flip of a resized image."""
+        left = top = 0
+        if self.crop == "random":
+            left, top = rng.randint(0, width - self.width), rng.randint(0, height - self.height)
         return (left, top, left + self.width, top + self.height), rng.random() < 0.5
 
     def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
-        """All random draws but those of the colours."""
-        return Drawn(
-            *self.window(width, height, rng), erasing_box(self.height, self.width, self.erasing, rng)
-        )
+        """Draws all random numbers but those of the colours."""
+        box, flip = self.window(width, height, rng)
+        return Drawn(box, flip, erasing_box(self.height, self.width, self.erasing, rng))
 
     def on_device(self) -> DeviceTransform:
-        """The same for packed images, which are resized before they are packed. `InputError` with colour
-        jitter.
+        """Returns the same for packed images, which are resized before packing. Raises `InputError` with
+        colour jitter.
         """
         if self.colour_jitter > 0:
             raise InputError(
-                f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change colours; leave --pack out"
+                f"--pack with --recipe.colour-jitter {self.colour_jitter}: only the loader's workers change "
+                "colours; leave --pack out"
             )
         return DeviceTransform(
             self.draw, Result(self.height, self.width), self.first_size, self.interpolation
@@ -85,7 +84,7 @@ class TrainTransform:
 
 
 def erasing_box(height: int, width: int, probability: float, rng: random.Random) -> tuple[int, int, int, int]:
-    """Random erasing to the mean colour: 2 to 40 % of the area, aspect U(0.3, 1 / 0.3), at most 100 attempts;
+    """Draws the box of random erasing: 2 to 40 % of the area, aspect U(0.3, 1 / 0.3), at most 100 attempts;
     an empty box if nothing is erased.
     """
     if rng.random() >= probability:
@@ -105,26 +104,46 @@ def train_transform(net: NetConfig, recipe: RecipeConfig, interpolation: str) ->
     )
 
 
+@dataclass(frozen=True)
+class TrainingSet:
+    """The labelled images of a network."""
+
+    samples: Sequence[Sample]
+    classes: Mapping[int, int]  # identity -> class
+    transform: TrainTransform
+    label: str = "re-ID"  # of the training in logs
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The class of each image."""
+        return np.array([self.classes[s.pid] for s in self.samples])
+
+
 def training_set(
-    images: str, source: ReIDDataset, target: ReIDDataset, translated: Sequence[Sample]
-) -> tuple[list[Sample], dict[int, int]]:
-    """The images of a row and the classes of their identities."""
-    labelled = target if images == "target" else source
-    samples = {
+    images: str,
+    source: ReIDDataset,
+    target: ReIDDataset,
+    translated: Sequence[Sample],
+    transform: TrainTransform,
+) -> TrainingSet:
+    """Returns the training set of a row, by `method.images`."""
+    samples: dict[str, Sequence[Sample]] = {
         "source": source.train,
         "target": target.train,
         "translated": translated,
         "both": [*source.train, *translated],
-    }[images]
-    return list(samples), labelled.train_labels
+    }
+    labelled = target if images == "target" else source
+    return TrainingSet(samples[images], labelled.train_labels, transform)
 
 
 def total_steps(recipe: RecipeConfig, steps_per_epoch: int) -> int:
+    """Returns the number of training steps."""
     return CAFFE_STEPS if recipe.schedule == "caffe" else recipe.epochs * steps_per_epoch
 
 
 def rate_factor(recipe: RecipeConfig, step: int, steps_per_epoch: int) -> float:
-    """Of both learning rates at a 0-based step: x 0.1 after every drop (paper: one drop; caffe: two)."""
+    """Returns the factor of both learning rates at a 0-based step: x 0.1 at each drop (paper 1, caffe 2)."""
     if recipe.schedule == "caffe":
         return 0.1 ** (step // CAFFE_DROP)
     return 0.1 if step // steps_per_epoch >= recipe.drop_epoch else 1.0

@@ -7,13 +7,14 @@ Released counterpart: the Caffe nets in `models/`, `model.py` of the first autho
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.backbones import Backbone, BatchNorm, build_backbone, global_pool
-from common.checkpoints import load_checkpoint, load_strictly, saved_config
+from common.backbones import BatchNorm, build_backbone, global_pool
+from common.checkpoints import load_strictly, saved_network
 from spgan.config import NetConfig
 
 BOTTLENECK = 512
@@ -21,69 +22,54 @@ RES2 = ("conv1", "layer1")  # torchvision's names of the first convolution and o
 
 
 class IDENet(nn.Module):
-    """Backbone, mean over the map, head: `fc` is one linear layer, `bottleneck` linear 512, BN, leaky ReLU
-    0.1, dropout, linear.
+    """Backbone, mean over the map, and a head by `net.head`.
+
+    `fc`: one linear layer. `bottleneck`: linear 512, BN, leaky ReLU 0.1, dropout, linear.
     """
 
-    def __init__(self, backbone: Backbone, num_ids: int, *, head: str = "fc", dropout: float = 0.5):
+    def __init__(self, net: NetConfig, num_ids: int):
         super().__init__()
-        self.base = backbone
-        width = backbone.num_features
-        classifier = nn.Linear(BOTTLENECK if head == "bottleneck" else width, num_ids)
+        self.net = net
+        self.base = build_backbone(net.backbone, net.weights)
+        width = self.base.num_features
+        classifier = nn.Linear(BOTTLENECK if net.head == "bottleneck" else width, num_ids)
         nn.init.normal_(classifier.weight, std=0.001)
         nn.init.zeros_(classifier.bias)
-        if head == "bottleneck":
+        if net.head == "bottleneck":
             reduce, norm = nn.Linear(width, BOTTLENECK), nn.BatchNorm1d(BOTTLENECK)
             nn.init.kaiming_normal_(reduce.weight, mode="fan_out")
             nn.init.zeros_(reduce.bias)
             nn.init.normal_(norm.weight, 1.0, 0.02)
-            self.head = nn.Sequential(reduce, norm, nn.LeakyReLU(0.1), nn.Dropout(dropout), classifier)
+            self.head = nn.Sequential(reduce, norm, nn.LeakyReLU(0.1), nn.Dropout(net.dropout), classifier)
         else:
             self.head = nn.Sequential(classifier)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `(B, 3, H, W)`, ImageNet-normalised, to logits `(B, num_ids)`."""
+        """Maps images `(B, 3, H, W)`, ImageNet-normalised, to logits `(B, num_ids)`."""
         return self.head(global_pool(self.base(x)))
 
 
-def build_network(net: NetConfig, num_ids: int, *, weights: str | None = None) -> IDENet:
-    """The network that a configuration describes; `weights` in place of the configuration's."""
-    model = IDENet(
-        build_backbone(net.backbone, net.weights if weights is None else weights),
-        num_ids,
-        head=net.head,
-        dropout=net.dropout,
-    )
-    model.image_size = (net.height, net.width)
-    return model
-
-
 def load_network(path: Path) -> IDENet:
-    """The network in a `model.pt`, in evaluation mode. Raises `InputError` for one of another paper and for
-    weights that do not fit.
+    """Returns the network of a `model.pt`, in evaluation mode. Raises `InputError` for one of another paper
+    and for weights that do not fit.
     """
-    saved = load_checkpoint(path, expected=("state_dict", "num_ids", "net"))
-    model = build_network(
-        saved_config(NetConfig, saved["net"], path, "SPGAN"), saved["num_ids"], weights="none"
-    )
+    net, saved = saved_network(path, NetConfig, "SPGAN")
+    model = IDENet(replace(net, weights="none"), saved["num_ids"])
     load_strictly(model, saved["state_dict"], path)
     return model.eval()
 
 
 def set_training_mode(model: IDENet, bn: str) -> None:
-    """`train`: all of the network. `eval`: the ResNet's batch norm keeps its running statistics, the head
-    trains as usual.
+    """Sets the whole network to training (`train`), or only the head (`eval`), so that the backbone's batch
+    norm keeps its running statistics.
     """
-    if bn == "train":
-        model.train()
-    else:
-        model.eval()  # fix BN of the ResNet
-        model.head.train()
+    model.train(bn == "train")
+    model.head.train()
 
 
 def freeze(model: IDENet, *, affine: bool = False, conv1_res2: bool = False) -> None:
-    """Takes gradients from gamma and beta of the backbone's batch norm, and from the convolutions of `conv1`
-    and `layer1` (Caffe's conv1, res2).
+    """Excludes from training gamma and beta of the backbone's batch norm (`affine`), and the convolutions of
+    `conv1` and `layer1` (`conv1_res2`, named as in Caffe).
     """
     for name, module in model.base.named_modules():
         if isinstance(module, BatchNorm) and affine:
@@ -94,7 +80,9 @@ def freeze(model: IDENet, *, affine: bool = False, conv1_res2: bool = False) -> 
 
 
 def parameter_groups(model: IDENet, lr: float, head_lr: float) -> list[dict]:
-    """Optimiser groups `base` and `head`, without what is frozen; `initial_lr` is what a schedule scales."""
+    """Returns the optimiser's groups `base` and `head` without frozen parameters; a schedule scales
+    `initial_lr`.
+    """
     groups = (("base", model.base, lr), ("head", model.head, head_lr))
     return [
         {
@@ -108,11 +96,11 @@ def parameter_groups(model: IDENet, lr: float, head_lr: float) -> list[dict]:
 
 
 def local_pool(feature_map: Tensor, parts: int, mode: str, *, part_norm: bool = False) -> Tensor:
-    """LMP: maximum (`max`) or mean (`avg`) over `parts` horizontal stripes of a map `(B, C, h, w)`: `(B,
-    parts * C)`, part after part.
+    """Pools a map `(B, C, h, w)` over `parts` horizontal stripes (LMP): `(B, parts * C)`, part after part.
 
-    Stripes are those of adaptive pooling. On the 7 rows of a 224x224 image they are the released Caffe
-    windows: for 2 parts rows 0-3 and 3-6 (window 4x7, stride 3). `part_norm` brings each part to length 1.
+    `mode`: `max` or `avg`. The stripes are those of adaptive pooling; on the 7 rows of a 224x224 image they
+    are the released Caffe windows: for 2 parts rows 0-3 and 3-6 (window 4x7, stride 3). `part_norm`:
+    normalise each part.
     """
     pool = F.adaptive_max_pool2d if mode == "max" else F.adaptive_avg_pool2d
     stripes = pool(feature_map, (parts, 1)).squeeze(3).transpose(1, 2)

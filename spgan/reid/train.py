@@ -4,99 +4,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 
-from common.augment import on_device, training_images
+from common.augment import training_images
 from common.checkpoints import save_checkpoint
-from common.job import Options
-from common.datasets import Sample
-from common.datasets.loading import epoch_plan, planned_loader
+from common.datasets.plans import epoch_plan
 from common.hashing import canonical
-from common.runs import Stage, Workspace, rank_and_world
-from common.training import Loop, accelerate, average_gradients, gather, seed_everything
+from common.job import Workspace
+from common.runs import Stage
+from common.training import (
+    Loop,
+    accelerate,
+    average_gradients,
+    gather,
+    scale_learning_rate,
+    seed_everything,
+)
 from spgan.config import NetConfig, RecipeConfig
-from spgan.reid.data import rate_factor, total_steps, train_transform
-from spgan.reid.model import build_network, freeze, load_network, parameter_groups, set_training_mode
+from spgan.reid.data import TrainingSet, rate_factor, total_steps
+from spgan.reid.model import IDENet, freeze, load_network, parameter_groups, set_training_mode
 
-CACHED_IMAGES = 20_000  # a set up to this size is decoded once and kept in memory
+CACHED_IMAGES = 20_000  # a set of up to this size is decoded once and kept in memory
 
 
 def train_reid(
-    net: NetConfig,
-    recipe: RecipeConfig,
-    samples: Sequence[Sample],
-    labels: dict[int, int],
-    interpolation: str,
-    seed: int,
-    device: torch.device,
-    workspace: Workspace,
-    options: Options,
-    start: Stage | None = None,
-    label: str = "re-ID",
+    work: Workspace, net: NetConfig, recipe: RecipeConfig, data: TrainingSet, start: Stage | None = None
 ) -> None:
-    """Writes `model.pt`; the backbone begins with that of `start` if given."""
-    seed_everything(seed, deterministic=options.deterministic)
-    model = build_network(net, len(labels)).to(device)
+    """Trains a network, its backbone from that of `start` if given; writes `model.pt`."""
+    model = new_network(work, net, len(data.classes), start)
+    freeze(model, affine=recipe.freeze_affine, conv1_res2=recipe.freeze_conv1_res2)
+    optimizer = sgd(model, recipe)
+    plan = epoch_plan(len(data.samples), recipe.batch, seed=work.seed, stream="re-ID")
+    loop = Loop(
+        work,
+        total_steps(recipe, plan.steps_per_epoch),
+        {"model": model, "optimizer": optimizer},
+        label=data.label,
+        save_every=plan.steps_per_epoch,
+    )
+    images = training_images(
+        data.samples, data.transform, work.cache, seed=work.seed, stream="re-ID", keep=CACHED_IMAGES
+    )
+    accelerate(model, work.device, work.options)
+    set_training_mode(model, recipe.bn)
+
+    for step, batch in loop.over(loop.load(images, plan, data.labels)):
+        scale_learning_rate(optimizer, rate_factor(recipe, step, plan.steps_per_epoch))
+        logits = gather(model(batch.images))
+        loss = F.cross_entropy(logits, batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        average_gradients(model.parameters())
+        optimizer.step()
+        loop.log(step, cross_entropy=loss, accuracy=(logits.argmax(1) == batch.labels).float().mean())
+
+    if loop.main:
+        content = {"state_dict": model.state_dict(), "num_ids": len(data.classes), "net": canonical(net)}
+        save_checkpoint(work.folder / "model.pt", content)
+
+
+def new_network(work: Workspace, net: NetConfig, num_ids: int, start: Stage | None) -> IDENet:
+    """Returns a seeded network on the stage's device, its backbone from that of `start` if given."""
+    seed_everything(work.seed, deterministic=work.options.deterministic)
+    model = IDENet(net, num_ids).to(work.device)
     if start is not None:
         model.base.load_state_dict(load_network(start.folder / "model.pt").base.state_dict())
-    freeze(model, affine=recipe.freeze_affine, conv1_res2=recipe.freeze_conv1_res2)
+    return model
+
+
+def sgd(model: IDENet, recipe: RecipeConfig) -> torch.optim.SGD:
     rate = recipe.lr * recipe.lr_scale
-    optimizer = torch.optim.SGD(
+    return torch.optim.SGD(
         parameter_groups(model, rate, rate * recipe.head_lr_factor),
         lr=rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
     )
-    plan = epoch_plan(len(samples), recipe.batch, seed=seed, stream="re-ID")
-    loop = Loop(
-        workspace,
-        total_steps(recipe, plan.steps_per_epoch),
-        {"model": model, "optimizer": optimizer},
-        label=label,
-        save_every=plan.steps_per_epoch,
-    )
-    rank, world = rank_and_world()
-    images = training_images(
-        samples,
-        train_transform(net, recipe, interpolation),
-        workspace.cache,
-        seed=seed,
-        stream="re-ID",
-        keep=CACHED_IMAGES,
-    )
-    loader = planned_loader(
-        images,
-        plan,
-        loop.start,
-        loop.total,
-        workers=options.workers,
-        rank=rank,
-        world=world,
-        pin_memory=device.type == "cuda",
-    )
-    classes = torch.tensor([labels[s.pid] for s in samples])
-    accelerate(model, device, options)
-    set_training_mode(model, recipe.bn)
-
-    for step, (batch, _) in loop.over(loader):
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * rate_factor(recipe, step, plan.steps_per_epoch)
-        # of the whole batch, on every process
-        wanted = classes[torch.as_tensor(plan(step).copy())].to(device)
-        logits = gather(model(on_device(batch, device)))
-        loss = F.cross_entropy(logits, wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        average_gradients(model.parameters())
-        optimizer.step()
-        loop.log(step, cross_entropy=loss, accuracy=(logits.argmax(1) == wanted).float().mean())
-
-    if loop.main:
-        save_checkpoint(
-            workspace.folder / "model.pt",
-            {"state_dict": model.state_dict(), "num_ids": len(labels), "net": canonical(net)},
-        )

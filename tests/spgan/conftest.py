@@ -1,4 +1,4 @@
-"""How the golden networks of SPGAN were filled. Tests in gan/ run in a process with TensorFlow."""
+"""Fixtures of SPGAN's golden networks. Tests in gan/ run in a process with TensorFlow."""
 
 from __future__ import annotations
 

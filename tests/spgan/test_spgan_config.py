@@ -1,9 +1,11 @@
-"""Settings, experiments, stages that rows share, translated folders, and the process in between."""
+"""Settings, experiments, stages that rows share, translated folders, and TensorFlow's process."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
+import math
 import os
 import re
 import signal
@@ -22,13 +24,14 @@ from common.cli import override
 from common.datasets.base import Sample
 from common.errors import InputError
 from common.hashing import digest
+from common.job import Options, Workspace
 from common.provenance import ROOT
 from common.published import STANDS_FOR
 from common.records import check_experiments
 from spgan import process, translations
-from spgan.config import PRESETS, RECIPES, GanConfig, SPGANConfig, TranslateConfig
+from spgan.config import PRESETS, RECIPES, GANConfig, SPGANConfig
 from spgan.experiments import EXPERIMENTS, ROWS, SPGAN
-from spgan.translations import channel_statistics, frechet, gan_uses, picture_measures, samples_in
+from spgan.translations import channel_statistics, frechet, gan_depends_on, picture_measures, samples_in
 
 try:
     import tomllib
@@ -38,8 +41,8 @@ except ModuleNotFoundError:  # Python 3.10
 DUKE, MARKET = (SimpleNamespace(name=name, manifest={"hash": name}) for name in ("dukemtmc", "market1501"))
 
 
-def uses(config: SPGANConfig, source=DUKE, target=MARKET, seed: int = 0) -> str:
-    return digest(gan_uses(config.gan, source, target, seed))
+def gan_key(config: SPGANConfig, source=DUKE, target=MARKET) -> str:
+    return digest(gan_depends_on(config.gan, source, target))
 
 
 # ---------------------------------------------------------------- experiments
@@ -107,29 +110,44 @@ def test_bad_settings(change, words):
         override(PRESETS["demo"], change)
 
 
+NUMBERS = [
+    f"{group.name}.{f.name}"
+    for group in dataclasses.fields(SPGANConfig)
+    for f in dataclasses.fields(group.default_factory)
+    if f.type in ("int", "float", "int | None")
+]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**30])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_absurd_numbers_are_refused(name, value):
+    flag = "--" + name.replace("_", "-")
+    with pytest.raises(InputError, match=re.escape(flag)):
+        override(PRESETS["demo"], {name: value})
+
+
+@pytest.mark.parametrize("name", ["gan.neg", "gan.dist", "gan.sia_head", "recipe.bn", "method.images"])
+def test_a_kind_that_is_not_handled_fails_with_the_configuration(name):
+    with pytest.raises(InputError, match=re.escape("--" + name.replace("_", "-") + " 'new'")):
+        override(PRESETS["demo"], {name: "new"})
+
+
 # ---------------------------------------------------------------- what rows share
 
 
 def test_one_gan_serves_both_directions_and_every_row_without_sianet():
     demo = PRESETS["demo"]
-    assert uses(demo) == uses(demo, MARKET, DUKE) != uses(demo, seed=1)
-    assert uses(
-        override(demo, {"recipe.epochs": 9, "translate.quality": 90, "net.head": "bottleneck"})
-    ) == uses(demo)
+    assert gan_key(demo) == gan_key(demo, MARKET, DUKE)
+    other = override(demo, {"recipe.epochs": 9, "translate.quality": 90, "net.head": "bottleneck"})
+    assert gan_key(other) == gan_key(demo)
     plain = override(demo, ROWS["CycleGAN+L_ide"][1])
-    assert uses(override(plain, {"gan.margin": 0.0, "gan.sia_dropout": "off"})) == uses(plain) != uses(demo)
-    assert (
-        len(
-            {
-                uses(override(demo, ROWS[row][1]))
-                for row in ("CycleGAN", "CycleGAN+L_ide", "SPGAN,m=0", "SPGAN,m=1", "SPGAN")
-            }
-        )
-        == 5
-    )
+    idle = override(plain, {"gan.margin": 0.0, "gan.sia_dropout": "off"})
+    assert gan_key(idle) == gan_key(plain) != gan_key(demo)
+    rows = ("CycleGAN", "CycleGAN+L_ide", "SPGAN,m=0", "SPGAN,m=1", "SPGAN")
+    assert len({gan_key(override(demo, ROWS[row][1])) for row in rows}) == 5
 
 
-# ---------------------------------------------------------------- translated folders and what pictures tell
+# ---------------------------------------------------------------- translated folders and picture measures
 
 
 @pytest.fixture
@@ -155,11 +173,11 @@ def copies(samples, folder: Path, prefix: str = "", brighter: int = 0) -> Path:
 
 @pytest.mark.parametrize("prefix", ["", "market_"])
 def test_translations_keep_order_and_labels(domain, tmp_path, prefix):
-    found = samples_in(copies(domain, tmp_path / "fake", prefix), domain)
-    assert [(s.pid, s.camid, s.path.name) for s in found] == [
+    fakes = samples_in(copies(domain, tmp_path / "fake", prefix), domain)
+    assert [(s.pid, s.camid, s.path.name) for s in fakes] == [
         (s.pid, s.camid, prefix + s.path.name) for s in domain
     ]
-    assert {s.origin for s in found} == {"translated"}
+    assert {s.origin for s in fakes} == {"translated"}
 
 
 def test_a_folder_with_gaps(domain, tmp_path):
@@ -196,18 +214,14 @@ def test_frechet_of_normal_clouds(formulas):
 
 
 def test_statistics_bring_the_source_to_the_targets_colours(domain, tmp_path):
-    wanted = samples_in(copies(domain, tmp_path / "target", brighter=40), domain)
+    brighter = samples_in(copies(domain, tmp_path / "target", brighter=40), domain)
     source, target = (
-        SimpleNamespace(name=n, train=t, manifest={}) for n, t in (("s", domain), ("t", wanted))
+        SimpleNamespace(name=n, train=t, manifest={}) for n, t in (("s", domain), ("t", brighter))
     )
-    work = SimpleNamespace(
-        folder=tmp_path / "work",
-        write_json=lambda name, value: (tmp_path / "work" / name).write_text(json.dumps(value)),
-    )
-    translations.colour_statistics(SPGANConfig(translate=TranslateConfig(quality=95)), source, target, work)
-    (mean, deviation), (mean_t, deviation_t) = (
-        channel_statistics(s) for s in (samples_in(work.folder / translations.FOLDER, domain), wanted)
-    )
+    work = Workspace(tmp_path / "work")
+    translations.statistics_translations(work, 95, source, target)
+    translated = samples_in(work.folder / translations.FOLDER, domain)
+    (mean, deviation), (mean_t, deviation_t) = map(channel_statistics, (translated, brighter))
     assert np.abs(mean - mean_t).max() < 2 and np.abs(deviation - deviation_t).max() < 2
 
 
@@ -215,24 +229,22 @@ def test_statistics_bring_the_source_to_the_targets_colours(domain, tmp_path):
 
 
 def test_without_tensorflow_one_line_says_what_to_install(tmp_path):
-    """TensorFlow's absence is what an import system without it would say."""
+    """`find_spec` answers as it would without TensorFlow; the row needs no GAN, later ones of the demo do."""
     code = (
         "import importlib.util, sys; find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *a: None if name == 'tensorflow' else find(name, *a)\n"
-        "from common.cli import main; from spgan.train import SPGAN, train; sys.exit(main(SPGAN, train))"
+        "from spgan.train import main; sys.exit(main())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "--out", str(tmp_path)], capture_output=True, text=True
     )
-    assert (
-        done.returncode == 2
-        and done.stderr.splitlines()[-1] == f"error: {process.WHAT_TO_INSTALL}"
-        and not (tmp_path / "stages").exists()
-    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"error: {process.WHAT_TO_INSTALL}"
+    assert not (tmp_path / "stages").exists()
 
 
-def fake_wing(monkeypatch, code: str) -> None:
-    """Puts a short program in the place of TensorFlow's process; `job` is the path of its job file."""
+def replace_tensorflow(monkeypatch, code: str) -> None:
+    """Replaces TensorFlow's process by a short program; its `job` is the path of the job file."""
     start = subprocess.Popen
     program = (
         f"import json, os, signal, sys, time\nfrom pathlib import Path\njob = Path(sys.argv[-1])\n{code}"
@@ -245,51 +257,47 @@ def fake_wing(monkeypatch, code: str) -> None:
     )
 
 
-def job(tmp_path) -> tuple:
-    options = SimpleNamespace(device="cpu", threads=1, deterministic=False)
-    return (
-        GanConfig(),
-        [Path("a.jpg")],
-        [Path("b.jpg")],
-        0,
-        SimpleNamespace(folder=tmp_path, resume=True),
-        options,
-    )
+def train_in_process(folder: Path) -> None:
+    work = Workspace(folder, resume=True, seed=7, options=Options(device="cpu", threads=1))
+    process.train(work, GANConfig(), [Path("a.jpg")], [Path("b.jpg")])
 
 
 def test_the_job_arrives_with_absolute_paths(tmp_path, monkeypatch):
-    fake_wing(
+    replace_tensorflow(
         monkeypatch, "j = json.loads(job.read_text()); (job.parent / 'seen.json').write_text(json.dumps(j))"
     )
-    process.train(*job(tmp_path))
+    train_in_process(tmp_path)
     seen = json.loads((tmp_path / "seen.json").read_text())
-    assert GanConfig(**seen["gan"]) == GanConfig() and seen["source"] == [str(Path.cwd() / "a.jpg")]
+    assert GANConfig(**seen["gan"]) == GANConfig() and seen["source"] == [str(Path.cwd() / "a.jpg")]
     assert seen["resume"] and seen["folder"] == str(tmp_path)
+    assert (seen["seed"], seen["device"], seen["threads"], seen["deterministic"]) == (7, "cpu", 1, False)
     assert not (tmp_path / "job.json").exists()
 
 
 @pytest.mark.parametrize("code, kind", [(2, InputError), (1, RuntimeError)])
 def test_its_errors_arrive_in_one_line(tmp_path, monkeypatch, code, kind):
-    fake_wing(monkeypatch, f"job.with_suffix('.error').write_text('x.jpg: broken'); sys.exit({code})")
+    replace_tensorflow(
+        monkeypatch, f"job.with_suffix('.error').write_text('x.jpg: broken'); sys.exit({code})"
+    )
     with pytest.raises(kind, match="^x.jpg: broken$"):
-        process.train(*job(tmp_path))
+        train_in_process(tmp_path)
 
 
 def test_a_full_disk_there_is_a_full_disk_here(tmp_path, monkeypatch):
-    fake_wing(monkeypatch, f"sys.exit({process.OS_ERROR + errno.ENOSPC})")
+    replace_tensorflow(monkeypatch, f"sys.exit({process.OS_ERROR + errno.ENOSPC})")
     with pytest.raises(OSError) as refused:
-        process.train(*job(tmp_path))
+        train_in_process(tmp_path)
     assert (refused.value.errno, refused.value.filename) == (errno.ENOSPC, str(tmp_path))
 
 
-def test_a_crash_is_no_silence(tmp_path, monkeypatch):
-    fake_wing(monkeypatch, "os.kill(os.getpid(), signal.SIGKILL)")
+def test_a_crash_is_an_error(tmp_path, monkeypatch):
+    replace_tensorflow(monkeypatch, "os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(RuntimeError, match="ended with code -9"):
-        process.train(*job(tmp_path))
+        train_in_process(tmp_path)
 
 
 def test_ctrl_c_lets_it_save(tmp_path, monkeypatch):
-    fake_wing(
+    replace_tensorflow(
         monkeypatch,
         "signal.signal(signal.SIGINT, lambda *a: ((job.parent / 'saved').touch(), sys.exit(130)))\n"
         "(job.parent / 'ready').touch()\nwhile True: time.sleep(0.05)",
@@ -302,15 +310,17 @@ def test_ctrl_c_lets_it_save(tmp_path, monkeypatch):
 
     threading.Thread(target=stop).start()
     with pytest.raises(KeyboardInterrupt):
-        process.train(*job(tmp_path))
+        train_in_process(tmp_path)
     assert (tmp_path / "saved").is_file()
 
 
-def test_neither_wing_imports_the_other():
-    """Both packages have a config in common, which must stay free of both frameworks."""
-    code = "import sys, spgan.process, spgan.translations, spgan.experiments; sys.exit(int(bool({'torch', 'tensorflow'} & set(sys.modules))))"
+def test_neither_framework_is_imported_beside_the_other():
+    """Both sides import the config, which must stay free of both frameworks."""
+    code = (
+        "import sys, spgan.process, spgan.translations, spgan.experiments; "
+        "sys.exit(int(bool({'torch', 'tensorflow'} & set(sys.modules))))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     for path in (ROOT / "spgan" / "gan").glob("*.py"):
-        assert not re.search(r"^\s*(import|from) (torch|common\.training)", path.read_text(), re.MULTILINE), (
-            path
-        )
+        of_torch = re.search(r"^\s*(import|from) (torch|common\.training)", path.read_text(), re.MULTILINE)
+        assert not of_torch, path

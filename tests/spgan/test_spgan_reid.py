@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from common.checkpoints import save_checkpoint
 from common.datasets.base import Sample
 from common.errors import InputError
 from common.hashing import canonical
-from spgan.config import PRESETS, NetConfig, RecipeConfig
+from spgan.config import PRESETS, MethodConfig, NetConfig, RecipeConfig
 from spgan.reid.data import TrainTransform, rate_factor, total_steps, training_set
 from spgan.reid.model import (
-    build_network,
+    IDENet,
     freeze,
     load_network,
     local_pool,
@@ -45,7 +46,7 @@ def batch(formulas):
 @pytest.mark.parametrize("affine, conv1_res2", [(False, False), (True, False), (False, True), (True, True)])
 def test_what_moves_in_a_step(batch, bn, head, affine, conv1_res2):
     torch.manual_seed(0)
-    model = build_network(replace(THIN, head=head), 4)
+    model = IDENet(replace(THIN, head=head), 4)
     with torch.no_grad():
         model.head[-1].weight.mul_(100)  # so that the first step reaches the backbone
     freeze(model, affine=affine, conv1_res2=conv1_res2)
@@ -72,7 +73,7 @@ def test_what_moves_in_a_step(batch, bn, head, affine, conv1_res2):
 
 
 def test_training_modes_of_the_blogs_excerpt():
-    model = build_network(replace(THIN, head="bottleneck"), 4)
+    model = IDENet(replace(THIN, head="bottleneck"), 4)
     set_training_mode(model, "eval")
     assert not any(module.training for module in model.base.modules()) and all(
         module.training for module in model.head.modules()
@@ -83,20 +84,18 @@ def test_training_modes_of_the_blogs_excerpt():
 
 def test_the_released_sizes():
     """Heads for Market's 751 people, and what Caffe's nets of the translated images freeze of a ResNet-50."""
-    model = build_network(NetConfig(weights="none", head="bottleneck"), 751)
+    model = IDENet(NetConfig(weights="none", head="bottleneck"), 751)
     assert sum(p.numel() for p in model.head.parameters()) == 1_435_375
     freeze(model, conv1_res2=True)
     assert sum(p.numel() for p in model.base.parameters() if not p.requires_grad) == 222_400
     assert sum(p.numel() for p in model.base.parameters()) == 23_508_032
-    assert (
-        sum(p.numel() for p in build_network(NetConfig(weights="none"), 751).head.parameters()) == 1_538_799
-    )
+    assert sum(p.numel() for p in IDENet(NetConfig(weights="none"), 751).head.parameters()) == 1_538_799
 
 
 def test_resnet50_makes_seven_rows_of_224(formulas):
     """Shapes alone, on the meta device: Caffe's map, of which LMP's seven parts are a row each."""
     with torch.device("meta"):
-        base = build_network(NetConfig(weights="none"), 2).base
+        base = IDENet(NetConfig(weights="none"), 2).base
         assert base(torch.empty(1, 3, NetConfig.height, NetConfig.width)).shape == (1, 2048, 7, 7)
 
 
@@ -104,13 +103,14 @@ def test_resnet50_makes_seven_rows_of_224(formulas):
 
 
 def test_networks_that_are_not_spgans(tmp_path):
-    model = build_network(THIN, 4)
+    model = IDENet(THIN, 4)
     saved = {"state_dict": model.state_dict(), "num_ids": 4, "net": canonical(THIN)}
     save_checkpoint(tmp_path / "model.pt", saved)
-    assert load_network(tmp_path / "model.pt").image_size == (64, 32)
+    net = load_network(tmp_path / "model.pt").net
+    assert (net.height, net.width) == (64, 32)
     for change, words in (
-        ({"net": {"backbone": "thin", "embed_dim": 8}}, "not a re-ID network of SPGAN.*embed_dim"),
-        ({"net": None}, "not a re-ID"),
+        ({"net": {"backbone": "thin", "embed_dim": 8}}, "expected a re-ID network of SPGAN.*embed_dim"),
+        ({"net": None}, "expected a re-ID"),
         ({"num_ids": 5}, r"does not fit this network.*head\.0\.weight"),
         (
             {
@@ -134,9 +134,9 @@ def test_two_and_three_parts_of_seven_rows_are_the_released_windows(formulas):
     for parts, window, stride in ((2, 4, 3), (3, 3, 2), (7, 1, 1)):
         for mode, pool in (("max", F.max_pool2d), ("avg", F.avg_pool2d)):
             caffe = pool(feature_map, (window, 7), stride=(stride, 1))  # (B, C, parts, 1)
-            found = local_pool(feature_map, parts, mode)
-            assert found.shape == (2, 5 * parts)
-            assert torch.allclose(found.view(2, parts, 5), caffe[:, :, :, 0].transpose(1, 2), atol=1e-6), (
+            pooled = local_pool(feature_map, parts, mode)
+            assert pooled.shape == (2, 5 * parts)
+            assert torch.allclose(pooled.view(2, parts, 5), caffe[:, :, :, 0].transpose(1, 2), atol=1e-6), (
                 parts,
                 mode,
             )
@@ -164,7 +164,7 @@ def test_schedules():
 
 
 def test_the_heads_rate():
-    groups = {g["name"]: g["lr"] for g in parameter_groups(build_network(THIN, 4), 1e-3, 1e-2)}
+    groups = {g["name"]: g["lr"] for g in parameter_groups(IDENet(THIN, 4), 1e-3, 1e-2)}
     assert groups == {"base": 1e-3, "head": 1e-2}
 
 
@@ -191,16 +191,15 @@ def test_training_sets():
 
     source, target = Domain("s", (3, 7)), Domain("t", (5,))
     fakes = [replace(s, origin="translated") for s in source.train]
-    sizes = {
-        images: [s.origin for s in training_set(images, source, target, fakes)[0]]
-        for images in ("source", "target", "translated", "both")
+    sets = {
+        images: training_set(images, source, target, fakes, TrainTransform(64, 32))
+        for images in get_args(get_type_hints(MethodConfig)["images"])
     }
-    assert sizes == {
+    assert {images: [s.origin for s in data.samples] for images, data in sets.items()} == {
         "source": ["real"] * 2,
         "target": ["real"],
         "translated": ["translated"] * 2,
         "both": ["real"] * 2 + ["translated"] * 2,
     }
-    assert training_set("target", source, target, fakes)[1] == {5: 0} and training_set(
-        "both", source, target, fakes
-    )[1] == {3: 0, 7: 1}
+    assert sets["target"].classes == {5: 0} and sets["both"].classes == {3: 0, 7: 1}
+    assert sets["both"].labels.tolist() == [0, 1, 0, 1]

@@ -1,5 +1,5 @@
-"""Runs tests/spgan/gan in a process of its own, since TensorFlow and PyTorch never share one, and reports
-each of its tests here.
+"""Runs tests/spgan/gan in a separate process, since TensorFlow and PyTorch never share one, and reports each
+of its tests here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TESTS = [
 
 @pytest.fixture(scope="session")
 def outcomes(tmp_path_factory) -> dict[str, str]:
-    """Test -> what went wrong, empty for passed; parametrised tests together."""
+    """Test -> its errors, empty if it passed; parametrised tests together."""
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("TensorFlow is not installed: pip install -e '.[spgan]'")
     report = tmp_path_factory.mktemp("gan") / "report.xml"
@@ -38,14 +38,14 @@ def outcomes(tmp_path_factory) -> dict[str, str]:
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert report.is_file(), done.stdout[-3000:] + done.stderr[-3000:]
-    found: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname').rsplit('.', 1)[-1]}::{case.get('name').split('[', 1)[0]}"
         wrong = "\n".join(
             child.text or child.get("message", "") for child in case if child.tag in ("failure", "error")
         )
-        found[name] = f"{found.get(name, '')}{wrong}"
-    return found
+        errors[name] = f"{errors.get(name, '')}{wrong}"
+    return errors
 
 
 @pytest.mark.parametrize("test", TESTS)

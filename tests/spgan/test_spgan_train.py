@@ -1,6 +1,4 @@
-"""SPGAN end to end on tiny data: rows that share a GAN, both directions, two processes against one, resume,
-bad input.
-"""
+"""SPGAN end to end on tiny data: rows that share a GAN, both directions, two processes, resume, bad input."""
 
 from __future__ import annotations
 
@@ -17,23 +15,24 @@ import pytest
 import torch
 from PIL import Image
 
-from common import cli, training
+from common import training
 from common.checkpoints import save_checkpoint
-from common.job import Options
 from common.datasets import load_dataset
 from common.errors import InputError
+from common.job import Job, Options
 from common.provenance import ROOT
 from common.records import read_record
+from common.runs import StageStore
 from spgan import evaluate, pictures, process
 from spgan.config import PRESETS
-from spgan.experiments import SPGAN
-from spgan.train import check, train
+from spgan.experiments import EXPERIMENTS
+from spgan.train import check, main
 from spgan.translations import FOLDER
 
 TINY = (
-    "--gan.height 16 --gan.width 8 --gan.load-height 18 --gan.load-width 9 --gan.g-channels 2 --gan.blocks 1 --gan.d-channels 2 "
-    "--gan.sia-channels 2 --gan.epochs 0.3 --gan.batch 2 --recipe.pretrain-epochs 1 --recipe.epochs 1 --recipe.drop-epoch 1 "
-    "--threads 1 --device cpu"
+    "--gan.height 16 --gan.width 8 --gan.load-height 18 --gan.load-width 9 --gan.g-channels 2 --gan.blocks 1 "
+    "--gan.d-channels 2 --gan.sia-channels 2 --gan.epochs 0.3 --gan.batch 2 --recipe.pretrain-epochs 1 "
+    "--recipe.epochs 1 --recipe.drop-epoch 1 --threads 1 --device cpu"
 ).split()
 DUKE_TO_MARKET = ("dukemtmc", "market1501")
 POOLINGS = {"last", "lmp1max", *(f"lmp{parts}{mode}" for parts in (2, 3, 7) for mode in ("avg", "max"))}
@@ -63,7 +62,7 @@ def command(
 
 
 def run_spgan(*args, **options) -> int:
-    return cli.main(SPGAN, train, command(*args, **options))
+    return main(command(*args, **options))
 
 
 def record(out: Path, row: str, pair=DUKE_TO_MARKET):
@@ -79,7 +78,7 @@ def complaint(capsys) -> str:
 
 @pytest.fixture(scope="session")
 def finished(data_root, tmp_path_factory) -> Path:
-    """One unbroken run of a row without a GAN, shared by the tests."""
+    """An uninterrupted run of a row without a GAN, shared by the tests."""
     out = tmp_path_factory.mktemp("runs")
     assert run_spgan(data_root, out) == 0
     return out
@@ -110,6 +109,8 @@ def test_rows_share_one_gan_and_both_directions_do(data_root, finished, capsys):
     } <= set(forward.measures)
     assert "SPGAN + LMP" in capsys.readouterr().out
 
+    gan = finished / "stages" / f"gan-{forward.stages['gan']['hash']}"
+    assert json.loads((gan / "stage.json").read_text())["depends_on"]["seed"] == 0
     stage = finished / "stages" / f"translation-{forward.stages['translation']['hash']}"
     assert len(list((stage / FOLDER).glob("*.jpg"))) == forward.data["source"]["train"]
     assert json.loads((stage / "manifest.json").read_text())["checkpoint"] == forward.stages["gan"]["hash"]
@@ -150,14 +151,15 @@ def test_a_row_without_a_gan_and_its_checkpoint(data_root, finished, capsys):
 
 
 def test_pools_and_networks_that_cannot_be_scored(data_root, finished, tmp_path, capsys):
-    (model,) = finished.glob("stages/reid-*/model.pt")
+    model = sorted(finished.glob("stages/reid-*/model.pt"))[0]
     foreign = tmp_path / "model.pt"
     save_checkpoint(
         foreign, torch.load(model, weights_only=True) | {"net": {"backbone": "thin", "embed_dim": 8}}
     )
     for flags, words in (
         (["--checkpoint", str(model), "--parts", "0"], "--parts 0"),
-        (["--checkpoint", str(foreign)], "not a re-ID network of SPGAN"),
+        (["--checkpoint", str(model), "--test.cut", "0"], "--test.cut 0"),
+        (["--checkpoint", str(foreign)], "expected a re-ID network of SPGAN"),
     ):
         assert evaluate.main([*flags, "--target", "market1501", "--data-root", str(data_root)]) == 2
         assert words in complaint(capsys)
@@ -188,15 +190,15 @@ def test_the_statistics_control_runs(data_root, tmp_path):
 
 
 def test_a_row_shows_what_earlier_rows_translated(data_root, tmp_path, monkeypatch):
-    """The columns of `translations.png`. In TensorFlow's place: no GAN, and grey translations, shade 50 for
+    """The columns of `translations.png`. TensorFlow is replaced: no GAN, and grey translations, shade 50 for
     the first row, 100 for the next.
     """
     shades, grids = iter((50, 100)), []
 
-    def no_gan(config, source, target, seed, work, options):
+    def no_gan(work, config, source, target):
         (work.folder / "curves.jsonl").write_text("")
 
-    def paint(config, style, gan, role, images, work, options):
+    def paint(work, config, translation, networks, role, images):
         picture = Image.new("RGB", (8, 16), (next(shades),) * 3)
         for _, fake in images:
             fake.parent.mkdir(exist_ok=True)
@@ -295,19 +297,20 @@ def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert words in complaint(capsys) and not list(tmp_path.rglob("record.json"))
 
 
-def test_what_cannot_work_is_said_before_the_gan(data_root, monkeypatch):
+def test_check_refuses_before_the_gan_what_would_fail_after_it(data_root, tmp_path, monkeypatch):
     source, target = (load_dataset(name, data_root) for name in DUKE_TO_MARKET)
-    config = PRESETS["demo"]
-    check(config, source, target, Options())
-    twice = replace(
-        source,
-        train=[
-            *source.train,
-            replace(source.train[0], path=source.root / "cam_b" / source.train[0].path.name),
-        ],
-    )
+    row = next(e for e in EXPERIMENTS if e.key == "spgan/table2/SPGAN")
+    device, store = torch.device("cpu"), StageStore(tmp_path)
+    job = Job("spgan", row, PRESETS["demo"], source, target, device, Options(experiment=(row.key,)), store)
+    monkeypatch.setattr("spgan.train.require_tensorflow", lambda: None)
+    check(job)
+    first = source.train[0]
+    twice = [*source.train, replace(first, path=source.root / "cam_b" / first.path.name)]
     with pytest.raises(InputError, match="2 training images are called"):
-        check(config, twice, target, Options())
+        check(replace(job, source=replace(source, train=twice)))
+    net = replace(job.config.net, weights=str(tmp_path / "none.pt"))
+    with pytest.raises(InputError, match="none.pt"):
+        check(replace(job, config=replace(job.config, net=net)))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="--recipe.batch 16: does not divide into 3"):
-        check(config, source, target, Options())
+        check(job)

@@ -1,4 +1,4 @@
-"""Networks: the released counts, shapes and values; SiaNet's embedding; foreign checkpoints."""
+"""Networks: released counts, shapes and values; SiaNet's embedding; foreign checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from common.errors import InputError
-from spgan.config import GanConfig
+from spgan.config import GANConfig
 from spgan.gan.model import (
     build_networks,
     discriminator,
@@ -34,7 +34,7 @@ def fill(network, formulas) -> None:
     ],
 )
 def test_full_networks_have_the_released_variables(golden, build, name, variables, parameters):
-    network = build(name)
+    network = build(name, GANConfig())
     assert (len(network.trainable_variables), network.count_params()) == (variables, parameters)
     assert golden("spgan_model")[f"count_{name}"].tolist() == [variables, parameters]
     assert (
@@ -48,7 +48,7 @@ def test_full_networks_have_the_released_variables(golden, build, name, variable
 
 
 def test_kernels_start_as_slims(formulas):
-    network = generator("g", 32, 32, channels=8, blocks=1)
+    network = generator("g", GANConfig(height=32, width=32, g_channels=8, blocks=1))
     for name, variable in named_variables(network).items():
         values = variable.numpy()
         if name.endswith("kernel"):
@@ -74,17 +74,18 @@ def test_outputs_equal_the_released_networks(
     formulas, golden, role, output, build, channels, image, tolerance
 ):
     arrays = golden("spgan_model")
-    network = build(role, *image[2:4], channels=channels)
+    height, width = image[2:4]
+    network = build(role, GANConfig(height=height, width=width, g_channels=channels, d_channels=channels))
     fill(network, formulas)
-    found = network(formulas.scatter(*image).astype(np.float32)).numpy()
-    assert found.shape == tuple(arrays[f"{output}_shape"])
+    ours = network(formulas.scatter(*image).astype(np.float32)).numpy()
+    assert ours.shape == tuple(arrays[f"{output}_shape"])
     expected = arrays[output]
-    found = found if expected.ndim > 1 else found.ravel()[::7]
-    assert np.abs(found - expected).max() < tolerance * max(1, np.abs(expected).max())
+    ours = ours if expected.ndim > 1 else ours.ravel()[::7]
+    assert np.abs(ours - expected).max() < tolerance * max(1, np.abs(expected).max())
 
 
 def test_sianet_equals_the_released_one(formulas, golden):
-    arrays, network = golden("spgan_model"), metric_net("sianet")
+    arrays, network = golden("spgan_model"), metric_net("sianet", GANConfig())
     fill(network, formulas)
     image, none = (
         formulas.scatter("image m", 1, 256, 256, 3).astype(np.float32),
@@ -101,7 +102,7 @@ def test_sianet_equals_the_released_one(formulas, golden):
 def test_heads_and_smaller_images_with_gradients(formulas):
     small = tf.constant(formulas.scatter("small", 2, 64, 32, 3), tf.float32)
     for head, width in (("released", 4), ("fc64", 4), ("fc128", 8)):
-        network = metric_net("sianet", channels=4, head=head)
+        network = metric_net("sianet", GANConfig(sia_channels=4, sia_head=head))
         with tf.GradientTape() as tape:
             tape.watch(small)
             codes = embed(network, small, np.ones((2, 8), np.float32))
@@ -111,7 +112,8 @@ def test_heads_and_smaller_images_with_gradients(formulas):
 
 def test_the_demos_generator_starts_at_the_image(formulas):
     image = formulas.scatter("image", 1, 64, 32, 3).astype(np.float32)
-    network = generator("g", 64, 32, channels=4, blocks=1, residual=True)
+    config = GANConfig(height=64, width=32, g_channels=4, blocks=1, residual=True)
+    network = generator("g", config)
     assert np.abs(network(image).numpy() - image).max() < 0.1
 
 
@@ -129,14 +131,17 @@ def test_dropout_masks():
 
 
 def test_cyclegan_has_no_sianet_and_a_seed_gives_its_weights():
-    config = GanConfig(height=16, width=16, g_channels=2, blocks=1, d_channels=2, sia_channels=2, lambda3=0.0)
+    config = GANConfig(height=16, width=16, g_channels=2, blocks=1, d_channels=2, sia_channels=2, lambda3=0.0)
     first, again, other = (build_networks(config, seed).g_s2t.get_weights()[0] for seed in (0, 0, 1))
     assert (first == again).all() and (first != other).any() and build_networks(config, 0).sianet is None
 
 
-def test_a_checkpoint_of_another_width_is_refused(formulas):
-    narrow, wide = (generator("g", 16, 16, channels=channels, blocks=1) for channels in (2, 4))
+def test_a_checkpoint_of_another_width_is_refused():
+    narrow, wide = (
+        generator("g", GANConfig(height=16, width=16, g_channels=channels, blocks=1)) for channels in (2, 4)
+    )
+    arrays = {f"g/{name}": variable.numpy() for name, variable in named_variables(narrow).items()}
     with pytest.raises(
         InputError, match=r"file\.npz: g's c1_conv/kernel should be \(7, 7, 3, 4\), found \(7, 7, 3, 2\)"
     ):
-        load_variables(wide, {name: v.numpy() for name, v in named_variables(narrow).items()}, "file.npz")
+        load_variables(wide, arrays, "file.npz")

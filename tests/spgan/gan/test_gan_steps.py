@@ -5,19 +5,20 @@ negatives.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from spgan.config import GanConfig
+from spgan.config import GANConfig
 from spgan.gan import train as gan_train
-from spgan.gan.losses import contrastive, discriminator_loss, negative_pair, positive_pair
+from spgan.gan.losses import Quadruple, contrastive, discriminator_loss, negative_pair, positive_pair
 from spgan.gan.model import named_variables
 from spgan.gan.pool import ImagePool
 from spgan.gan.train import Trainer
 
-TINY = GanConfig(
+TINY = GANConfig(
     height=16,
     width=16,
     load_height=18,
@@ -74,15 +75,11 @@ def test_distances_at_a_right_angle():
 
 def test_contrastive_by_hand():
     right = tf.constant([[1.0, 0.0]]), tf.constant([[0.0, 1.0]])
-    source, fake_target, target, fake_source = right[0], right[1], -right[0], right[1]
+    embeddings = Quadruple(source=right[0], fake_target=right[1], target=-right[0], fake_source=right[1])
     # x_S and x_T are opposite; each translation is at a right angle to both
     across, mixed = (2 - 2) ** 2, (2 - 2**0.5) ** 2
     by = {
-        (neg, g): float(
-            contrastive(source, fake_target, target, fake_source, margin=2.0, neg=neg, for_generator=g)[
-                "contrastive"
-            ]
-        )
+        (neg, g): float(contrastive(embeddings, GANConfig(neg=neg), for_generator=g)["contrastive"])
         for neg in ("real_real", "fake_real", "espgan")
         for g in (True, False)
     }
@@ -95,7 +92,17 @@ def test_contrastive_by_hand():
     ] == pytest.approx(4 / 3, abs=1e-4)
 
 
-def test_discriminator_wants_one_of_real_and_zero_of_fake():
+@pytest.mark.parametrize("field", ["neg", "dist"])
+def test_every_choice_of_a_loss_is_handled(field):
+    embeddings = Quadruple(*[tf.constant([[1.0, 0.0]])] * 4)
+    for choice in get_args(get_type_hints(GANConfig)[field]):
+        config = replace(GANConfig(), **{field: choice})
+        assert np.isfinite(contrastive(embeddings, config, for_generator=True)["contrastive"])
+    with pytest.raises(ValueError, match="'new'"):
+        contrastive(embeddings, replace(GANConfig(), **{field: "new"}), for_generator=True)
+
+
+def test_discriminator_targets_are_one_for_real_and_zero_for_fake():
     assert float(discriminator_loss(tf.constant([1.0, 0.0]), tf.constant([0.0, 3.0]))) == pytest.approx(
         (0.5 + 4.5) / 2
     )
@@ -105,7 +112,7 @@ def test_discriminator_wants_one_of_real_and_zero_of_fake():
 def test_an_iteration_equals_the_released_one(formulas, golden, monkeypatch, batch):
     """Losses of three iterations; translations, gradients and all variables of the first."""
     arrays = golden(f"spgan_steps_{batch}")
-    config = GanConfig(g_channels=4, d_channels=4, sia_channels=8, batch=batch, pool="none")
+    config = GANConfig(g_channels=4, d_channels=4, sia_channels=8, batch=batch, pool="none")
     trainer = Trainer(config, 0)
     for role, network in trainer.networks.items():
         for name, variable in named_variables(network).items():
@@ -121,8 +128,8 @@ def test_an_iteration_equals_the_released_one(formulas, golden, monkeypatch, bat
 
     for step, expected in enumerate(arrays["losses"]):
         terms = trainer(*images(formulas, batch, 256, step), 0, step)
-        found = [terms[name] * RELEASED_SCALE.get(name, 1) for name in LOSSES]
-        assert found == pytest.approx(expected, rel=(1e-4, 3e-3, 1e-2)[step], abs=1e-5), step
+        ours = [terms[name] * RELEASED_SCALE.get(name, 1) for name in LOSSES]
+        assert ours == pytest.approx(expected, rel=(1e-4, 3e-3, 1e-2)[step], abs=1e-5), step
         if step == 0:
             for name, fakes in zip(("fake_target", "fake_source"), steps[0]):
                 assert np.abs(fakes.numpy().ravel()[::997] - arrays[name]).max() < 2e-5, name
@@ -141,16 +148,14 @@ def first_moments(
     names = [f"{role}/{name}" for role in roles for name in named_variables(getattr(trainer.networks, role))]
     moments = [v.numpy() for v in trainer.optimizers[adam].variables if v.name.endswith("momentum")]
     assert len(names) == len(moments)
-    found = formulas.fingerprint(
-        {name: 2 * moment for name, moment in zip(names, moments) if not inert(name)}
-    )
-    assert np.linalg.norm(found - expected) < 5e-3 * np.linalg.norm(expected)
+    ours = formulas.fingerprint({name: 2 * moment for name, moment in zip(names, moments) if not inert(name)})
+    assert np.linalg.norm(ours - expected) < 5e-3 * np.linalg.norm(expected)
     # float32, back through some thirty layers
-    assert (np.abs(found - expected).max(1) < 3e-2 * np.abs(expected).max(1) + 1e-6).all()
+    assert (np.abs(ours - expected).max(1) < 3e-2 * np.abs(expected).max(1) + 1e-6).all()
 
 
 def inert(name: str) -> bool:
-    """A bias before an instance norm: its gradient is rounding noise, which Adam blows up."""
+    """A bias before an instance norm: its gradient is rounding noise, which Adam amplifies."""
     role, layer, kind = name.split("/")
     return kind == "bias" and (
         role.startswith("g_")
@@ -165,10 +170,11 @@ def test_each_half_of_a_step_updates_its_own_networks(formulas):
     source, target = images(formulas)
     factors = np.ones((2, 4, 4), np.float32)
     start = trainer.weights()
-    *fakes, _ = trainer.generator_step(*map(trainer.split, (source, target, factors)))
+    fake_target, fake_source, _ = trainer.generator_step(*trainer.split((source, target, factors)))
     middle = trainer.weights()
     assert changed(start, middle) == {"g_s2t", "g_t2s"}
-    trainer.others_step(*map(trainer.split, (source, target, *fakes, *fakes, factors)))
+    quadruple = Quadruple(source, fake_target, target, fake_source)
+    trainer.others_step(*trainer.split((quadruple, fake_target, fake_source, factors)))
     assert changed(middle, trainer.weights()) == {"d_source", "d_target", "sianet"}
 
 
@@ -187,10 +193,9 @@ def test_real_negatives_give_the_generators_no_gradient(formulas):
     for neg in ("real_real", "fake_real", "espgan"):
         trainer.config = replace(TINY, neg=neg)
         with tf.GradientTape() as tape:
-            fakes = trainer.networks.g_s2t(source), trainer.networks.g_t2s(target)
-            negative = trainer.contrastive_terms(
-                (source, fakes[0], target, fakes[1]), factors, for_generator=True
-            )["negative"]
+            fake_target, fake_source = trainer.networks.g_s2t(source), trainer.networks.g_t2s(target)
+            quadruple = Quadruple(source, fake_target, target, fake_source)
+            negative = trainer.contrastive_terms(quadruple, factors, for_generator=True)["negative"]
         gradients = tape.gradient(negative, trainer.variables["g"])
         sizes[neg] = sum(float(tf.reduce_sum(tf.abs(g))) for g in gradients if g is not None)
     assert sizes["real_real"] == 0 and sizes["fake_real"] > 0 and sizes["espgan"] > 0
@@ -205,12 +210,12 @@ def test_pools(golden):
         return np.concatenate([pool(np.array([item]), draw) for item in range(count)])
 
     assert (returned("lag1", 200) == arrays["pool_first"]).all()
-    # the other pool differs in the one item that it swaps first
+    # the second pool differs only in the item that it swaps first
     assert (arrays["pool_second"] == arrays["pool_first"]).sum() == 199
     assert (returned("none", 200) == np.arange(200)).all()
     pool, pairs_of = ImagePool("lag1", 4), np.arange(20).reshape(10, 2)
     later = [pool(items, draw).tolist() for items in pairs_of]
-    # it fills up; then each image meets those of its own place in the batch
+    # once full, each image is swapped with the previous one at its position in the batch
     assert later[:2] == pairs_of[:2].tolist()
     assert later[2:] == [[0, 1], *pairs_of[2:-1].tolist()]
     history, released = returned("history", 2000), arrays["pool_history"]

@@ -1,4 +1,4 @@
-"""Data, exact resume, translation, and what ends a training with one line."""
+"""Data, exact resume, translation, and errors that end a training with one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import tensorflow as tf
 from PIL import Image
 
 from common.errors import InputError, RunError
-from common.runs import Workspace, read_curves
-from spgan.config import PRESETS, GanConfig, TranslateConfig
-from spgan.gan import __main__ as wing
+from common.job import Options, Workspace
+from common.runs import read_curves
+from spgan.config import PRESETS, GANConfig, TranslationConfig
+from spgan.gan import __main__ as tf_process
 from spgan.gan import train as gan_train
 from spgan.gan.data import augment, iterations, pairs, plan, resize
 from spgan.gan.loop import Loop, load_arrays
@@ -27,7 +28,7 @@ from spgan.gan.train import Trainer, train_gan
 from spgan.gan.translate import load_generator, to_input, to_uint8, translate
 from spgan.process import OS_ERROR
 
-TINY = GanConfig(
+TINY = GANConfig(
     height=16,
     width=8,
     load_height=18,
@@ -50,9 +51,13 @@ def files(data_root) -> tuple[list[str], list[str]]:
     )
 
 
+def workspace(folder: Path, resume: bool = False) -> Workspace:
+    return Workspace(folder, resume, options=Options(threads=1))
+
+
 def test_iterations_of_duke_and_market():
-    assert iterations(GanConfig(), 16_522, 12_936) == 77_616
-    # the newest checkpoint that the script leaves
+    assert iterations(GANConfig(), 16_522, 12_936) == 77_616
+    # the script's last checkpoint
     assert iterations(PRESETS["released"].gan, 16_522, 12_936) == 77_000
     assert iterations(PRESETS["paper"].gan, 16_522, 12_936) == 64_680
     for count, words in ((1, "at least two"), (2, "no step")):
@@ -90,8 +95,8 @@ def test_every_pass_shows_every_image_once():
 
 
 def test_batches_depend_on_the_step_alone(files):
-    whole = list(pairs(*files, TINY, 0, 0, 6))
-    rest = list(pairs(*files, TINY, 0, 4, 6, threads=1))
+    whole = list(pairs(*files, TINY, Workspace(Path()), range(6)))
+    rest = list(pairs(*files, TINY, workspace(Path()), range(4, 6)))
     assert (
         len(whole) == 6
         and whole[0][0].shape == (2, 16, 8, 3)
@@ -101,8 +106,8 @@ def test_batches_depend_on_the_step_alone(files):
 
 
 def test_resume_is_exact(files, tmp_path, monkeypatch):
-    """Stopped in step 3 of 24, by SIGTERM and the parent's SIGINT, then --resume: the next 20 losses, and all
-    weights, are an unbroken run's.
+    """Stopped in step 3 of 24 by SIGTERM and the parent's SIGINT, then --resume: the next 20 losses and all
+    weights are those of an uninterrupted run.
     """
     terms = {name: [] for name in ("whole", "broken", "resumed")}
     original = Trainer.__call__
@@ -117,7 +122,7 @@ def test_resume_is_exact(files, tmp_path, monkeypatch):
 
         monkeypatch.setattr(Trainer, "__call__", recorded)
         (tmp_path / folder).mkdir(exist_ok=True)
-        train_gan(TINY, *files, 0, Workspace(tmp_path / folder, resume), threads=1)
+        train_gan(workspace(tmp_path / folder, resume), TINY, *files)
 
     run("whole", "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -145,7 +150,7 @@ def test_resume_is_exact(files, tmp_path, monkeypatch):
 
 
 class Counter:
-    """Stands in for the trainer: counts its steps."""
+    """Replaces the trainer: counts its steps."""
 
     networks = SimpleNamespace(sianet=None)
 
@@ -166,7 +171,7 @@ class Counter:
 
 
 def test_the_checkpoint_stays_until_the_networks_are_saved(files, tmp_path, monkeypatch):
-    """The disk is full when a training of 24 steps ends; --resume goes on from its last checkpoint."""
+    """The disk is full when a training of 24 steps ends; --resume continues from its last checkpoint."""
 
     def full(path, arrays):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -174,10 +179,10 @@ def test_the_checkpoint_stays_until_the_networks_are_saved(files, tmp_path, monk
     monkeypatch.setattr(gan_train, "Trainer", Counter)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
         patch.setattr(gan_train, "save_arrays", full)
-        train_gan(TINY, *files, 0, Workspace(tmp_path, False), threads=1)
+        train_gan(workspace(tmp_path), TINY, *files)
     assert load_arrays(tmp_path / "checkpoint.npz")["step"] == 18 and (tmp_path / "kept").is_file()
     assert not (tmp_path / "networks.npz").exists()
-    train_gan(TINY, *files, 0, Workspace(tmp_path, True), threads=1)
+    train_gan(workspace(tmp_path, resume=True), TINY, *files)
     assert (
         load_arrays(tmp_path / "networks.npz")["steps"] == 24 and not (tmp_path / "checkpoint.npz").exists()
     )
@@ -185,13 +190,13 @@ def test_the_checkpoint_stays_until_the_networks_are_saved(files, tmp_path, monk
 
 
 def rendered_by(networks: Path, files: list[str], out: Path) -> None:
-    """Translations have the generator's size; what is there already stays."""
+    """Translations have the generator's size; existing ones stay."""
     names = [(path, str(out / Path(path).name)) for path in files]
-    translate(TINY, TranslateConfig(), networks, "g_s2t", names[:-1])
+    translate(TINY, TranslationConfig(), networks, "g_s2t", names[:-1])
     first = out / Path(files[0]).name
     assert Image.open(first).size == (8, 16)
     first.write_bytes(b"kept")
-    translate(TINY, TranslateConfig(), networks, "g_s2t", names)
+    translate(TINY, TranslationConfig(), networks, "g_s2t", names)
     assert first.read_bytes() == b"kept" and len(list(out.iterdir())) == len(files)
 
 
@@ -219,11 +224,11 @@ def test_a_broken_image_is_named(files, tmp_path):
     broken = tmp_path / "0001_c1_f0000001.jpg"
     broken.write_bytes(Path(files[0][0]).read_bytes()[:200])
     with pytest.raises(InputError, match=broken.name):
-        list(pairs([*files[0], str(broken)], files[1], TINY, 0, 0, 8))
+        list(pairs([*files[0], str(broken)], files[1], TINY, Workspace(tmp_path), range(8)))
 
 
 def test_a_nan_ends_the_training(tmp_path):
-    loop = Loop(Workspace(tmp_path, False), 5, state=None, label="GAN")
+    loop = Loop(Workspace(tmp_path), 5, state=None)
     with pytest.raises(RunError, match="g_loss is nan at step 2 of 5"):
         loop.log(2, {"g_loss": float("nan")})
 
@@ -231,12 +236,12 @@ def test_a_nan_ends_the_training(tmp_path):
 def test_a_damaged_checkpoint(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match="checkpoint.npz"):
-        Loop(Workspace(tmp_path, True), 5, state=None, label="GAN")
+        Loop(Workspace(tmp_path, resume=True), 5, state=None)
 
 
 @pytest.fixture
 def job(files, tmp_path) -> Path:
-    """The job of a training that has one source image, which is too few."""
+    """The job of a training with one source image, which is too few."""
     job = {
         "task": "train",
         "gan": {**vars(TINY)},
@@ -254,9 +259,9 @@ def job(files, tmp_path) -> Path:
     return path
 
 
-def test_the_process_says_what_is_wrong_with_its_job(job, caplog):
+def test_the_process_reports_a_faulty_job(job, caplog):
     with caplog.at_level(logging.INFO, logger="run"):
-        assert wing.main(job) == 2 and "at least two" in job.with_suffix(".error").read_text()
+        assert tf_process.main(job) == 2 and "at least two" in job.with_suffix(".error").read_text()
     assert "GAN: trains on the CPU" in caplog.messages
 
 
@@ -265,8 +270,8 @@ def test_a_full_or_closed_disk_is_an_exit_code(job, monkeypatch, number):
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number), "networks.npz")
 
-    monkeypatch.setattr(wing, "train_gan", refuse)
-    assert wing.main(job) == OS_ERROR + number and not job.with_suffix(".error").exists()
+    monkeypatch.setattr(tf_process, "train_gan", refuse)
+    assert tf_process.main(job) == OS_ERROR + number and not job.with_suffix(".error").exists()
 
 
 @pytest.mark.parametrize(
@@ -278,9 +283,9 @@ def test_a_full_or_closed_disk_is_an_exit_code(job, monkeypatch, number):
         (3, 4, "one GPU", True),
     ],
 )
-def test_the_log_says_what_a_gan_trains_on(caplog, gpus, batch, words, warned):
+def test_the_log_names_the_devices_of_a_gan(caplog, gpus, batch, words, warned):
     with caplog.at_level(logging.INFO, logger="run"):
-        wing.say_where(gpus, batch)
+        tf_process.log_devices(gpus, batch)
     assert caplog.messages[-1] == f"GAN: trains on {words}"
     assert [record.levelname for record in caplog.records[:-1]] == ["WARNING"] * warned
     assert not warned or "--gan.batch 4 does not divide" in caplog.messages[0]

@@ -1,5 +1,5 @@
-"""`python -m reports sweep | collect | status | build | readme`: run what is missing, take in the records,
-show them.
+"""`python -m reports sweep | collect | status | build | readme`: runs what is missing, collects and shows the
+records.
 """
 
 from __future__ import annotations
@@ -14,88 +14,61 @@ from reports.build import build
 from reports.collect import collect
 from reports.readme import update_readmes
 from reports.status import status
-from reports.sweep import Choice, parse_seeds, sweep
+from reports.sweep import Choice, Setup, parse_seeds, sweep
+
+SWEEP = "run what reports/sweeps.toml lists and no record shows; may be stopped and continued at any time"
+TABLE = "only this table or figure (table2, fig5), or keys that match a pattern"
+PAIRS = "only pairs that match, as in 'synthetic-duke->*'"
+SEEDS = "these seeds instead of those of sweeps.toml: 0-4, or 0,2"
+OUT = "output goes to DIR/<paper>; default: runs/ in each paper's folder"
+DATA_ROOT = "folder of the real datasets; without it, only cells on synthetic domains run"
+GPU = "also run the cells that would take days without a GPU"
+FOLDER = "the --out folder of a run (hhl/runs, say)"
+REPLACE = "drop older records of the same key, pair, seed and preset"
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    run = commands.add_parser(
-        "sweep",
-        help="run what reports/sweeps.toml asks for and no record shows; stops and goes on at any time",
-    )
+    run = commands.add_parser("sweep", help=SWEEP)
     run.add_argument("--paper", default="", help="only this paper")
-    run.add_argument(
-        "--table",
-        default="",
-        metavar="T",
-        help="only this table or figure (table2, fig5), or keys that match a pattern",
-    )
-    run.add_argument(
-        "--pairs", default="", metavar="P", help="only pairs that match, as in 'synthetic-duke->*'"
-    )
-    run.add_argument("--seeds", metavar="S", help="these seeds in place of those of sweeps.toml: 0-4, or 0,2")
-    run.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    run.add_argument("--table", default="", metavar="T", help=TABLE)
+    run.add_argument("--pairs", default="", metavar="P", help=PAIRS)
+    run.add_argument("--seeds", metavar="S", help=SEEDS)
+    run.add_argument("--jobs", type=int, default=2, help="processes in parallel")
     run.add_argument("--threads", type=int, default=1, help="CPU threads of each")
-    run.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="output goes to DIR/<paper>; default: runs/ in each paper's folder",
-    )
-    run.add_argument(
-        "--data-root",
-        type=Path,
-        metavar="DIR",
-        help="where the real datasets are; without it, only what is drawn here runs",
-    )
-    run.add_argument("--gpu", action="store_true", help="also the cells that would take days without a GPU")
-    run.add_argument("--dry-run", action="store_true", help="say what would be run, and stop")
-    gather = commands.add_parser("collect", help="take finished runs into reports/results")
-    gather.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="the --out folder of a run (hhl/runs, say)"
-    )
-    gather.add_argument(
-        "--replace", action="store_true", help="drop older records of the same key, pair, seed and preset"
-    )
+    run.add_argument("--out", type=Path, metavar="DIR", help=OUT)
+    run.add_argument("--data-root", type=Path, metavar="DIR", help=DATA_ROOT)
+    run.add_argument("--gpu", action="store_true", help=GPU)
+    run.add_argument("--dry-run", action="store_true", help="print what would be run, and stop")
+    gather = commands.add_parser("collect", help="add finished runs to reports/results")
+    gather.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help=FOLDER)
+    gather.add_argument("--replace", action="store_true", help=REPLACE)
     commands.add_parser("status", help="what has been run, key by key")
-    commands.add_parser(
-        "build", help="figures, reports/index.html and the tables of the READMEs from the records"
-    )
-    commands.add_parser("readme", help="the tables of the READMEs alone")
+    commands.add_parser("build", help="figures, reports/index.html and the READMEs' tables from the records")
+    commands.add_parser("readme", help="the READMEs' tables only")
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
+    return exit_code(lambda: run(arguments))
 
-    def job() -> None:
-        if arguments.command == "sweep":
-            choice = Choice(
-                arguments.paper,
-                arguments.table,
-                arguments.pairs,
-                parse_seeds(arguments.seeds) if arguments.seeds else None,
-            )
-            sweep(
-                choice,
-                jobs=arguments.jobs,
-                threads=arguments.threads,
-                out=arguments.out,
-                data_root=arguments.data_root,
-                gpu=arguments.gpu,
-                dry_run=arguments.dry_run,
-            )
-        elif arguments.command == "collect":
-            print("\n".join(collect(arguments.folders, replace=arguments.replace)))
-        elif arguments.command == "status":
-            print(status())
-        elif arguments.command == "build":
-            print("\n".join(f"wrote reports/{name}" for name in build()) or "nothing has changed")
-        else:
-            update_readmes()
 
-    return exit_code(job)
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.command == "sweep":
+        seeds = parse_seeds(arguments.seeds) if arguments.seeds else None
+        choice = Choice(arguments.paper, arguments.table, arguments.pairs, seeds)
+        given = {name: getattr(arguments, name) for name in ("jobs", "threads", "out", "data_root", "gpu")}
+        sweep(choice, Setup(**given), dry_run=arguments.dry_run)
+    elif arguments.command == "collect":
+        print("\n".join(collect(arguments.folders, replace=arguments.replace)))
+    elif arguments.command == "status":
+        print(status())
+    elif arguments.command == "build":
+        print("\n".join(f"wrote reports/{name}" for name in build()) or "nothing has changed")
+    else:
+        update_readmes()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Figures, page and README tables from published numbers and records: `python -m reports build`. Two builds
-of the same files are equal.
+"""Builds figures, page and README tables from published numbers and records: `python -m reports build`.
+
+Two builds of the same files are equal.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from reports.svg import draw_panel, panel_size, standalone
 
 
 def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
-    """Writes what has changed and returns its names; old figures that no entry of `figures.toml` has are
-    removed.
+    """Writes the files that have changed and returns their names; removes figures that `figures.toml` lacks.
 
     Raises `InputError`, and writes nothing, if published numbers contradict each other in a way that their
     files do not list.
@@ -39,12 +39,10 @@ def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
 
 
 def figure_files(reports: Path = REPORTS) -> Iterator[tuple[str, str]]:
-    """Name and content of every figure: its data as JSON, and its drawing."""
+    """Yields name and content of every figure: its data as JSON, and its drawing."""
     for spec in figure_specs(reports):
         data = figure_data(spec, reports)
         panels = [draw_panel(data["kind"], panel) for panel in data["panels"]]
+        sizes = [panel_size(data["kind"], panel) for panel in data["panels"]]
         yield f"{data['name']}.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n"
-        yield (
-            f"{data['name']}.svg",
-            standalone(panels, [panel_size(data["kind"], panel) for panel in data["panels"]], data["title"]),
-        )
+        yield f"{data['name']}.svg", standalone(panels, sizes, data["title"])

@@ -1,4 +1,4 @@
-"""What each paper can run, asked of the paper itself as a command."""
+"""Asks each paper's command for its experiments and switches."""
 
 from __future__ import annotations
 
@@ -7,63 +7,71 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from common.errors import RunError
+from common.errors import InputError, RunError
 from common.provenance import ROOT
+from common.published import read_toml
 from common.records import PAPERS
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 REPORTS = ROOT / "reports"
 
 
-def built_papers(root: Path = ROOT) -> list[str]:
-    """The papers that have a command line by now."""
-    return [paper for paper in PAPERS if (root / paper / "train.py").is_file()]
+@dataclass(frozen=True)
+class Answer:
+    """A paper's experiments by key, with the configuration hashes of one preset, and its switches."""
+
+    experiments: dict[str, dict]
+    switches: list[dict]
 
 
 def experiments(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, dict]:
-    """key -> entry of `python train.py --list-experiments`. Raises `RunError` if the command fails."""
-    return {entry["key"]: entry for entry in ask(paper, preset, root)["experiments"]}
+    """Maps each key to its entry in `--list-experiments`. Raises `RunError` if the command fails."""
+    return ask(paper, preset, root).experiments
 
 
 def switches(paper: str, root: Path = ROOT) -> list[dict]:
-    """The entries of `python train.py --list-switches`. Raises `RunError` if the command fails."""
-    return ask(paper, "demo", root)["switches"]
+    """Returns the entries of `--list-switches`. Raises `RunError` if the command fails."""
+    return ask(paper, "demo", root).switches
+
+
+def experiment(key: str) -> dict[str, Any]:
+    """Returns the entry of one key. Raises `InputError` if its paper does not list it."""
+    paper = key.split("/")[0]
+    if key not in experiments(paper):
+        raise InputError(f"{key} is not in {paper}'s --list-experiments: correct the key")
+    return experiments(paper)[key]
+
+
+def run_of(key: str) -> str:
+    """Returns the key under which the run of `key` is recorded: its own or that of its alias."""
+    return experiment(key)["alias_of"] or key
 
 
 @lru_cache
-def sweep_entries(root: Path = ROOT) -> tuple[dict, ...]:
-    """The entries of `reports/sweeps.toml`, which is read once."""
-    return tuple(tomllib.loads((root / "reports" / "sweeps.toml").read_text())["sweep"])
+def sweep_entries(root: Path = ROOT) -> tuple[dict[str, Any], ...]:
+    """Reads the entries of `reports/sweeps.toml`."""
+    return tuple(read_toml(root / "reports" / "sweeps.toml")["sweep"])
 
 
 def ask_all(root: Path = ROOT) -> None:
-    """Asks all papers about every preset that a sweep uses, side by side: most of an answer's time is the
-    import of PyTorch.
-    """
-    questions = [(paper, "demo", root) for paper in built_papers(root)]
-    questions += [
-        (entry["paper"], entry.get("preset", "demo"), root)
-        for entry in sweep_entries(root)
-        if entry["paper"] in built_papers(root)
-    ]
+    """Asks all papers in parallel about every preset of the sweeps; most of the time is PyTorch's import."""
+    questions = [(paper, "demo", root) for paper in PAPERS]
+    questions += [(entry["paper"], entry.get("preset", "demo"), root) for entry in sweep_entries(root)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda question: ask(*question), dict.fromkeys(questions)))
 
 
 @lru_cache
-def ask(paper: str, preset: str = "demo", root: Path = ROOT) -> dict[str, list[dict]]:
-    """The paper's experiments under this preset, and its switches. Raises `RunError` if the command fails."""
+def ask(paper: str, preset: str = "demo", root: Path = ROOT) -> Answer:
+    """Runs a paper's command with one preset. Raises `RunError` if it fails."""
     command = [sys.executable, "train.py", "--list-experiments", "--list-switches", "--preset", preset]
     answer = subprocess.run(command, cwd=root / paper, capture_output=True, text=True)
     if answer.returncode != 0:
-        raise RunError(
-            f"{paper}: --list-experiments failed: {''.join(answer.stderr.strip().splitlines()[-1:])}"
-        )
-    return json.loads(answer.stdout)
+        last_line = "".join(answer.stderr.strip().splitlines()[-1:])
+        raise RunError(f"{paper}: --list-experiments failed: {last_line}")
+    data = json.loads(answer.stdout)
+    return Answer({entry["key"]: entry for entry in data["experiments"]}, data["switches"])

@@ -1,6 +1,4 @@
-"""Jobs side by side: one process each with its log, a line of progress, a clean stop, failures kept for the
-end.
-"""
+"""Runs jobs in parallel, one process each: logs, a line of progress, a clean stop, a list of the failures."""
 
 from __future__ import annotations
 
@@ -15,38 +13,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-PATIENCE = 120.0  # seconds that a stopped process has for saving its checkpoint
+PATIENCE = 120.0  # seconds in which a stopped process may save its checkpoint
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process that does several cells in their order; `--experiment` and the keys are added to `command`."""
+    """One process that runs several cells in order; `--experiment` and the keys are added to `command`."""
 
     name: str
     command: tuple[str, ...]
-    folder: Path  # it is started here
+    folder: Path  # the working directory
     log: Path
     threads: int
-    seconds: Mapping[str, float]  # key -> what it should take
-    is_done: Callable[[str], bool]  # whether the record of a key is there
+    seconds: Mapping[str, float]  # key -> expected duration
+    is_done: Callable[[str], bool]  # whether the record of a key exists
 
     def missing(self) -> list[str]:
         return [key for key in self.seconds if not self.is_done(key)]
 
     def start(self) -> subprocess.Popen:
-        """In a session of its own: a Ctrl-C of the terminal reaches the sweep alone, which passes it on."""
+        """Starts the process in a new session: Ctrl-C reaches only the sweep, which stops the process."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(self.threads),
-            "MKL_NUM_THREADS": str(self.threads),
-            "PYTHONUNBUFFERED": "1",
-        }
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(self.threads))
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*self.command, "--experiment", *self.seconds],
                 cwd=self.folder,
-                env=environment,
+                env={**os.environ, **threads, "PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -60,9 +53,9 @@ class Job:
 
 @dataclass
 class Progress:
-    """Counts the cells that are done: one line in place on a terminal, a line for every change elsewhere."""
+    """Counts the finished cells: one updated line on a terminal, a line for every change elsewhere."""
 
-    seconds: Mapping[tuple[str, str], float]  # (job, key) -> what it should take
+    seconds: Mapping[tuple[str, str], float]  # (job, key) -> expected duration
     parallel: int
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     started: float = field(default_factory=time.monotonic)
@@ -73,12 +66,8 @@ class Progress:
     def update(self, running: Iterable[Job]) -> None:
         """Looks for new records of the running jobs, and shows the line if it has changed."""
         running, before = list(running), len(self.done)
-        self.done |= {
-            (job.name, key)
-            for job in running
-            for key in job.seconds
-            if (job.name, key) not in self.done and job.is_done(key)
-        }
+        cells = [(job, key) for job in running for key in job.seconds if (job.name, key) not in self.done]
+        self.done |= {(job.name, key) for job, key in cells if job.is_done(key)}
         line = self.line(", ".join(job.name for job in running))
         if self.stream.isatty():
             self.stream.write(f"\r{line.ljust(len(self.shown))}")
@@ -91,16 +80,17 @@ class Progress:
 
     def line(self, running: str) -> str:
         used = time.monotonic() - self.started
-        return f"{len(self.done)}/{len(self.seconds)} cells | {clock(used)} used | about {clock(self.left(used))} left | {running}"
+        times = f"{clock(used)} used | about {clock(self.left(used))} left"
+        return f"{len(self.done)}/{len(self.seconds)} cells | {times} | {running}"
 
     def left(self, used: float) -> float:
-        """Seconds: what was expected of the rest, corrected by how long the finished cells really took."""
+        """Returns the expected seconds of the rest, corrected by the real durations of the finished cells."""
         past = sum(self.seconds[cell] for cell in self.done)
         rest = sum(seconds for cell, seconds in self.seconds.items() if cell not in self.done | self.failed)
         return rest * used / past if past else rest / self.parallel
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that is not overwritten."""
         if self.stream.isatty():
             self.stream.write("\r" + " " * len(self.shown) + "\r")
         self.stream.write(f"{text}\n")
@@ -108,17 +98,19 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """h:mm:ss."""
+    """Formats a duration as h:mm:ss."""
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
 
 
 def run_jobs(jobs: Sequence[Job], *, parallel: int, poll: float = 0.5) -> list[str]:
-    """Runs them in this order, `parallel` at a time; returns a line for each failure.
+    """Runs the jobs in this order, `parallel` at a time; returns a line for each failure.
 
-    A job whose process fails at one key goes on with the keys behind it. On Ctrl-C and SIGTERM the processes
-    are told to stop (they save) and waited for; then `KeyboardInterrupt` goes on.
+    A job whose process fails at one key continues with the keys after it. On Ctrl-C and SIGTERM the
+    processes are stopped (they save) and waited for; then `KeyboardInterrupt` is re-raised.
     """
-    waiting, running, failures = list(jobs), {}, []
+    waiting = list(jobs)
+    failures: list[str] = []
+    running: dict[str, tuple[Job, subprocess.Popen]] = {}
     progress = Progress(
         {(job.name, key): seconds for job in jobs for key, seconds in job.seconds.items()}, parallel
     )
@@ -126,8 +118,8 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int, poll: float = 0.5) -> list[s
         with _sigterm_as_interrupt():
             while waiting or running:
                 while waiting and len(running) < parallel:
-                    running[waiting[0].name] = (waiting[0], waiting[0].start())
-                    waiting.pop(0)
+                    job = waiting.pop(0)
+                    running[job.name] = (job, job.start())
                 progress.update(job for job, _ in running.values())
                 for job, process in [pair for pair in running.values() if pair[1].poll() is not None]:
                     del running[job.name]
@@ -142,17 +134,14 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int, poll: float = 0.5) -> list[s
 
 
 def _after(job: Job, code: int, progress: Progress, failures: list[str]) -> list[Job]:
-    """Notes the failure of a process that has ended, if it failed; returns what is left of its job and may
-    still go well.
-    """
+    """Records the failure of a finished process, if any; returns the rest of its job that can succeed."""
     missing = job.missing()
     if not missing:
         return []
-    failures.append(
-        f"{job.name}: {missing[0]}: exit code {code}: {job.last_line()} (see {os.path.relpath(job.log)})"
-    )
+    log = os.path.relpath(job.log)
+    failures.append(f"{job.name}: {missing[0]}: exit code {code}: {job.last_line()} (see {log})")
     progress.say(f"failed: {failures[-1]}")
-    # 2 is bad input, a negative code a signal: the next key would meet it too
+    # 2 is bad input, a negative code a signal: the next key would fail as well
     rest = missing[1:] if code == 1 else []
     progress.failed |= {(job.name, key) for key in missing if key not in rest}
     return [replace(job, seconds={key: job.seconds[key] for key in rest})] if rest else []
@@ -160,7 +149,8 @@ def _after(job: Job, code: int, progress: Progress, failures: list[str]) -> list
 
 def _stop(processes: Sequence[subprocess.Popen], progress: Progress) -> None:
     progress.say(
-        f"stopping {len(processes)} processes; they save what they have, and the same command goes on from there"
+        f"stopping {len(processes)} processes; they save what they have, "
+        "and the same command goes on from there"
     )
     for process in processes:
         process.terminate()

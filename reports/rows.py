@@ -1,20 +1,21 @@
-"""Published and measured numbers row by row: what tables, figures and the page are made of."""
+"""Joins published and measured numbers row by row for tables, figures and the page."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any, NamedTuple
 
 from common.provenance import ROOT
 from common.published import ANY, STANDS_FOR, Published, published, published_for
 from common.records import METRICS, Record, newest_configuration
 from reports.collect import read_results
-from reports.experiments import REPORTS, built_papers, experiments, sweep_entries
+from reports.experiments import REPORTS, experiment, experiments, run_of, sweep_entries
 
 TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
 NAMES = {
@@ -25,16 +26,22 @@ NAMES = {
     "prid2011": "PRID",
     "any": "any",
 }
-# the synthetic domain that stands in for a dataset
+# the synthetic domain that replaces a dataset
 DRAWN = {real: synthetic for synthetic, real in STANDS_FOR.items()}
 PERCENT = "%"
 
 
+class Place(NamedTuple):
+    """The datasets and the preset under which a row is measured."""
+
+    source: str
+    target: str
+    preset: str = "demo"
+
+
 @dataclass(frozen=True)
 class Value:
-    """Mean over the seeds and their sample standard deviation (None for one seed), in percent or in the
-    measure's own unit.
-    """
+    """Mean over seeds and sample standard deviation (None for one seed), in percent or the measure's unit."""
 
     mean: float
     spread: float | None
@@ -43,7 +50,7 @@ class Value:
 
     @property
     def text(self) -> str:
-        """`62.2 ± 1.0`; a small measure with three digits."""
+        """`62.2 ± 1.0`; three digits for a small measure."""
         digits = 1 if self.percent or self.mean >= 2 else 3
         return f"{self.mean:.{digits}f}" + ("" if self.spread is None else f" ± {self.spread:.{digits}f}")
 
@@ -57,25 +64,22 @@ class Row:
     runs_as: str
     score: str
     published: Published | None
-    records: tuple[Record, ...]  # one a seed, of one configuration
+    records: tuple[Record, ...]  # one per seed, of one configuration
     stale: bool  # the configuration has changed since
 
     def value(self, column: str, suffix: str = "") -> Value | None:
-        """Ours for a metric of the row's score (`suffix` "+adabn": of that one), or for a measure of that
-        name (`Record.measure`).
+        """Returns our value of a metric of the row's score plus `suffix`, or of a measure of that name.
 
         A measure belongs to the run and not to one of its scores, so it has no value with a suffix.
         """
-        name = self.score + suffix
-        found = [
-            100 * r.scores[name][column]
-            if column in r.scores.get(name, ())
-            else None
-            if suffix
-            else r.measure(column)
-            for r in self.records
-        ]
-        return value_of([number for number in found if number is not None], percent=column in METRICS)
+        numbers = [self._number(record, column, suffix) for record in self.records]
+        return value_of([number for number in numbers if number is not None], percent=column in METRICS)
+
+    def _number(self, record: Record, column: str, suffix: str) -> float | None:
+        score = record.scores.get(self.score + suffix, {})
+        if column in score:
+            return 100 * score[column]
+        return None if suffix else record.measure(column)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        """As the paper calls it, or else from its name."""
+        """The paper's name for it, or else one made from its own."""
         printed = [row.published.where for row in self.rows if row.published]
         number = re.fullmatch(r"(table|fig)(\d+)", self.name)
         if number:
@@ -102,14 +106,12 @@ class Table:
     @property
     def columns(self) -> tuple[str, ...]:
         """The metrics shown: rank-1 and mAP, or what the paper measures instead."""
-        odd = [row.published for row in self.rows if row.published and row.published.unit != PERCENT]
-        return tuple(odd[0].values) if odd else ("R-1", "mAP")
+        other = [row.published for row in self.rows if row.published and row.published.unit != PERCENT]
+        return tuple(other[0].values) if other else ("R-1", "mAP")
 
     @property
     def published_on(self) -> str:
-        """In words, the pair that the printed numbers belong to; empty where the measured ones are on the
-        paper's own, or nothing is printed.
-        """
+        """The pair of the printed numbers, in words; empty if it is the measured one or none is printed."""
         return printed_pair(self.rows, self.source, self.target) if self.synthetic and self.printed else ""
 
     @property
@@ -118,14 +120,12 @@ class Table:
 
     @property
     def comparable(self) -> bool:
-        """Whether the data and the preset are the paper's, so that a difference of the numbers means
-        something.
-        """
+        """Whether data and preset are the paper's, so that a difference of the numbers is meaningful."""
         return self.preset != "demo" and not self.scratch and not self.synthetic
 
     @property
     def scratch(self) -> bool:
-        """Real photographs, networks that start at random."""
+        """Whether it is about real photographs and randomly initialised networks."""
         return from_scratch(self.preset)
 
     @property
@@ -134,7 +134,7 @@ class Table:
 
     @property
     def measured(self) -> bool:
-        """Whether a row has records; in a table of our own one that is not another table's as well."""
+        """Whether a row has records; in a table of our own, a row that is no alias."""
         return any(row.records and (self.printed or row.runs_as == row.key) for row in self.rows)
 
     @property
@@ -143,37 +143,31 @@ class Table:
 
 
 def from_scratch(preset: str) -> bool:
-    """Whether a preset trains on real photographs without ImageNet weights: their names say so."""
+    """Whether a preset trains on real photographs without ImageNet weights; its name starts with scratch."""
     return preset.startswith("scratch")
 
 
 def value_of(numbers: Sequence[float], *, percent: bool) -> Value | None:
-    """None for no numbers."""
+    """Returns mean and spread; None for no numbers."""
     if not numbers:
         return None
     return Value(mean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers), percent)
 
 
-def stands_for(source: str, target: str) -> tuple[str, str]:
-    """The pair of real datasets that a synthetic one stands in for; a real one itself."""
-    return STANDS_FOR.get(source, source), STANDS_FOR.get(target, target)
-
-
 def printed_pair(rows: Sequence[Row], source: str, target: str) -> str:
-    """In words, the paper's pair that stands beside the measured one in these rows."""
+    """Returns, in words, the paper's pair that is shown beside the measured one in these rows."""
     printed = [row.published for row in rows if row.published]
-    return (
-        "a pair that it does not name"
-        if printed and all(p.source == ANY for p in printed)
-        else pair_text(*stands_for(source, target))
-    )
+    if printed and all(p.source == ANY for p in printed):
+        return "a pair that it does not name"
+    return pair_text(STANDS_FOR.get(source, source), STANDS_FOR.get(target, target))
 
 
 def pair_text(source: str, target: str) -> str:
-    """`Duke → Market`, `Market c123 → Market c456`; one name where both are the same dataset. "synthetic" in
-    front means both sides.
+    """Returns `Duke → Market` or `Market c123 → Market c456`; one name where both are the same dataset.
+
+    A leading "synthetic" applies to both sides.
     """
-    first, second = (_name(name) for name in (source, target))
+    first, second = _name(source), _name(target)
     drawn = "synthetic " if source in STANDS_FOR else ""
     real = "real " if drawn and target not in STANDS_FOR else ""
     return drawn + (first if source == target else f"{first} → {real}{second}")
@@ -184,141 +178,129 @@ def _name(dataset: str) -> str:
     return " ".join(filter(None, (NAMES.get(name, name), cameras)))
 
 
-@lru_cache
-def planned_pairs(paper: str, root: Path = ROOT) -> tuple[tuple[str, str], ...]:
-    """The pairs that `sweeps.toml` has for a paper, the main one first."""
-    own = [entry for entry in sweep_entries(root) if entry["paper"] == paper and not entry.get("real")]
-    return tuple(dict.fromkeys((entry["source"], entry["target"]) for entry in own))
+# ---------------------------------------------------------------- what is planned
 
 
-@lru_cache
-def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[tuple[str, str, str], bool]:
-    """Where `sweeps.toml` wants a key on real photographs: (source, target, preset) -> whether it needs a
-    GPU.
-    """
-    return {
-        (entry["source"], entry["target"], entry.get("preset", "demo")): entry.get("gpu", False)
+def _planned(paper: str, root: Path, *, real: bool) -> list[tuple[Place, Mapping[str, Any]]]:
+    """Returns the entries of `sweeps.toml` for a paper, on real photographs or on synthetic domains."""
+    return [
+        (Place(entry["source"], entry["target"], entry.get("preset", "demo")), entry)
         for entry in sweep_entries(root)
-        if entry["paper"] == paper
-        and entry.get("real")
-        and any(fnmatchcase(key, pattern) for pattern in entry["keys"])
-    }
+        if entry["paper"] == paper and entry.get("real", False) == real
+    ]
+
+
+def _names(entry: Mapping[str, Any], key: str) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in entry["keys"])
 
 
 @lru_cache
-def is_planned(paper: str, key: str, source: str, target: str, root: Path = ROOT) -> bool:
-    """Whether `sweeps.toml` names a key on a pair, in the demo. The run of an alias may be planned under
-    another name: `--table` does not find it.
+def planned_places(paper: str, root: Path = ROOT) -> tuple[Place, ...]:
+    """Returns the synthetic pairs that `sweeps.toml` has for a paper, the main one first."""
+    return tuple(dict.fromkeys(place for place, _ in _planned(paper, root, real=False)))
+
+
+@lru_cache
+def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[Place, bool]:
+    """Maps each place with real photographs that `sweeps.toml` has for a key to whether it needs a GPU."""
+    entries = _planned(paper, root, real=True)
+    return {place: entry.get("gpu", False) for place, entry in entries if _names(entry, key)}
+
+
+@lru_cache
+def is_planned(key: str, place: Place, root: Path = ROOT) -> bool:
+    """Whether `sweeps.toml` names a key on a synthetic pair.
+
+    The run of an alias may be planned under another name, which `--table` does not find.
     """
-    return any(
-        (entry["paper"], entry["source"], entry["target"]) == (paper, source, target)
-        and not entry.get("real")
-        and any(fnmatchcase(key, pattern) for pattern in entry["keys"])
-        for entry in sweep_entries(root)
-    )
+    entries = _planned(key.split("/")[0], root, real=False)
+    return any(planned == place and _names(entry, key) for planned, entry in entries)
+
+
+# ---------------------------------------------------------------- tables
 
 
 def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
-    """Every table and figure of a paper's own method, pair by pair: as published, and as measured in the
-    demo; then other presets.
-    """
-    entries = entries_of(paper)
+    """Returns every table and figure of a paper's own method: pairs of the demo, then other presets."""
     records = read_results(paper, reports)
-    found = []
-    for name in sorted(dict.fromkeys(key.split("/")[1] for key in entries), key=_order):
-        keys = [key for key in entries if key.split("/")[1] == name]
-        for source, target, preset in _places(paper, keys, entries, records):
-            rows = [row_of(paper, key, entries[key], source, target, preset, records) for key in keys]
-            found.append(_table(paper, name, source, target, preset, rows))
-    return [table for table in found if table.rows or not table.scratch]
+    groups: dict[str, list[str]] = {}
+    for key in experiments(paper):
+        groups.setdefault(key.split("/")[1], []).append(key)
+    made = [
+        _table(paper, name, place, [row_of(key, place, records) for key in groups[name]])
+        for name in sorted(groups, key=_order)
+        for place in _places(paper, groups[name], records)
+    ]
+    return [table for table in made if table.rows or not table.scratch]
 
 
-def _table(paper: str, name: str, source: str, target: str, preset: str, rows: Sequence[Row]) -> Table:
-    """Without the rows that neither side has run, but for those of a printed table on the main pair. Real
-    photographs: what is planned or run.
+def _table(paper: str, name: str, place: Place, rows: Sequence[Row]) -> Table:
+    """Selects the rows of a table.
+
+    A printed table on the main pair keeps all of its rows; elsewhere, rows that neither side has run are
+    omitted. On real photographs, rows that are planned or run are kept.
     """
-    if from_scratch(preset):
-        planned = [
+    printed = any(row.published for row in rows)
+    kept, idle = [row for row in rows if row.published or row.records], []
+    if from_scratch(place.preset):
+        kept = [
             row
             for row in rows
-            if (source, target, preset) in planned_photographs(paper, row.key)
-            or (row.records and row.runs_as == row.key)
+            if place in planned_photographs(paper, row.key) or (row.records and row.runs_as == row.key)
         ]
-        return Table(paper, name, source, target, preset, tuple(planned))
-    if (source, target) == planned_pairs(paper)[0] and any(row.published for row in rows):
-        return Table(paper, name, source, target, preset, tuple(rows))
-    kept = tuple(row for row in rows if row.published or row.records)
-    idle = () if any(row.published for row in rows) else tuple(row for row in rows if row not in kept)
-    return Table(paper, name, source, target, preset, kept, idle)
+    elif not printed:
+        idle = [row for row in rows if row not in kept]
+    elif place[:2] == planned_places(paper)[0][:2]:
+        kept = list(rows)
+    return Table(paper, name, *place, tuple(kept), tuple(idle))
 
 
 def _order(name: str) -> tuple[int, int]:
-    """Tables by number, then figures by number, then the rest as it stands."""
+    """Sorts tables by number, then figures by number, then the rest in its order."""
     number = re.fullmatch(r"(table|fig)(\d+)", name)
     return (0 if number[1] == "table" else 1, int(number[2])) if number else (2, 0)
 
 
-def entries_of(paper: str) -> dict[str, dict]:
-    """What `--list-experiments` says, or for a paper that is not built the keys of its published rows."""
-    if paper in built_papers():
-        return experiments(paper)
-    own = dict.fromkeys(row.key for row in published(paper).values() if row.kind == "ours")
-    return {
-        key: {
-            "title": key.split("/", 2)[2].replace("_", " "),
-            "alias_of": None,
-            "score": "last",
-            "config_hash": "",
-        }
-        for key in own
-    }
-
-
-def _places(
-    paper: str, keys: Sequence[str], entries: dict[str, dict], records: Sequence[Record]
-) -> Iterator[tuple[str, str, str]]:
-    """(source, target, preset) of the tables to show: where the paper has numbers, drawn by a program where
-    that can be, and where we have.
+def _places(paper: str, keys: Sequence[str], records: Sequence[Record]) -> Iterator[Place]:
+    """Yields where the tables of these keys are shown: the synthetic counterparts of the paper's pairs, or
+    its own pairs if there is none; then other presets with records or plans.
     """
-    runs = {entries[key]["alias_of"] or key for key in keys}
-    printed = dict.fromkeys(
-        (row.source, row.target)
+    runs = {run_of(key) for key in keys}
+    measured = list(dict.fromkeys(place_of(record) for record in records if record.key in runs))
+    planned = planned_places(paper)
+    printed = [
+        Place(DRAWN.get(row.source, row.source), DRAWN.get(row.target, row.target))
+        if {row.source, row.target} <= set(DRAWN)
+        else Place(row.source, row.target)
         for row in published(paper).values()
-        if row.key in keys and row.kind == "ours"
-    )
-    places = [
-        (DRAWN.get(source, source), DRAWN.get(target, target))
-        if {source, target} <= set(DRAWN)
-        else (source, target)
-        for source, target in printed
-        if source != ANY
+        if row.key in keys and row.kind == "ours" and row.source != ANY
     ]
-    wanted = [pair for pair in planned_pairs(paper) if pair in places] + places
-    if not places:
-        ran = {(r.source, r.target) for r in records if r.key in runs and r.preset == "demo"}
-        wanted = [pair for pair in planned_pairs(paper) if pair in ran] or list(planned_pairs(paper)[:1])
-    yield from ((source, target, "demo") for source, target in dict.fromkeys(wanted))
-    others = [(r.source, r.target, r.preset) for r in records if r.key in runs and r.preset != "demo"]
-    yield from dict.fromkeys([*others, *(place for key in keys for place in planned_photographs(paper, key))])
+    if printed:
+        demos = [place for place in planned if place in printed] + printed
+    else:
+        demos = [place for place in planned if place in measured] or list(planned[:1])
+    photographs = [place for key in keys for place in planned_photographs(paper, key)]
+    yield from dict.fromkeys([*demos, *(p for p in measured if p.preset != "demo"), *photographs])
 
 
-def _config_hash(paper: str, key: str, entry: dict, preset: str, record: Record) -> str:
-    """The configuration that a row has now; for presets that people run with flags of their own, that of the
-    record.
-    """
-    if preset == "demo":
-        return entry["config_hash"]
-    return experiments(paper, preset)[key]["config_hash"] if from_scratch(preset) else record.config_hash
+def place_of(record: Record) -> Place:
+    return Place(record.source, record.target, record.preset)
 
 
-def row_of(
-    paper: str, key: str, entry: dict, source: str, target: str, preset: str, records: Sequence[Record]
-) -> Row:
-    """One row. Of records with several configurations those of the newest count."""
-    runs_as = entry["alias_of"] or key
-    theirs = published_for(paper, key, source, target)
-    own = [r for r in records if (r.key, r.source, r.target, r.preset) == (runs_as, source, target, preset)]
-    own = sorted(newest_configuration(own), key=lambda r: r.seed)
-    stale = bool(own) and own[0].config_hash != _config_hash(paper, key, entry, preset, own[0])
-    compared = theirs and theirs.kind == "ours" and not from_scratch(preset)
-    return Row(key, entry["title"], runs_as, entry["score"], theirs if compared else None, tuple(own), stale)
+def row_of(key: str, place: Place, records: Sequence[Record]) -> Row:
+    """Returns one row with the records of the newest configuration."""
+    entry, paper = experiment(key), key.split("/")[0]
+    runs_as = run_of(key)
+    matching = [r for r in records if r.key == runs_as and place_of(r) == place]
+    own = tuple(sorted(newest_configuration(matching), key=lambda record: record.seed))
+    theirs = published_for(paper, key, place.source, place.target)
+    compared = theirs and theirs.kind == "ours" and not from_scratch(place.preset)
+    stale = bool(own) and own[0].config_hash != _config_hash(key, place.preset, own[0])
+    return Row(key, entry["title"], runs_as, entry["score"], theirs if compared else None, own, stale)
+
+
+def _config_hash(key: str, preset: str, record: Record) -> str:
+    """Returns the row's present hash; the record's for presets that people run with their own flags."""
+    if preset == "demo" or from_scratch(preset):
+        return experiments(key.split("/")[0], preset)[key]["config_hash"]
+    return record.config_hash

@@ -1,9 +1,9 @@
-"""Which cells of the tables are still to be run, and running them: `python -m reports sweep`.
+"""Runs the missing cells of the tables: `python -m reports sweep`.
 
-A cell is one experiment (aliases resolved) on one pair with one seed. It is done when a record with the
-experiment's present config hash lies in the output folder or in `reports/results`. The missing cells of one
-paper, pair and seed make a job: one process, whose rows share their stages. Nothing else is remembered, so a
-sweep that was stopped goes on with the next call.
+A cell is one experiment (aliases resolved) on one pair with one seed. It is done when the output folder or
+`reports/results` holds a record with the experiment's present config hash. The missing cells of one paper,
+pair and seed form a job: one process, whose rows share their stages. No other state is kept, so the next call
+continues a sweep that was stopped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,7 +22,7 @@ from common.provenance import ROOT
 from common.records import PAPERS, Record, read_record
 from common.runs import run_folder
 from reports.collect import read_results
-from reports.experiments import built_papers, experiments, sweep_entries
+from reports.experiments import experiments, sweep_entries
 from reports.processes import Job, run_jobs
 
 GUESS = 60.0  # seconds of a cell whose paper has no record yet
@@ -39,39 +39,52 @@ class Cell:
     seed: int
     preset: str
     config_hash: str
-    flags: tuple[str, ...] = field(default=(), compare=False)  # of the command: how it runs, not what
-    real: bool = field(default=False, compare=False)  # needs a dataset that is not drawn here
+    flags: tuple[str, ...] = field(default=(), compare=False)  # of the command; they change no score
+    real: bool = field(default=False, compare=False)  # needs a real dataset
     gpu: bool = field(default=False, compare=False)  # would take days without one
 
     @property
     def job(self) -> tuple[str, str, str, int, str, tuple[str, ...], bool]:
-        """What cells must share to run in one process."""
+        """The values that cells share if they run in one process."""
         return (self.paper, self.source, self.target, self.seed, self.preset, self.flags, self.real)
 
     def matches(self, record: Record) -> bool:
-        return self == Cell(
-            record.paper,
-            record.key,
-            record.source,
-            record.target,
-            record.seed,
-            record.preset,
-            record.config_hash,
-        )
+        identity = (self.key, self.source, self.target, self.seed, self.config_hash)
+        return (identity, self.preset) == (record.identity, record.preset)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The flags of the command that narrow down what is run; empty means everything of `sweeps.toml`."""
+    """The flags that select cells of `sweeps.toml`; empty ones select all."""
 
     paper: str = ""
     table: str = ""  # "table2", or a pattern of whole keys
     pair: str = ""  # a pattern of "source->target"
-    seeds: tuple[int, ...] | None = None  # in place of the seeds of sweeps.toml
+    seeds: tuple[int, ...] | None = None  # instead of the seeds of sweeps.toml
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The flags that set where and how the processes run."""
+
+    jobs: int = 2  # processes in parallel
+    threads: int = 1  # CPU threads of each
+    out: Path | None = None
+    data_root: Path | None = None
+    gpu: bool = False
+    root: Path = ROOT
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1 or self.threads < 1:
+            raise InputError("--jobs and --threads must be positive")
+
+    def output(self, paper: str) -> Path:
+        """Returns the folder of a paper's runs: `out/<paper>`, or `runs/` in the paper's folder."""
+        return (self.out / paper if self.out else self.root / paper / "runs").absolute()
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """`0-4`, `3`, or `0,2,5-7`. Raises `InputError` for anything else."""
+    """Parses `0-4`, `3`, or `0,2,5-7`. Raises `InputError` for anything else."""
     seeds: list[int] = []
     for part in text.split(","):
         span = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
@@ -82,8 +95,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def planned_cells(choice: Choice, root: Path = ROOT) -> list[Cell]:
-    """The cells of `reports/sweeps.toml` that the choice leaves, in the order of the file; papers that are
-    not built have none.
+    """Returns the cells of `reports/sweeps.toml` that the choice leaves, in the order of the file.
 
     Raises `InputError` for an unknown paper, a pattern that matches no experiment, and a choice that leaves
     nothing.
@@ -92,21 +104,21 @@ def planned_cells(choice: Choice, root: Path = ROOT) -> list[Cell]:
         raise InputError(f"--paper {choice.paper}: expected one of {', '.join(PAPERS)}")
     cells: list[Cell] = []
     for entry in sweep_entries(root):
-        if entry["paper"] in built_papers(root) and choice.paper in ("", entry["paper"]):
+        if choice.paper in ("", entry["paper"]):
             cells += _cells_of(entry, choice, root)
     if not cells:
         raise InputError(
-            "nothing in reports/sweeps.toml is left by --paper, --table and --pairs: see python -m reports sweep --dry-run"
+            "nothing in reports/sweeps.toml is left by --paper, --table and --pairs: "
+            "see python -m reports sweep --dry-run"
         )
     return list(dict.fromkeys(cells))
 
 
 def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
     paper, preset = entry["paper"], entry.get("preset", "demo")
-    table = experiments(paper, preset, root)
     if not fnmatchcase(f"{entry['source']}->{entry['target']}", choice.pair or "*"):
         return []
-    keys: list[str] = []
+    table, keys = experiments(paper, preset, root), []
     for pattern in entry["keys"]:
         matching = [key for key in table if fnmatchcase(key, pattern)]
         if not matching:
@@ -116,9 +128,9 @@ def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
         keys += [key for key in matching if _in_table(paper, key, choice.table)]
     runs = dict.fromkeys(table[key]["alias_of"] or key for key in keys)
     seeds = range(entry["seeds"]) if choice.seeds is None else choice.seeds
-    how = tuple(entry.get("flags", ())), entry.get("real", False), entry.get("gpu", False)
+    needs = tuple(entry.get("flags", ())), entry.get("real", False), entry.get("gpu", False)
     return [
-        Cell(paper, key, entry["source"], entry["target"], seed, preset, table[key]["config_hash"], *how)
+        Cell(paper, key, entry["source"], entry["target"], seed, preset, table[key]["config_hash"], *needs)
         for seed in seeds
         for key in runs
     ]
@@ -126,11 +138,6 @@ def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
 
 def _in_table(paper: str, key: str, pattern: str) -> bool:
     return not pattern or fnmatchcase(key, pattern) or fnmatchcase(key, f"{paper}/{pattern}/*")
-
-
-def output_folder(paper: str, out: Path | None, root: Path = ROOT) -> Path:
-    """Where a paper's runs lie: `out/<paper>`, or `runs/` in its folder."""
-    return (out / paper if out else root / paper / "runs").absolute()
 
 
 def is_done(cell: Cell, folder: Path) -> bool:
@@ -143,149 +150,105 @@ def is_done(cell: Cell, folder: Path) -> bool:
 
 
 def expected_seconds(cells: Sequence[Cell], root: Path = ROOT) -> dict[Cell, float]:
-    """What a cell took before: the median over the collected records of its key, or else of its paper."""
+    """Maps cells to their former duration: the median over the records of the key, or else of the paper."""
+    records = {paper: read_results(paper, root / "reports") for paper in {cell.paper for cell in cells}}
     expected = {}
-    for paper in {cell.paper for cell in cells}:
-        records = read_results(paper, root / "reports")
-        default = {
-            cell.preset: median([r.seconds for r in records if r.preset == cell.preset] or [GUESS])
-            for cell in cells
-        }
-        for cell in cells:
-            if cell.paper == paper:
-                expected[cell] = median(
-                    [r.seconds for r in records if (r.key, r.preset) == (cell.key, cell.preset)]
-                    or [default[cell.preset]]
-                )
+    for cell in cells:
+        similar = [record for record in records[cell.paper] if record.preset == cell.preset]
+        same = [record.seconds for record in similar if record.key == cell.key]
+        expected[cell] = median(same or [record.seconds for record in similar] or [GUESS])
     return expected
 
 
-def sweep(
-    choice: Choice,
-    *,
-    jobs: int = 2,
-    threads: int = 1,
-    out: Path | None = None,
-    data_root: Path | None = None,
-    gpu: bool = False,
-    dry_run: bool = False,
-    root: Path = ROOT,
-) -> None:
-    """Runs the missing cells, `jobs` processes at a time, longest first; those on real photographs only with
-    `data_root`, some only with `gpu`.
+def sweep(choice: Choice, setup: Setup | None = None, *, dry_run: bool = False) -> None:
+    """Runs the missing cells, `setup.jobs` processes at a time, the longest first.
 
-    Raises `RunError` at the end if a process failed, and `InputError` if nothing is left to be planned.
+    Cells on real photographs need `setup.data_root`, and some also `setup.gpu`. Raises `RunError` at the end
+    if a process failed, and `InputError` if the choice leaves nothing.
     """
-    if jobs < 1 or threads < 1:
-        raise InputError("--jobs and --threads must be positive")
-    cells = planned_cells(choice, root)
-    if data_root is None:
-        cells = _without(
-            cells, [cell for cell in cells if cell.real], "on real photographs", "--data-root DIR"
-        )
-    if not gpu:
-        cells = _without(cells, [cell for cell in cells if cell.gpu], "for a GPU", "--gpu")
-    collected = {paper: read_results(paper, root / "reports") for paper in {cell.paper for cell in cells}}
-    folders = {paper: output_folder(paper, out, root) for paper in collected}
+    setup = setup or Setup()
+    cells = _runnable(planned_cells(choice, setup.root), setup)
+    papers = list(dict.fromkeys(cell.paper for cell in cells))
+    collected = {paper: read_results(paper, setup.root / "reports") for paper in papers}
     kept = [cell for cell in cells if any(cell.matches(record) for record in collected[cell.paper])]
-    missing = [cell for cell in cells if cell not in kept and not is_done(cell, folders[cell.paper])]
-    queue = plan_jobs(
-        missing, expected_seconds(missing, root), folders, threads=threads, data_root=data_root, root=root
-    )
+    rest = [cell for cell in cells if cell not in kept]
+    missing = [cell for cell in rest if not is_done(cell, setup.output(cell.paper))]
+    queue = plan_jobs(missing, expected_seconds(missing, setup.root), setup)
     print(
-        f"{len(cells)} cells: {len(kept)} in reports/results, {len(cells) - len(kept) - len(missing)} in the output folder, {len(missing)} to run "
-        f"in {len(queue)} processes, {jobs} at a time",
+        f"{len(cells)} cells: {len(kept)} in reports/results, {len(rest) - len(missing)} in the output "
+        f"folder, {len(missing)} to run in {len(queue)} processes, {setup.jobs} at a time",
         flush=True,
     )
     if dry_run:
-        print("\n".join(describe_job(job) for job in queue), end="\n" if queue else "")
+        print("".join(f"{describe_job(job)}\n" for job in queue), end="")
         return
-    failures = run_jobs(queue, parallel=jobs) if queue else []
-    print("\n".join(_what_next(cells, kept, folders)))
+    failures = run_jobs(queue, parallel=setup.jobs) if queue else []
+    for paper in papers:
+        print(_what_next(paper, [cell for cell in rest if cell.paper == paper], setup.output(paper)))
     if failures:
         raise RunError("\n".join([f"{len(failures)} failed; the same command goes on from here", *failures]))
 
 
-def _without(cells: Sequence[Cell], left_out: Sequence[Cell], which: str, needed: str) -> list[Cell]:
-    if left_out:
-        print(f"{len(left_out)} cells {which} are left out: they need {needed}", flush=True)
-    return [cell for cell in cells if cell not in left_out]
+def _runnable(cells: Sequence[Cell], setup: Setup) -> list[Cell]:
+    """Omits cells for which a flag is missing, and prints their number."""
+    drawn = [cell for cell in cells if setup.data_root or not cell.real]
+    kept = [cell for cell in drawn if setup.gpu or not cell.gpu]
+    photographs, gpu = len(cells) - len(drawn), len(drawn) - len(kept)
+    if photographs:
+        print(f"{photographs} cells on real photographs are left out: they need --data-root DIR", flush=True)
+    if gpu:
+        print(f"{gpu} cells for a GPU are left out: they need --gpu", flush=True)
+    return kept
 
 
-def plan_jobs(
-    missing: Sequence[Cell],
-    seconds: Mapping[Cell, float],
-    folders: Mapping[str, Path],
-    *,
-    threads: int,
-    data_root: Path | None = None,
-    root: Path = ROOT,
-) -> list[Job]:
-    """One job for each paper, pair and seed, those that should take longest first."""
+def plan_jobs(missing: Sequence[Cell], seconds: Mapping[Cell, float], setup: Setup) -> list[Job]:
+    """Returns one job for each paper, pair and seed, the longest first."""
     groups: dict[tuple, list[Cell]] = {}
     for cell in missing:
         groups.setdefault(cell.job, []).append(cell)
-    queue = []
-    for (paper, source, target, seed, preset, flags, real), cells in groups.items():
-        command = [
-            sys.executable,
-            "train.py",
-            "--preset",
-            preset,
-            "--source",
-            source,
-            "--target",
-            target,
-            "--seed",
-            str(seed),
-            "--threads",
-            str(threads),
-            "--out",
-            str(folders[paper]),
-            "--resume",
-            *flags,
-        ]
-        command += ["--data-root", str(data_root.absolute())] if real and data_root else []
-        how = "" if preset == "demo" else f"{preset} "
-        queue.append(
-            Job(
-                name=f"{paper} {source}->{target} {how}seed {seed}",
-                command=tuple(command),
-                folder=root / paper,
-                threads=threads,
-                log=folders[paper] / "logs" / f"{preset}+{source}+{target}+seed={seed}.log",
-                seconds={cell.key: seconds[cell] for cell in cells},
-                is_done=_checker(cells, folders[paper]),
-            )
-        )
+    queue = [_job(cells, seconds, setup) for cells in groups.values()]
     return sorted(queue, key=lambda job: -sum(job.seconds.values()))
 
 
-def _checker(cells: Sequence[Cell], folder: Path) -> Callable[[str], bool]:
+def _job(cells: Sequence[Cell], seconds: Mapping[Cell, float], setup: Setup) -> Job:
+    """Returns the process that runs cells of one paper, pair, seed and preset."""
+    first = cells[0]
+    folder = setup.output(first.paper)
+    flags = {
+        "--preset": first.preset,
+        "--source": first.source,
+        "--target": first.target,
+        "--seed": first.seed,
+        "--threads": setup.threads,
+        "--out": folder,
+    }
+    command = [sys.executable, "train.py", *(str(part) for flag in flags.items() for part in flag)]
+    command += ["--resume", *first.flags]
+    if first.real and setup.data_root:
+        command += ["--data-root", str(setup.data_root.absolute())]
     by_key = {cell.key: cell for cell in cells}
-    return lambda key: is_done(by_key[key], folder)
-
-
-def describe_job(job: Job) -> str:
-    """The job with its expected minutes, then a line for each key."""
-    minutes = sum(job.seconds.values()) / 60
-    return "\n".join(
-        [
-            f"{job.name}: {len(job.seconds)} cells, about {minutes:.0f} min",
-            *(f"    {key}" for key in job.seconds),
-        ]
+    preset = "" if first.preset == "demo" else f"{first.preset} "
+    return Job(
+        name=f"{first.paper} {first.source}->{first.target} {preset}seed {first.seed}",
+        command=tuple(command),
+        folder=setup.root / first.paper,
+        threads=setup.threads,
+        log=folder / "logs" / f"{first.preset}+{first.source}+{first.target}+seed={first.seed}.log",
+        seconds={cell.key: seconds[cell] for cell in cells},
+        is_done=lambda key: is_done(by_key[key], folder),
     )
 
 
-def _what_next(cells: Sequence[Cell], kept: Sequence[Cell], folders: Mapping[str, Path]) -> list[str]:
-    """For each paper: what is left, and the command that collects what is not in reports/results yet."""
-    lines = []
-    for paper, folder in folders.items():
-        own = [cell for cell in cells if cell.paper == paper and cell not in kept]
-        there = sum(is_done(cell, folder) for cell in own)
-        state = "all cells done" if there == len(own) else f"{len(own) - there} cells missing"
-        place = os.path.relpath(folder)
-        lines.append(
-            f"{paper}: {state}" + (f"; now: python -m reports collect --replace {place}" if there else "")
-        )
-    return lines
+def describe_job(job: Job) -> str:
+    """Returns the job with its expected minutes, then a line for each key."""
+    minutes = sum(job.seconds.values()) / 60
+    head = f"{job.name}: {len(job.seconds)} cells, about {minutes:.0f} min"
+    return "\n".join([head, *(f"    {key}" for key in job.seconds)])
+
+
+def _what_next(paper: str, cells: Sequence[Cell], folder: Path) -> str:
+    """Returns what is left of a paper's uncollected cells, and the command that collects the others."""
+    done = sum(is_done(cell, folder) for cell in cells)
+    state = "all cells done" if done == len(cells) else f"{len(cells) - done} cells missing"
+    command = f"; now: python -m reports collect --replace {os.path.relpath(folder)}" if done else ""
+    return f"{paper}: {state}{command}"

@@ -11,9 +11,8 @@ from typing import Literal
 import pytest
 
 from common.cli import main
-from common.records import Experiment, Paper
+from common.records import PAPERS, Experiment, Paper
 from common.switches import field_comments, switches
-from reports.experiments import built_papers
 from reports.experiments import switches as ask
 
 
@@ -78,7 +77,7 @@ def test_switches_have_dotted_names_types_groups_and_the_values_of_every_preset(
     ] == ["toy/a/b"]
 
 
-@pytest.mark.parametrize("paper", built_papers())
+@pytest.mark.parametrize("paper", PAPERS)
 def test_every_switch_of_a_paper_says_what_it_is(paper):
     entries = ask(paper)
     assert len(entries) > 10 and len({entry["name"] for entry in entries}) == len(entries)

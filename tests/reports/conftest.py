@@ -1,6 +1,4 @@
-"""A headless Chromium where there is one, driven through its own debugging pipe: no driver and no package is
-needed.
-"""
+"""Drives a headless Chromium, if one is installed, through its debugging pipe; needs no driver or package."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 class Browser:
-    """One page of a Chromium. It speaks JSON messages that end in a zero byte, over file descriptors 3 and 4."""
+    """One page of a Chromium, driven by JSON messages that end in a zero byte, over file descriptors 3, 4."""
 
     def __init__(self, program: str, profile: Path):
         to_read, self.output = os.pipe()

@@ -9,13 +9,12 @@ SMALL = """
 [counts]
 section = 2
 formula = 2
-[planned]
-"issue 99" = "a paper to come"
 [[section]]
 number = "2.2"
 title = "Losses"
 items = [
-  { formula = 1, what = "L_T", functions = ["hhl.losses.batch_hard_triplet"], fields = ["hhl.config: method.margin"] },
+  { formula = 1, what = "L_T", functions = ["hhl.losses.batch_hard_triplet"], fields = [
+    "hhl.config: method.margin"] },
   { formula = 2, what = "L_C", keys = ["hhl/table2/L_C", "leaderboard/transfer/HHL"] },
 ]
 [[section]]
@@ -84,34 +83,21 @@ def test_a_sound_file_has_no_gaps(changed):
             "",
             "2.3 setting 1 (two modules): where is it? name a key, a field or a function, or say why not",
         ),
-        (
-            'remark = "nothing to run"',
-            'planned = "issue 98"',
-            "2.3 setting 1 (two modules): issue 98 is not listed under [planned]",
-        ),
-        # no paper of ours
-        (
-            'remark = "nothing to run"',
-            'planned = "issue 99"',
-            "2.3 setting 1 (two modules): issue 99 is not listed under [planned]",
-        ),
     ],
 )
 def test_gaps_are_found(changed, old, new, sentence):
     assert sentence in coverage_problems(changed(old, new))
 
 
-def test_what_is_built_is_not_planned(changed):
-    folder = changed('remark = "nothing to run"', 'planned = "issue 99"')
-    (folder / "coverage.toml").write_text(
-        (folder / "coverage.toml").read_text().replace("a paper to come", "hhl")
-    )
-    assert coverage_problems(folder) == [
-        "2.3 setting 1 (two modules): planned in issue 99, but hhl is built: name its keys, fields or functions"
-    ]
-
-
-@pytest.mark.parametrize("new", ["{ module = 1,", "{ setting = 1, colour = 1,", "{ setting = 1, table = 1,"])
+@pytest.mark.parametrize(
+    "new",
+    [
+        "{ module = 1,",
+        "{ setting = 1, colour = 1,",
+        "{ setting = 1, table = 1,",
+        '{ setting = 1, planned = "issue 99",',
+    ],
+)
 def test_malformed_items_are_refused(changed, new):
     with pytest.raises(InputError, match="section 2.3"):
         read_coverage(changed("{ setting = 1,", new))

@@ -13,11 +13,11 @@ import pytest
 from common.datasets.cameras import parse_split
 from common.errors import InputError, RunError
 from common.provenance import ROOT
-from common.records import METRICS
+from common.records import METRICS, PAPERS
 from reports import sweep as sweeps
-from reports.experiments import ask, built_papers
+from reports.experiments import ask
 from reports.processes import Job, Progress, clock
-from reports.sweep import Choice, parse_seeds, plan_jobs, planned_cells, sweep
+from reports.sweep import Choice, Setup, parse_seeds, plan_jobs, planned_cells, sweep
 
 # Writes a record a key; a key with "fails" ends it, one with "slow" waits to be stopped and then keeps what
 # it has.
@@ -27,7 +27,8 @@ flags = sys.argv[1:]
 keys = ["hhl/table2/a", "hhl/table2/b", "hhl/fig5/beta=1", "hhl/fig5/fails", "hhl/fig5/slow", "hhl/fig6/c"]
 salt = pathlib.Path("salt").read_text()
 if "--list-experiments" in flags:
-    rows = [{"key": k, "title": k, "alias_of": None, "score": "last", "demo": True, "overrides": {}, "config_hash": salt + k[-1]} for k in keys]
+    same = {"alias_of": None, "score": "last", "demo": True, "overrides": {}}
+    rows = [{"key": k, "title": k, **same, "config_hash": salt + k[-1]} for k in keys]
     rows.append({**rows[0], "key": "hhl/table3/a", "title": "", "alias_of": "hhl/table2/a", "demo": False})
     print(json.dumps({"experiments": rows, "switches": []}))
     sys.exit()
@@ -46,9 +47,10 @@ for key in flags[flags.index("--experiment") + 1:]:
     preset = "" if given["--preset"] == "demo" else given["--preset"] + "+"
     folder = out / "runs" / key.replace("/", "+") / "+".join(pair) / f"{preset}seed={seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    record = dict(paper="hhl", key=key, preset=given["--preset"], source=pair[0], target=pair[1], seed=seed, config={}, config_hash=salt + key[-1],
-                  data={}, scores={"last": score}, measures={}, stages={}, selection="last epoch", code_version="v", libraries={}, hardware={},
-                  seconds=1.0, curves=[], pictures=[], created="2026-01-01", schema=1)
+    record = dict(paper="hhl", key=key, preset=given["--preset"], source=pair[0], target=pair[1], seed=seed,
+                  config={}, config_hash=salt + key[-1], data={}, scores={"last": score}, measures={},
+                  stages={}, selection="last epoch", code_version="v", libraries={}, hardware={}, seconds=1.0,
+                  curves=[], pictures=[], created="2026-01-01", schema=1)
     folder.joinpath("record.json").write_text(json.dumps(record))
 """.replace("SCORES", repr(METRICS))
 
@@ -73,13 +75,6 @@ keys = ["hhl/table2/*"]
 source = "t"
 target = "s"
 seeds = 1
-
-[[sweep]]
-paper = "arn"
-keys = ["arn/*"]
-source = "s"
-target = "t"
-seeds = 5
 """
 
 
@@ -158,14 +153,14 @@ def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(r
         'keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\nflags = ["--precision", "bf16"]'
     )
     (root / "reports" / "sweeps.toml").write_text(entry)
-    sweep(Choice(), dry_run=True, root=root)
+    sweep(Choice(), Setup(root=root), dry_run=True)
     assert capsys.readouterr().out.startswith(
         "1 cells on real photographs are left out: they need --data-root DIR\n6 cells: "
     )
     (real,) = [cell for cell in planned_cells(Choice(), root) if cell.real]
-    (job,) = plan_jobs([real], {real: 1.0}, {"hhl": root}, threads=1, data_root=root / "data", root=root)
+    (job,) = plan_jobs([real], {real: 1.0}, Setup(data_root=root / "data", root=root))
     assert job.command[-5:] == ("--resume", "--precision", "bf16", "--data-root", str(root / "data"))
-    sweep(Choice(), dry_run=True, data_root=root, root=root)
+    sweep(Choice(), Setup(data_root=root, root=root), dry_run=True)
     assert capsys.readouterr().out.startswith("7 cells: ")
 
 
@@ -175,7 +170,7 @@ def test_two_presets_of_one_pair_do_not_take_each_others_place(root):
     (root / "reports" / "sweeps.toml").write_text(f'[[sweep]]{entry}[[sweep]]\npreset = "paper"{entry}')
     cells = planned_cells(Choice(), root)
     assert {cell.preset for cell in cells} == {"demo", "paper"}
-    sweep(Choice(), root=root)
+    sweep(Choice(), Setup(root=root))
     assert all(sweeps.is_done(cell, root / "hhl" / "runs") for cell in cells)
 
 
@@ -183,9 +178,9 @@ def test_cells_for_a_gpu_wait_to_be_asked_for(root, capsys):
     (root / "reports" / "sweeps.toml").write_text(
         SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\ngpu = true')
     )
-    sweep(Choice(), dry_run=True, data_root=root, root=root)
+    sweep(Choice(), Setup(data_root=root, root=root), dry_run=True)
     assert capsys.readouterr().out.startswith("1 cells for a GPU are left out: they need --gpu\n6 cells: ")
-    sweep(Choice(), dry_run=True, data_root=root, gpu=True, root=root)
+    sweep(Choice(), Setup(data_root=root, gpu=True, root=root), dry_run=True)
     assert capsys.readouterr().out.startswith("7 cells: ")
 
 
@@ -197,7 +192,7 @@ def test_seeds():
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(root, capsys):
-    sweep(Choice(table="table2"), dry_run=True, root=root)
+    sweep(Choice(table="table2"), Setup(root=root), dry_run=True)
     text = capsys.readouterr().out
     assert text.startswith(
         "6 cells: 0 in reports/results, 0 in the output folder, 6 to run in 3 processes, 2 at a time"
@@ -207,7 +202,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(root, capsys):
 
 
 def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
-    sweep(Choice(table="table2"), root=root)
+    sweep(Choice(table="table2"), Setup(root=root))
     text = capsys.readouterr().out
     assert (
         "6 cells done in 0:00:0" in text
@@ -219,16 +214,16 @@ def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
         and "\r" not in text
     )
     assert len(list((root / "hhl" / "runs" / "logs").iterdir())) == 3
-    sweep(Choice(table="table2"), root=root)
+    sweep(Choice(table="table2"), Setup(root=root))
     assert "6 in the output folder, 0 to run" in capsys.readouterr().out
     record = root / "hhl" / "runs" / "runs" / "hhl+table2+a" / "s+t" / "seed=0" / "record.json"
     (root / "reports" / "results" / "hhl.jsonl").write_text(record.read_text() + "\n")
     record.unlink()
-    sweep(Choice(table="table2"), dry_run=True, root=root)
+    sweep(Choice(table="table2"), Setup(root=root), dry_run=True)
     assert "1 in reports/results, 5 in the output folder, 0 to run" in capsys.readouterr().out
     (root / "hhl" / "salt").write_text("y")
     ask.cache_clear()
-    sweep(Choice(table="table2"), dry_run=True, root=root)
+    sweep(Choice(table="table2"), Setup(root=root), dry_run=True)
     assert "0 in reports/results, 0 in the output folder, 6 to run" in capsys.readouterr().out
 
 
@@ -236,7 +231,7 @@ def test_a_failure_is_reported_and_stops_nothing_else(root, capsys):
     with pytest.raises(
         RunError, match="1 failed.*\n.*hhl s->t seed 0: hhl/fig5/fails: exit code 1: error: the loss is NaN"
     ):
-        sweep(Choice(table="hhl/*/[!s]*"), root=root)
+        sweep(Choice(table="hhl/*/[!s]*"), Setup(root=root))
     text = capsys.readouterr().out
     assert "8 cells done" in text and "hhl: 1 cells missing" in text
     assert (root / "hhl" / "runs" / "runs" / "hhl+fig6+c").is_dir()  # behind the key that failed
@@ -245,7 +240,7 @@ def test_a_failure_is_reported_and_stops_nothing_else(root, capsys):
 def test_the_longest_job_goes_first_by_what_cells_took_before(root):
     cells = planned_cells(Choice(table="table2"), root)
     seconds = {cell: 100.0 if cell.seed == 1 else 50.0 for cell in cells}
-    queue = sweeps.plan_jobs(cells, seconds, {"hhl": root / "out"}, threads=1, root=root)
+    queue = sweeps.plan_jobs(cells, seconds, Setup(out=root / "out", root=root))
     assert [job.name for job in queue] == ["hhl s->t seed 1", "hhl s->t seed 0", "hhl t->s seed 0"]
 
 
@@ -262,9 +257,13 @@ def test_time_left_follows_what_the_finished_cells_took(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_children_cleanly_and_the_next_call_goes_on(root, number):
     code = (
-        f"from reports.sweep import *; import signal, sys; from common.cli import exit_code; from pathlib import Path\n"
-        f"signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.exit(exit_code(lambda: sweep(Choice(table='hhl/fig[56]/[cs]*'), root=Path({str(root)!r}))))"
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from common.cli import exit_code\n"
+        "from reports.sweep import Choice, Setup, sweep\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"choice, setup = Choice(table='hhl/fig[56]/[cs]*'), Setup(root=Path({str(root)!r}))\n"
+        "sys.exit(exit_code(lambda: sweep(choice, setup)))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -276,12 +275,12 @@ def test_a_signal_stops_the_children_cleanly_and_the_next_call_goes_on(root, num
     text = process.communicate(timeout=30)[0]
     assert process.returncode == 130 and "stopping 1 processes" in text, text
     assert (root / "hhl" / "runs" / "kept").read_text() == "saved"
-    sweep(Choice(table="fig6"), root=root)
+    sweep(Choice(table="fig6"), Setup(root=root))
     assert list((root / "hhl" / "runs" / "runs").iterdir())
 
 
 def test_the_committed_sweeps_name_papers_keys_and_pairs_that_exist():
-    for paper in built_papers():
+    for paper in PAPERS:
         cells = planned_cells(Choice(paper=paper))
         assert cells and json.loads(json.dumps(sorted({cell.seed for cell in cells})))[0] == 0
         drawn = {"synthetic-duke", "synthetic-market"}

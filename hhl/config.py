@@ -208,7 +208,7 @@ def _check_terms(method: MethodConfig, recipe: RecipeConfig) -> None:
         raise InputError("--recipe.momentum 0: expected more than 0 with --recipe.nesterov")
     if not method.classification and not in_triplet:
         raise InputError(
-            "--method.no-classification: expected a loss to train with, found none; keep a triplet term "
+            "--method.no-classification: nothing is left to train with; keep a triplet term "
             "(--method.source-triplet, say)"
         )
     enough = 2 if method.pseudo == "unique" else 3  # two random pseudo-identities may be equal

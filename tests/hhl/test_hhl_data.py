@@ -13,19 +13,11 @@ from PIL import Image
 
 from common.datasets.base import Sample
 from common.datasets.loading import IMAGENET_MEAN, SampleImages, planned_loader
+from common.datasets.plans import IdentityPlan, epoch_plan, identity_plan
 from common.errors import InputError
-from hhl.data import (
-    TrainTransform,
-    camera_style_views,
-    crop_box,
-    erasing_box,
-    fake_path,
-    identity_passes,
-    pseudo_labels,
-    released_restarts,
-    shuffled_passes,
-    target_batch,
-)
+from hhl.augmentation import TrainTransform, crop_box, erasing_box
+from hhl.data import pseudo_labels, released_restarts
+from hhl.views import TargetViews, camera_style_views, fake_path
 
 # width, height
 SIZES = [(64, 128), (100, 180), (128, 256), (48, 140), (60, 75), (64, 128), (90, 200), (33, 71)]
@@ -108,14 +100,18 @@ def test_flip_and_jitter_do_what_they_say(photos):
     )
 
 
+def identity_passes(pids, *, ids: int = 8, images_per_id: int = 8, seed: int = 0) -> IdentityPlan:
+    return identity_plan(pids, ids=ids, images_per_id=images_per_id, seed=seed, stream="t")
+
+
 def test_identity_passes_follow_the_released_sampler(golden):
     expected = golden("hhl_data")
     for num_ids, length in expected["pass_lengths"].tolist():
         # 87 for Duke, 93 for Market
-        assert identity_passes(np.repeat(np.arange(num_ids), 9), seed=0, stream="t").steps_per_pass == length
+        assert identity_passes(np.repeat(np.arange(num_ids), 9)).steps_per_epoch == length
 
     pids = np.repeat(np.arange(16), np.arange(16) + 1)  # identity p has p + 1 images
-    passes = identity_passes(pids, seed=0, stream="t")
+    passes = identity_passes(pids)
     indices = np.concatenate([passes.batch(0, 0), passes.batch(0, 1)])
     rows = pids[indices].reshape(16, 8)
     assert (rows == rows[:, :1]).all()  # 8 of one identity side by side
@@ -128,36 +124,37 @@ def test_identity_passes_follow_the_released_sampler(golden):
 
 def test_identity_passes_are_a_pure_function_of_the_place():
     pids = ["b", "a", "c", "a", "b", "c", "c"] * 3
-    first, second = (
-        identity_passes(pids, ids_per_batch=2, images_per_id=4, seed=1, stream="t") for _ in range(2)
-    )
-    assert first.steps_per_pass == 1
+    first, second = (identity_passes(pids, ids=2, images_per_id=4, seed=1) for _ in range(2))
+    assert first.steps_per_epoch == 1
     batches = {place: first.batch(*place).tolist() for place in [(0, 0), (1, 0), (2, 0), (3, 0)]}
     assert {place: second.batch(*place).tolist() for place in reversed(batches)} == batches
     assert len({tuple(batch) for batch in batches.values()}) == 4
-    other = identity_passes(pids, ids_per_batch=2, images_per_id=4, seed=2, stream="t")
+    other = identity_passes(pids, ids=2, images_per_id=4, seed=2)
     assert other.batch(0, 0).tolist() != batches[0, 0]
 
 
 @pytest.mark.parametrize(
     "options, words",
-    [({"ids_per_batch": 5}, "4 identities, 5 wanted"), ({"images_per_id": 0}, "expected at least 1 x 1")],
+    [
+        ({"ids": 5}, "expected at least 5 identities for one batch, found 4"),
+        ({"images_per_id": 0}, "expected at least 1 x 1"),
+    ],
 )
 def test_identity_passes_that_cannot_be(options, words):
     with pytest.raises(InputError, match=words):
-        identity_passes([0, 1, 2, 3], seed=0, stream="t", **options)
+        identity_passes([0, 1, 2, 3], **options)
 
 
 def test_shuffled_passes_cover_the_list_once_a_pass():
-    passes = shuffled_passes(10, 3, seed=0, stream="target")
-    assert passes.steps_per_pass == 3
+    passes = epoch_plan(10, 3, seed=0, stream="target")
+    assert passes.steps_per_epoch == 3
     seen = [np.concatenate([passes.batch(number, position) for position in range(3)]) for number in range(2)]
     assert (
         all(len(set(indices)) == 9 and set(indices) < set(range(10)) for indices in seen)
         and (seen[0] != seen[1]).any()
     )
     with pytest.raises(InputError, match="2 images do not fill"):
-        shuffled_passes(2, 3, seed=0, stream="target")
+        epoch_plan(2, 3, seed=0, stream="target")
 
 
 @pytest.mark.parametrize("direction", ["duke_to_market", "market_to_duke", "short_target", "one_pass"])
@@ -210,7 +207,7 @@ def target(tmp_path) -> tuple[list[Sample], Path]:
 def test_views_of_a_target_batch_come_in_the_released_order(target, golden):
     train, folder = target
     views = camera_style_views(train, folder, 3)
-    flat = target_batch([3, 0, 4], n=5, num_views=4)
+    flat = TargetViews(views, 4).of(np.array([3, 0, 4]))
     assert flat.tolist() == golden("hhl_data")["target_order"].tolist()
     read = SampleImages(views, lambda image, rng: torch.tensor(np.asarray(image)[0, 0, 0] // 10))
     ((levels, indices),) = planned_loader(read, lambda step: flat, 0, 1)

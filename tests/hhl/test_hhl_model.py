@@ -10,8 +10,10 @@ from torch import nn
 
 from common.backbones import build_backbone, global_pool
 from common.errors import InputError
+from hhl.config import NetConfig
 from hhl.model import HHLNet, load_released, parameter_groups
 
+SMALL = NetConfig(embed_dim=64, triplet_dim=16)
 EMBEDDING = {"feat.weight", "feat.bias", "feat_bn.weight", "feat_bn.bias", "triplet.weight", "triplet.bias"}
 
 
@@ -20,7 +22,7 @@ def net(formulas) -> HHLNet:
     """ResNet-18 of 10 identities with an embedding of 64 and a triplet head of 16, filled by formula; dropout
     of every other entry.
     """
-    model = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=16)
+    model = HHLNet(build_backbone("resnet18"), 10, SMALL)
     formulas.fill(model)
     model.drop = formulas.HalfDrop()
     return model
@@ -35,15 +37,15 @@ def test_names_and_shapes_are_the_released_ones(net, golden):
 def test_parameter_count_at_full_size():
     """28,508,006 as released, of which 2,049,000 belong to ImageNet's unused classifier."""
     with torch.device("meta"):
-        full = HHLNet(build_backbone("resnet50"), 702)
-        baseline = HHLNet(build_backbone("resnet50"), 702, triplet_dim=0)
+        full = HHLNet(build_backbone("resnet50"), 702, NetConfig())
+        baseline = HHLNet(build_backbone("resnet50"), 702, NetConfig(), triplet=False)
     assert sum(p.numel() for p in full.parameters()) == 28_508_006 - 2_049_000
     assert sum(p.numel() for p in full.base.parameters()) == 25_557_032 - 2_049_000
     assert sum(p.numel() for p in baseline.parameters()) == 28_508_006 - 2_049_000 - (1024 + 1) * 128
 
 
 def test_initial_weights():
-    model = HHLNet(build_backbone("thin"), 700)
+    model = HHLNet(build_backbone("thin"), 700, NetConfig())
     stds = [layer.weight.std().item() for layer in (model.feat, model.classifier, model.triplet)]
     np.testing.assert_allclose(stds, [(2 / 1024) ** 0.5, 0.001, 0.001], rtol=0.03)
     assert not any(layer.bias.any() for layer in (model.feat, model.classifier, model.triplet, model.feat_bn))
@@ -65,7 +67,10 @@ def test_dropout_is_on_the_classifiers_branch_alone(formulas):
     """In training mode: FC-128 is the same under any seed, the logits are those of FC-1024 under the seed's
     mask.
     """
-    model, images = HHLNet(build_backbone("thin"), 5).train(), formulas.scattered("images", 4, 3, 64, 32)
+    model, images = (
+        HHLNet(build_backbone("thin"), 5, NetConfig()).train(),
+        formulas.scattered("images", 4, 3, 64, 32),
+    )
 
     def output(name: str, seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -80,7 +85,7 @@ def test_dropout_is_on_the_classifiers_branch_alone(formulas):
 
 
 def test_outputs_that_do_not_exist():
-    model = HHLNet(build_backbone("thin"), 5, triplet_dim=0)
+    model = HHLNet(build_backbone("thin"), 5, NetConfig(), triplet=False)
     for output in ("triplet", "fc128"):
         with pytest.raises(
             ValueError, match=f"output '{output}': expected logits, pool5, pooled, or triplet"
@@ -106,7 +111,7 @@ def test_optimiser_membership(embed_lr, net, golden):
 
 
 def test_groups_without_a_triplet_head():
-    model = HHLNet(build_backbone("thin"), 5, triplet_dim=0)
+    model = HHLNet(build_backbone("thin"), 5, NetConfig(), triplet=False)
     groups = parameter_groups(model, base_lr=0.01, classifier_lr=0.1, embed_lr=0.1)
     assert [group["name"] for group in groups] == ["base", "classifier", "embedding"] and len(
         groups[2]["params"]
@@ -117,7 +122,7 @@ def test_released_checkpoints_load(net, formulas, tmp_path):
     state = {f"module.{name}": value.clone() for name, value in net.state_dict().items()}
     state |= {"module.base.fc.weight": torch.zeros(1000, 512), "module.base.fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": state, "epoch": 60}, tmp_path / "checkpoint.pth.tar")
-    fresh = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=16)
+    fresh = HHLNet(build_backbone("resnet18"), 10, SMALL)
     load_released(fresh, tmp_path / "checkpoint.pth.tar")
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in fresh.state_dict().items())
     load_released(fresh, {"state_dict": state})
@@ -129,7 +134,7 @@ def test_checkpoints_that_do_not_fit(net, tmp_path):
     (tmp_path / "text.pth").write_text("no checkpoint")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     torch.save({"state_dict": net}, tmp_path / "pickled.pth")  # a whole module: unpickling it could run code
-    other = HHLNet(build_backbone("resnet18"), 11, embed_dim=64, triplet_dim=16)
+    other = HHLNet(build_backbone("resnet18"), 11, SMALL)
     for name, words in {
         "ten.pth": "does not fit this network.*classifier.weight",
         "text.pth": "not a checkpoint",
@@ -143,7 +148,7 @@ def test_checkpoints_that_do_not_fit(net, tmp_path):
 
 
 def test_any_backbone_width():
-    model = HHLNet(build_backbone("thin"), 7, embed_dim=32, triplet_dim=8, dropout=0.0)
+    model = HHLNet(build_backbone("thin"), 7, NetConfig(embed_dim=32, triplet_dim=8, dropout=0.0))
     outputs = {
         output: tuple(model(torch.zeros(2, 3, 64, 32), output).shape)
         for output in ("logits", "triplet", "pool5")

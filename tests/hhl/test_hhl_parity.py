@@ -22,15 +22,15 @@ from torch.utils.data import Dataset
 from common.backbones import Backbone, build_backbone
 from common.cli import override
 from common.datasets.base import ReIDDataset, Sample
-from common.runs import Workspace
+from common.job import Workspace
 from common.training import Loop
-from hhl import batches
-from hhl.batches import Part, Schedule
-from hhl.config import PRESETS, HHLConfig
+from hhl.config import PRESETS, HHLConfig, NetConfig
+from hhl.data import Part, Schedule, plan_steps
 from hhl.experiments import EXPERIMENTS
 from hhl.losses import batch_hard_triplet
 from hhl.model import HHLNet
 from hhl.train import build_optimizer, run_steps
+from hhl.views import TargetViews
 
 RELEASED = PRESETS["released"]
 EMBEDDING = {"feat.weight", "feat.bias", "feat_bn.weight", "feat_bn.bias", "triplet.weight", "triplet.bias"}
@@ -64,22 +64,13 @@ def run_loop(tmp_path):
 
     def run(config: HHLConfig, model: nn.Module, optimizer, schedule: Schedule) -> list[dict[str, float]]:
         loop = Terms(
-            Workspace(tmp_path, resume=False),
+            Workspace(tmp_path, device=torch.device("cpu")),
             schedule.total,
             {"model": model},
             label="parity",
             save_every=schedule.total,
         )
-        device = torch.device("cpu")
-        run_steps(
-            config,
-            model.train(),
-            optimizer,
-            loop,
-            schedule,
-            device,
-            schedule.load(0, device, 0, at_epoch=lambda epoch: None),
-        )
+        run_steps(config, model.train(), optimizer, loop, schedule)
         return loop.terms
 
     return run
@@ -88,17 +79,17 @@ def run_loop(tmp_path):
 # ---------------------------------------------------------------- names and settings
 
 
-@pytest.mark.parametrize("triplet_dim", [128, 0])
-def test_names_and_shapes_at_full_size(triplet_dim, golden):
+@pytest.mark.parametrize("triplet", [True, False])
+def test_names_and_shapes_at_full_size(triplet, golden):
     """ResNet-50 with 702 identities; base.fc, ImageNet's classifier, is the one thing that we leave out."""
     with torch.device("meta"):
-        state = HHLNet(build_backbone("resnet50"), 702, triplet_dim=triplet_dim).state_dict()
+        state = HHLNet(build_backbone("resnet50"), 702, NetConfig(), triplet=triplet).state_dict()
     expected, lacks = (
         golden("hhl_parity")["reid_shapes"].tolist(),
         golden("hhl_parity")["baseline_lacks"].tolist(),
     )
-    wanted = {entry for entry in expected if triplet_dim or entry.split()[0] not in lacks}
-    assert {f"{name} {tuple(value.shape)}" for name, value in state.items()} == wanted
+    released = {entry for entry in expected if triplet or entry.split()[0] not in lacks}
+    assert {f"{name} {tuple(value.shape)}" for name, value in state.items()} == released
 
 
 def test_the_released_preset_is_what_the_released_commands_do_by_default(golden):
@@ -165,11 +156,11 @@ def test_learning_rate_of_every_parameter_over_the_epochs(command, run_loop, gol
     out.
     """
     triplet = command == "hhl"
-    model = HHLNet(build_backbone("resnet18"), 702, triplet_dim=128 if triplet else 0)
+    model = HHLNet(build_backbone("resnet18"), 702, NetConfig(), triplet=triplet)
     model.forward = lambda images, output="logits": getattr(
         model, "triplet" if output == "triplet" else "classifier"
     )(images.flatten(1))
-    optimizer = build_optimizer(RELEASED, model, triplet=triplet)
+    optimizer = build_optimizer(RELEASED.recipe, model, triplet=triplet)
     names, rates = {id(p): name for name, p in model.named_parameters()}, []
 
     def note() -> None:
@@ -179,13 +170,10 @@ def test_learning_rate_of_every_parameter_over_the_epochs(command, run_loop, gol
         )
 
     monkeypatch.setattr(optimizer, "step", note)
-    part = Part(
-        StepImages(lambda step, slot: torch.full((1024, 1, 1), float(slot))),
-        lambda step: np.arange(4),
-        lambda step, chosen: chosen // 2,
-    )
+    part = Part((), lambda step: np.arange(4), lambda step, chosen: chosen // 2)
     parts = {"classify": part, "source": part} if triplet else {"classify": part}
-    run_loop(RELEASED, model, optimizer, Schedule(parts, 1, RELEASED.recipe.epochs))
+    images = dict.fromkeys(parts, StepImages(lambda step, slot: torch.full((1024, 1, 1), float(slot))))
+    run_loop(RELEASED, model, optimizer, Schedule(parts, 1, RELEASED.recipe.epochs, images=images))
 
     arrays = golden("hhl_parity")
     assert len(rates) == 60 and sorted(names.values()) == arrays[f"{command}_parameters"].tolist()
@@ -203,24 +191,22 @@ def released_step(formulas) -> Schedule:
     float64.
     """
 
-    def part(name: str, label) -> Part:
-        images = StepImages(
+    def images(name: str) -> StepImages:
+        return StepImages(
             lambda step, slot: formulas.scattered(f"{name} {step}", 12, 3, 64, 32)[slot].double()
         )
-        return Part(images, lambda step: np.arange(12), lambda step, chosen: label(step, chosen))
 
+    labels = {
+        "classify": lambda step, i: (3 * i + step) % 10,
+        "source": lambda step, i: (i // 4 + step) % 10,
+        "target": lambda step, i: np.array([1000 + 7 * step, 5000 + step, 10999 - step])[i % 3],
+    }
     return Schedule(
-        {
-            "classify": part("source", lambda step, i: (3 * i + step) % 10),
-            "source": part("triplet", lambda step, i: (i // 4 + step) % 10),
-            "target": part(
-                "target", lambda step, i: np.array([1000 + 7 * step, 5000 + step, 10999 - step])[i % 3]
-            ),
-        },
+        {name: Part((), lambda step: np.arange(12), label) for name, label in labels.items()},
         3,
         3,
-        num_views=4,
-        pids=np.arange(3),
+        TargetViews([Sample(Path(), i % 3, i // 3) for i in range(12)], 4),
+        images={"classify": images("source"), "source": images("triplet"), "target": images("target")},
     )
 
 
@@ -232,13 +218,13 @@ def test_one_and_three_released_training_steps(released_step, run_loop, formulas
     sequences of masks differ.
     """
     expected, after_one = golden("hhl_model"), golden("hhl_parity")["after_one"]
-    model = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=16)
+    model = HHLNet(build_backbone("resnet18"), 10, NetConfig(embed_dim=64, triplet_dim=16))
     formulas.fill(model)
     model.drop = formulas.HalfDrop()
     model.double()
     np.testing.assert_array_equal(formulas.fingerprint(model.state_dict()), expected["before"])
     frozen = {name: value.clone() for name, value in model.state_dict().items() if name in EMBEDDING}
-    optimizer, after, passes = build_optimizer(RELEASED, model, triplet=True), [], []
+    optimizer, after, passes = build_optimizer(RELEASED.recipe, model, triplet=True), [], []
 
     def look(*_) -> None:
         after.append(formulas.fingerprint(model.state_dict()))
@@ -271,13 +257,12 @@ def test_two_released_baseline_steps(released_step, run_loop, formulas, golden):
     step.
     """
     expected = golden("hhl_parity")
-    model = HHLNet(build_backbone("resnet18"), 10, embed_dim=64, triplet_dim=0)
+    model = HHLNet(build_backbone("resnet18"), 10, NetConfig(embed_dim=64), triplet=False)
     formulas.fill(model)
     model.drop = formulas.HalfDrop()
-    optimizer = build_optimizer(RELEASED, model.double(), triplet=False)
-    terms = run_loop(
-        RELEASED, model, optimizer, Schedule({"classify": released_step.parts["classify"]}, 2, 2)
-    )
+    optimizer = build_optimizer(RELEASED.recipe, model.double(), triplet=False)
+    classify = Schedule({"classify": released_step.parts["classify"]}, 2, 2, images=released_step.images)
+    terms = run_loop(RELEASED, model, optimizer, classify)
     np.testing.assert_allclose(
         [[line["cross_entropy"], line["accuracy"]] for line in terms], expected["baseline_losses"], rtol=1e-6
     )
@@ -294,7 +279,7 @@ def test_loss_before_the_first_update(num_ids, cameras, published_start):
     Pooled features are independent Gaussians here, as in the simulation behind section 4.1 of the fact sheet.
     """
     torch.manual_seed(0)
-    model = HHLNet(Backbone(OrderedDict(map=nn.Identity()), 2048), num_ids)
+    model = HHLNet(Backbone(OrderedDict(map=nn.Identity()), 2048), num_ids, NetConfig())
     source, target = (torch.randn(n, 2048, 1, 1) for n in (64, 16 * (1 + cameras)))
     labels = torch.cat([torch.arange(8).repeat_interleave(8), 1000 + torch.arange(16).repeat(1 + cameras)])
     cross_entropy = F.cross_entropy(model(torch.randn(128, 2048, 1, 1)), torch.arange(128))
@@ -310,21 +295,21 @@ CAMERAS = {6: "Market-1501", 8: "DukeMTMC-reID"}
 
 
 @pytest.fixture
-def schedule_of(monkeypatch):
+def schedule_of():
     """One step of a row of Table 2 under the `released` preset, for a target of some cameras; the images are
     their own slots.
     """
 
     def build(row: str, cameras: int) -> tuple[HHLConfig, Schedule]:
-        monkeypatch.setattr(batches, "CACHED_IMAGES", -1)  # the files do not exist
         (overrides,) = (e.overrides for e in EXPERIMENTS if e.key == f"hhl/table2/{row}")
         config = override(RELEASED, {**overrides, "recipe.epochs": 1})
         source = ReIDDataset(
             "source", Path(), [Sample(Path(f"s{i}.jpg"), i // 16, 0) for i in range(160)], (), (), 8
         )
         num_views = {"none": 0, "real": 1, "camera": 1 + cameras}[config.method.target_views]
-        views = [Sample(Path(f"t{i % 20}.jpg"), i % 20, i // 20) for i in range(20 * num_views)]
-        return config, batches.schedule(config, source, views, num_views, seed=0)
+        samples = [Sample(Path(f"t{i % 20}.jpg"), i % 20, i // 20) for i in range(20 * num_views)]
+        views = TargetViews(samples, num_views)
+        return config, plan_steps(config.recipe, config.method, source, views, seed=0)
 
     return build
 
@@ -342,13 +327,10 @@ def schedule_of(monkeypatch):
     ],
 )
 def test_passes_of_each_row(row, passes, cameras, schedule_of, run_loop):
-    """The table of section 3: 64, 80, 112 or 144, 176 or 208 images in the triplet loss, in separate passes."""
+    """The table of section 3: 64, 80, 112 or 144, 176 or 208 images in the triplet loss; separate passes."""
     config, schedule = schedule_of(row, cameras)
     images = StepImages(lambda step, slot: torch.linspace(slot, 2 * slot, 12).reshape(3, 2, 2))
-    schedule = dataclasses.replace(
-        schedule,
-        parts={name: dataclasses.replace(part, images=images) for name, part in schedule.parts.items()},
-    )
+    schedule = dataclasses.replace(schedule, images=dict.fromkeys(schedule.parts, images))
     seen = []
 
     class Net(nn.Module):
@@ -381,10 +363,9 @@ def test_pseudo_labels_of_a_step(cameras, schedule_of):
     _, schedule = schedule_of("L_CD", cameras)
     target, labels = schedule.parts["target"], []
     for step in range(3):
-        views, drawn = (
-            target.plan(step).reshape(1 + cameras, 16),
-            target.labels(step, torch.device("cpu")).reshape(1 + cameras, 16),
-        )
+        indices = target.plan(step)
+        views = indices.reshape(1 + cameras, 16)
+        drawn = target.labels(step, indices).reshape(1 + cameras, 16)
         # all reals, all of style 1, ...
         assert (views % 20 == views[0] % 20).all() and (views // 20 == np.arange(1 + cameras)[:, None]).all()
         assert (drawn == drawn[0]).all() and drawn.min() >= 1000
@@ -395,4 +376,5 @@ def test_pseudo_labels_of_a_step(cameras, schedule_of):
         for a, b in ((labels[0], labels[1]), (labels[1], labels[2]))
     )
     assert len(set(labels[0]) & set(labels[1])) >= 12  # for the same images: 16 of 20 are in each batch
-    assert schedule.parts["source"].labels(0, torch.device("cpu")).max() < 10
+    source = schedule.parts["source"]
+    assert source.labels[source.plan(0)].max() < 10

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 
+from common.datasets import plans
 from common.evaluation.ranking import evaluate, evaluate_distances
-from hhl import data
+from hhl.data import PSEUDO_LABELS
 
 # ---------------------------------------------------------------- sampling and pseudo-labels
 
 
 def check_identity_pass(indices: np.ndarray, pids: np.ndarray) -> None:
-    """What the released `RandomIdentitySampler` promises of a pass in which all identities fit into batches."""
+    """Checks the released `RandomIdentitySampler`'s rules on a pass whose batches hold all identities."""
     rows, counts = indices.reshape(-1, 8), np.bincount(pids)
     # 8 images of one identity side by side
     assert (pids[rows] == pids[rows[:, :1]]).all()
@@ -39,7 +40,7 @@ def test_identity_passes_and_the_released_sampler_follow_the_same_rules(pids, go
     """The sequences differ: the released one is the next in line of two global generators, ours a function of
     seed, pass and position.
     """
-    passes = data.identity_passes(pids, ids_per_batch=4, seed=0, stream="source")
+    passes = plans.identity_plan(pids, ids=4, images_per_id=8, seed=0, stream="source")
     ours = [np.concatenate([passes.batch(number, position) for position in range(5)]) for number in range(2)]
     for first, second in (ours, golden("hhl_parity")["sampler_sequence"]):
         check_identity_pass(first, pids)
@@ -64,8 +65,8 @@ def test_identity_passes_give_the_released_sequence_from_the_released_draws(pids
 
     order = golden("hhl_parity")["sampler_order"]
     draws = ReleasedDraws()
-    monkeypatch.setattr(data, "step_generator", lambda *place: draws)
-    passes = data.identity_passes(pids, ids_per_batch=4, seed=0, stream="source")
+    monkeypatch.setattr(plans, "random_stream", lambda *place: draws)
+    passes = plans.identity_plan(pids, ids=4, images_per_id=8, seed=0, stream="source")
     for number, expected in enumerate(golden("hhl_parity")["sampler_sequence"]):
         assert (
             np.concatenate([passes.batch(number, position) for position in range(5)]).tolist()
@@ -77,7 +78,7 @@ def test_pseudo_labels_are_those_of_the_released_draws(golden):
     """Three accesses of one image in three views, with 0, 0.25 and the last number before 1 in place of
     `torch.rand(1)`.
     """
-    labels, span = golden("hhl_parity")["pseudo_labels"], data.PSEUDO_LABELS
+    labels, span = golden("hhl_parity")["pseudo_labels"], PSEUDO_LABELS
     # shared by the views
     assert (labels == labels[:, :1]).all()
     assert (

@@ -1,4 +1,4 @@
-"""HHL with --precision, --compile and --pack: the same batches, keys of their own, and records that say so."""
+"""HHL with --precision, --compile and --pack: the same batches, other stage keys, records that name them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,23 +9,24 @@ import pytest
 import torch
 from PIL import Image
 
-from common import cli
-from common.job import Options
 from common.datasets.synthetic import load_synthetic
-from common.hashing import digest
+from common.job import Job, Options, Workspace
 from common.records import read_record
-from common.runs import Workspace
-from hhl.batches import schedule
+from common.runs import Stage, StageStore, stage_hash
+from common.training import Loop
+from hhl.augmentation import train_transforms
 from hhl.config import PRESETS, HHLConfig, MethodConfig, NetConfig, RecipeConfig
+from hhl.data import plan_steps, with_images
 from hhl.evaluate import load_network
-from hhl.experiments import HHL
-from hhl.train import pretrain, train, train_reid
+from hhl.experiments import EXPERIMENTS
+from hhl.train import load_epochs, main, pretrain, train_reid
+from hhl.views import TargetViews
 from reports.collect import read_results
 
 CPU = torch.device("cpu")
 SMALL = (
-    "--net.height 32 --net.width 16 --net.embed-dim 16 --net.triplet-dim 8 --recipe.epochs 1 --recipe.pretrain-epochs 0 --recipe.batch 16 "
-    "--recipe.batch-scale 1 --threads 1"
+    "--net.height 32 --net.width 16 --net.embed-dim 16 --net.triplet-dim 8 --recipe.epochs 1 "
+    "--recipe.pretrain-epochs 0 --recipe.batch 16 --recipe.batch-scale 1 --threads 1"
 ).split()
 
 
@@ -46,7 +47,7 @@ def config(**recipe) -> HHLConfig:
 
 
 @pytest.fixture
-def views(market, tmp_path) -> list:
+def views(market, tmp_path) -> TargetViews:
     """Two views of each image; the second lies in a folder of its own, larger."""
     large = []
     for sample in market.train[:12]:
@@ -54,7 +55,7 @@ def views(market, tmp_path) -> list:
         path = tmp_path / f"{sample.path.stem}.png"
         image.resize((image.width + 9, image.height + 20)).save(path)
         large.append(replace(sample, path=path))
-    return [*market.train[:12], *large]
+    return TargetViews([*market.train[:12], *large], 2)
 
 
 @pytest.mark.parametrize(
@@ -64,29 +65,45 @@ def views(market, tmp_path) -> list:
 def test_packed_batches_are_those_of_the_workers(market, views, tmp_path, recipe, workers):
     if workers and recipe:
         pytest.skip("workers once")
-    batches = [schedule(config(**recipe), market, views, 2, 5, cache) for cache in (None, tmp_path / "cache")]
-    theirs, ours = (each.load(2, CPU, workers, lambda epoch: None) for each in batches)
-    for _, left, right in zip(range(4), theirs, ours):
+    first_size = (256, 128) if recipe.get("shared_augmentation") else None
+
+    def batches(cache: Path | None):
+        this = config(**recipe)
+        work = Workspace(tmp_path, seed=5, device=CPU, options=Options(workers=workers), cache=cache)
+        schedule = plan_steps(this.recipe, this.method, market, views, work.seed)
+        schedule = with_images(schedule, train_transforms(this.net, this.recipe, first_size), work)
+        loop = Loop(work, schedule.total, {}, label="speed")
+        loop.start = 2
+        return load_epochs(None, loop, schedule)
+
+    for _, left, right in zip(range(4), batches(None), batches(tmp_path / "cache")):
         assert list(left) == list(right) == ["classify", "source", "target"]
         for name in left:
-            levels = (left[name] - right[name]).abs() * 255 * 0.225
-            assert left[name].shape == right[name].shape and right[name].is_contiguous(
-                memory_format=torch.channels_last
-            )
+            one, other = left[name].images, right[name].images
+            levels = (one - other).abs() * 255 * 0.225
+            assert one.shape == other.shape and other.is_contiguous(memory_format=torch.channels_last)
+            assert (left[name].indices == right[name].indices).all()
+            assert torch.equal(left[name].labels, right[name].labels)
             assert levels.max() < 1.05 and (levels < 0.01).float().mean() > 0.99
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 2  # source and views
 
 
-def test_the_key_of_a_plain_stage_is_that_of_the_collected_records():
+def test_the_key_of_a_plain_stage_is_that_of_the_collected_records(tmp_path):
     """Of what was run before there were these flags."""
     record = next(
         r for r in read_results("hhl") if r.preset == "demo" and r.source == "synthetic-duke" and r.seed == 0
     )
-    demo = PRESETS["demo"]
+    source = SimpleNamespace(manifest=record.data["source"])
+
+    class Keys(StageStore):
+        """Returns a stage's key in place of the stage."""
+
+        def obtain(self, name, depends_on, build, work):
+            return Stage(name, stage_hash(name, depends_on), tmp_path, 0.0, True)
 
     def key(options: Options) -> str:
-        run = SimpleNamespace(seed=0, stage=lambda name, uses, build, **_: digest({"stage": name, **uses}))
-        return pretrain(demo, SimpleNamespace(manifest=record.data["source"]), run, CPU, options)
+        store = Keys(tmp_path)
+        return pretrain(Job("hhl", EXPERIMENTS[0], PRESETS["demo"], source, source, CPU, options, store)).hash
 
     assert key(Options()) == key(Options(compile=True)) == record.stages["pretrain"]["hash"]
     assert len({key(Options()), key(Options(precision="bf16")), key(Options(pack=True))}) == 3
@@ -99,11 +116,11 @@ def trained(market, out: Path, **flags) -> np.ndarray:
     """All weights after an epoch, and what `curves.jsonl` holds."""
     out.mkdir()
     options = Options(**flags)
-    work = Workspace(out, resume=False, cache=out / "cache" if options.pack else None)
+    work = Workspace(out, False, 3, CPU, options, out / "cache" if options.pack else None)
     plain = replace(
         config(batch=16, embed_lr=0.01), method=MethodConfig(source_triplet=False, target_views="none")
     )
-    train_reid(plain, market, (), 0, 3, CPU, work, options)
+    train_reid(work, plain, market, TargetViews())
     saved = torch.load(out / "model.pt", weights_only=True)["state_dict"]
     assert list(saved) == list(load_network(out / "model.pt").state_dict())
     return np.concatenate([tensor.double().flatten().numpy() for tensor in saved.values()])
@@ -125,15 +142,13 @@ def test_packed_training_is_that_of_the_workers_and_bf16_is_close(market, tmp_pa
 @pytest.fixture
 def small_data(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "hhl.train.load_dataset",
+        "common.datasets.load_dataset",
         lambda name, root: load_synthetic(name, tmp_path / "drawn", train_ids=4, test_ids=3),
     )
 
 
 def run_baseline(out: Path, *flags: str) -> int:
-    return cli.main(
-        HHL, train, ["--out", str(out), "--experiment", "hhl/table2/baseline_source", *SMALL, *flags]
-    )
+    return main(["--out", str(out), "--experiment", "hhl/table2/baseline_source", *SMALL, *flags])
 
 
 def test_a_record_says_how_it_was_made(small_data, tmp_path):

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from common.checkpoints import load_checkpoint
 from common.datasets.base import Sample
 from common.datasets.images import read_image
-from common.datasets.loading import EvalTransform
-from common.runs import Workspace
+from common.datasets.loading import Batch, EvalTransform
+from common.job import Workspace
 from common.training import Loop
-from hhl.config import StarGANConfig, StyleConfig
+from hhl.config import GANConfig, TranslationConfig
 from hhl.stargan import train
 from hhl.stargan.model import Discriminator, Generator, camera_one_hot
 from hhl.stargan.translate import FOLDER, to_uint8, translate
@@ -39,7 +39,7 @@ SMALL = {
 
 @pytest.mark.parametrize("cameras", [6, 8])
 def test_names_and_shapes_at_full_size(cameras, golden):
-    """The published settings, so that the authors' `<iteration>-G.ckpt` and `-D.ckpt` of either target load."""
+    """The published settings: the authors' `<iteration>-G.ckpt` and `-D.ckpt` of both targets load."""
     with torch.device("meta"):
         models = {f"generator_{cameras}": Generator(cameras)}
         models |= {
@@ -97,17 +97,16 @@ def run_stargan(formulas, monkeypatch, tmp_path):
         for name, value in values.items():
             terms.setdefault(name, []).append(value.item())
 
+    def load(self, images, plan, labels):
+        for i in range(self.start, self.total):
+            indices = np.arange(4 * i, 4 * i + 4)
+            real = formulas.scattered(f"real {i}", 4, 3, 64, 32).double()
+            yield Batch(real, indices, torch.as_tensor(np.asarray(labels)[indices]))
+
     monkeypatch.setattr(train, "build_generator", filled(train.build_generator))
     monkeypatch.setattr(train, "Discriminator", filled(train.Discriminator))
     monkeypatch.setattr(train, "SampleImages", lambda *args, **options: None)
-    monkeypatch.setattr(
-        train,
-        "planned_loader",
-        lambda images, plan, start, stop, **options: (
-            (formulas.scattered(f"real {i}", 4, 3, 64, 32).double(), torch.arange(4 * i, 4 * i + 4))
-            for i in range(start, stop)
-        ),
-    )
+    monkeypatch.setattr(Loop, "load", load)
     monkeypatch.setattr(torch, "randperm", lambda n: torch.arange(n).roll(1))
     monkeypatch.setattr(
         torch, "rand", lambda *shape: (formulas.scattered(f"alpha {next(alphas)}", *shape).double() + 1) / 2
@@ -115,11 +114,11 @@ def run_stargan(formulas, monkeypatch, tmp_path):
     monkeypatch.setattr(Loop, "log", log)
 
     def run(**options) -> SimpleNamespace:
-        config = StarGANConfig(**SMALL, **options)
+        config = GANConfig(**SMALL, **options)
         target = SimpleNamespace(
             train=[Sample(tmp_path / f"{i}.jpg", i, camid) for i, camid in enumerate(CAMERAS)], num_cameras=5
         )
-        train.train_stargan(config, target, 0, torch.device("cpu"), Workspace(tmp_path, resume=False))
+        train.train_stargan(Workspace(tmp_path, device=torch.device("cpu")), config, target)
         weights = [load_checkpoint(tmp_path / f"{name}.pt") for name in ("generator", "discriminator")]
         trained = [
             {name: state[name] for name, _ in model.named_parameters()}
@@ -162,7 +161,7 @@ def test_learning_rate_over_220000_iterations(golden):
     """The released loop, run to its end, lowers the rate 110 times by lr / 110,000: 9.99e-5 remain."""
     expected = golden("hhl_parity")
     begins, rates = expected["lr_from_iteration"].tolist(), expected["lr_values"]
-    config = StarGANConfig()
+    config = GANConfig()
     np.testing.assert_allclose([train.learning_rate(config, i) for i in begins], rates, rtol=1e-9)
     np.testing.assert_allclose(
         [train.learning_rate(config, i - 1) for i in begins], [1e-4, *rates[:-1]], rtol=1e-9
@@ -206,15 +205,8 @@ def test_translation_writes_the_released_files(generator, photos, tmp_path, gold
     matter.
     """
     expected = golden("hhl_parity")
-    translate(
-        generator.eval(),
-        photos,
-        StarGANConfig(),
-        StyleConfig(),
-        Workspace(tmp_path, resume=False),
-        torch.device("cpu"),
-        checkpoint_hash="",
-    )
+    work = Workspace(tmp_path, device=torch.device("cpu"))
+    translate(work, generator.eval(), photos, GANConfig(), TranslationConfig())
     files = sorted((tmp_path / FOLDER).glob("*.jpg"))
     assert [path.name for path in files] == expected["translated_names"].tolist()
 

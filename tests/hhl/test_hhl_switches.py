@@ -2,6 +2,7 @@
 and what is measured on a network.
 """
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from common import cli
 from common.backbones import build_backbone
 from common.cli import override
 from common.datasets.images import read_image
@@ -19,15 +19,19 @@ from common.datasets.loading import Draw, SampleImages
 from common.datasets.synthetic import load_synthetic
 from common.errors import InputError
 from common.evaluation.features import save_features
+from common.job import Job, Options, Workspace
+from common.runs import StageStore
 from hhl import analysis, styles
-from hhl.batches import schedule
-from hhl.config import PRESETS, HHLConfig, MethodConfig, NetConfig, RecipeConfig, StyleConfig
-from hhl.data import TrainTransform, crop_box, fake_path
+from hhl.augmentation import TrainTransform, crop_box, train_transforms
+from hhl.config import PRESETS, HHLConfig, MethodConfig, NetConfig, RecipeConfig, TranslationConfig
+from hhl.data import ClusterPlan, Schedule, k_means, plan_steps, target_passes
 from hhl.experiments import EXPERIMENTS, HHL
 from hhl.losses import batch_hard_triplet
 from hhl.model import HHLNet
-from hhl.sampling import ClusterPasses, k_means, target_passes
 from hhl.train import anchor_mask, forward_parts, forward_single, triplet_term
+from hhl.views import TargetViews, fake_path
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +88,7 @@ def test_the_demo_halves_every_batch():
         ({"method.target_anchors": "real", "method.triplets": "all"}, "only batch-hard"),
         ({"method.target_anchors": "none", "method.source_triplet": False}, "no anchor is left"),
         ({"recipe.epochs_of_batch": -2}, "epochs-of-batch"),
-        ({"recipe.batch_scale": 0.0}, "batch_scale"),
+        ({"recipe.batch_scale": 0.0}, "batch-scale"),
     ],
 )
 def test_settings_that_cannot_be(overrides, words):
@@ -110,17 +114,17 @@ def test_every_cluster_of_k_means_has_a_member():
 
 
 def test_cluster_passes_take_one_image_of_each_cluster_and_can_be_restored():
-    passes = ClusterPasses(60, 5, seed=7)
+    passes = ClusterPlan(60, 5, seed=7)
     features = np.random.default_rng(0).standard_normal((60, 4))
     passes.refresh(features, epoch=2)
     batch = passes.batch(3, 1)
-    assert sorted(passes.assignment.numpy()[batch]) == list(range(5)) and passes.steps_per_pass == 12
-    other = ClusterPasses(60, 5, seed=7)
+    assert sorted(passes.assignment.numpy()[batch]) == list(range(5)) and passes.steps_per_epoch == 12
+    other = ClusterPlan(60, 5, seed=7)
     assert other.batch(3, 1).tolist() != batch.tolist()
     other.load_state_dict(passes.state_dict())
     assert other.batch(3, 1).tolist() == batch.tolist()
     with pytest.raises(InputError, match="do not give 61 clusters"):
-        ClusterPasses(60, 61, seed=0)
+        ClusterPlan(60, 61, seed=0)
 
 
 def test_supervised_sampling_never_repeats_a_person(market):
@@ -140,31 +144,38 @@ def tiny_config(**changes) -> HHLConfig:
     )
 
 
+def steps_of(config: HHLConfig, market) -> Schedule:
+    return plan_steps(config.recipe, config.method, market, TargetViews(market.train, 1), 0)
+
+
 def test_epochs_of_another_batch_keep_the_number_of_steps(market):
     steps = {
-        kind: schedule(
-            tiny_config(recipe={"epochs_of_batch": kind}), market, market.train, 1, 0
-        ).steps_per_epoch
-        for kind in (None, 32)
+        batch: steps_of(tiny_config(recipe={"epochs_of_batch": batch}), market).steps_per_epoch
+        for batch in (None, 32)
     }
     assert steps[None] == len(market.train) // 16 and steps[32] == len(market.train) // 32
 
 
 def test_loaders_that_restart_by_themselves_read_their_whole_list(market):
     config = tiny_config(recipe={"restarts": "own"}, method=MethodConfig(target_views="real"))
-    batches = schedule(config, market, market.train, 1, 0)
+    schedule = steps_of(config, market)
     steps = len(market.train) // 4
-    seen = np.concatenate([batches.parts["target"].plan(step) for step in range(steps)])
+    seen = np.concatenate([schedule.parts["target"].plan(step) for step in range(steps)])
     # one pass, although it is longer than an epoch and than a pass of the source
     assert len(set(seen)) == len(seen)
 
 
 def test_repeated_people_are_noticed(market):
-    batches = schedule(tiny_config(method=MethodConfig(target_views="real")), market, market.train, 1, 0)
-    pids = np.array([s.pid for s in market.train])
+    schedule = steps_of(tiny_config(method=MethodConfig(target_views="real")), market)
+    pids, seen = np.array([s.pid for s in market.train]), []
     for step in range(12):
-        chosen = pids[batches.parts["target"].plan(step)]
-        assert batches.repeated_people(step) == (len(set(chosen)) < 4) and batches.target_images(step) == 4
+        indices = schedule.parts["target"].plan(step)
+        seen.append(schedule.views.repeats_a_person(indices))
+        assert seen[-1] == (len(set(pids[indices])) < 4) and len(indices) == 4
+    assert set(seen) == {True, False}
+    two_views = TargetViews([*market.train] * 2, 2)  # both views of an image count once
+    different = [int(np.flatnonzero(pids == pid)[0]) for pid in sorted(set(pids))[:4]]
+    assert not two_views.repeats_a_person(two_views.of(np.array(different)))
 
 
 # ---------------------------------------------------------------- augmentation
@@ -198,8 +209,9 @@ def test_first_size_comes_before_everything(market):
 
 def test_jitter_is_for_labelled_images_alone(market):
     config = tiny_config(recipe={"colour_jitter": 0.5}, method=MethodConfig(target_views="real"))
-    parts = schedule(config, market, market.train, 1, 0).parts
-    assert {name: part.images.transform.colour_jitter for name, part in parts.items()} == {
+    transforms = train_transforms(config.net, config.recipe, None)
+    assert transforms.keys() == steps_of(config, market).parts.keys()
+    assert {name: transform.colour_jitter for name, transform in transforms.items()} == {
         "classify": 0.5,
         "source": 0.5,
         "target": 0.0,
@@ -211,7 +223,8 @@ def test_jitter_is_for_labelled_images_alone(market):
 
 def small_net(**changes) -> HHLNet:
     torch.manual_seed(0)
-    return HHLNet(build_backbone("thin"), 6, embed_dim=16, triplet_dim=8, **changes)
+    net = NetConfig(height=64, width=32, embed_dim=16, triplet_dim=8, **changes)
+    return HHLNet(build_backbone("thin"), 6, net)
 
 
 def test_one_pass_equals_many_when_nothing_depends_on_the_batch():
@@ -293,20 +306,12 @@ def test_colour_statistics_move_a_camera_onto_another(market):
 @pytest.mark.parametrize("kind", ["stats", "oracle", "self"])
 def test_controls_write_a_camera_style_folder(market, tmp_path, kind):
     few = replace(market, train=market.train[:5])
-    config = replace(PRESETS["demo"], style=StyleConfig(kind=kind))
-
-    class Work:
-        folder = tmp_path
-
-        def write_json(self, name, value):
-            self.__dict__[name] = value
-
-    work = Work()
-    styles.rendered(config, few, work)
+    work = Workspace(tmp_path)
+    styles.render_styles(work, few, TranslationConfig(kind=kind), (32, 64))
     folder = tmp_path / styles.FOLDER
     assert len(list(folder.glob("*_fake_?.jpg"))) == 5 * market.num_cameras
     assert read_image(fake_path(folder, few.train[0].path.stem, 1)).size == (32, 64)
-    errors = work.__dict__["oracle.json"]
+    errors = json.loads((tmp_path / "oracle.json").read_text())
     if kind == "oracle":
         assert errors["fake_l1"] < 8 < errors["identity_l1"]  # JPEG alone
     if kind == "self":
@@ -314,11 +319,11 @@ def test_controls_write_a_camera_style_folder(market, tmp_path, kind):
 
 
 def test_an_oracle_of_real_photographs_is_refused(market, tmp_path):
-    config = replace(PRESETS["demo"], style=StyleConfig(kind="oracle"))
+    config = replace(PRESETS["demo"], style=TranslationConfig(kind="oracle"))
+    photographs = replace(market, name="market1501")
+    job = Job("hhl", EXPERIMENTS[0], config, market, photographs, CPU, Options(), StageStore(tmp_path))
     with pytest.raises(InputError, match="the true styles are known for"):
-        styles.camera_styles(
-            config, replace(market, name="market1501"), None, torch.device("cpu"), cli.Options()
-        )
+        styles.camera_styles(job)
 
 
 # ---------------------------------------------------------------- what is measured on a network
@@ -345,20 +350,22 @@ def test_distance_metrics_by_hand():
 
 def test_copies_that_are_the_image_itself_have_distance_zero(market, tmp_path):
     model = small_net().eval()
-    model.image_size = (64, 32)
     samples = market.train[:4]
     for s in samples:
         for k in range(market.num_cameras):
             fake = fake_path(tmp_path, s.path.stem, k + 1)
             fake.write_bytes(s.path.read_bytes())
-    measured = analysis.copy_distances(model, samples, tmp_path, market.num_cameras, torch.device("cpu"))
+    work, fakes = (
+        Workspace(tmp_path, device=CPU),
+        analysis.other_styles(samples, tmp_path, market.num_cameras),
+    )
+    assert len(fakes) == 4 * (market.num_cameras - 1)
+    measured = analysis.copy_distances(model, samples, fakes, work)
     assert (
         measured["camstyle_l2"] == pytest.approx(0, abs=1e-5)
         and measured["crop_l2"] > 1e-3 < measured["flip_l2"]
     )
-    assert "camstyle_l2" not in analysis.copy_distances(
-        model, samples, None, market.num_cameras, torch.device("cpu")
-    )
+    assert "camstyle_l2" not in analysis.copy_distances(model, samples, [], work)
 
 
 def test_retrieval_by_camera_by_hand(tmp_path):

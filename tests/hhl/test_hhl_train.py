@@ -13,27 +13,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import cli, training
-from common.job import Options
+from common import training
 from common.datasets import load_dataset
 from common.errors import InputError
 from common.hashing import canonical
+from common.job import Job, Options
 from common.provenance import ROOT
 from common.records import read_record
-from common.runs import read_curves
+from common.runs import StageStore, read_curves
 from hhl import evaluate
-from hhl.config import PRESETS, HHLConfig, NetConfig, StarGANConfig
-from hhl.experiments import HHL
+from hhl.config import PRESETS, GANConfig, HHLConfig, NetConfig
+from hhl.experiments import EXPERIMENTS
+from hhl.model import build_network
 from hhl.stargan.train import learning_rate
 from hhl.stargan.translate import FOLDER, to_uint8
-from hhl.train import build_network, build_optimizer, check, set_learning_rate, train
+from hhl.train import build_optimizer, check, main
 from reports.collect import collect, read_results
 
 TINY = (
-    "--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 --recipe.batch 16 --recipe.ids 3 "
-    "--recipe.images-per-id 2 --recipe.target-batch 4 --stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 --stargan.blocks 1 "
-    "--stargan.d-channels 4 "
-    "--net.embed-dim 16 --net.triplet-dim 8 --threads 1"
+    "--recipe.epochs 2 --recipe.pretrain-epochs 1 --recipe.drop-epoch 1 --recipe.batch-scale 1 "
+    "--recipe.batch 16 --recipe.ids 3 --recipe.images-per-id 2 --recipe.target-batch 4 "
+    "--stargan.iterations 6 --stargan.batch 4 --stargan.channels 4 --stargan.blocks 1 "
+    "--stargan.d-channels 4 --net.embed-dim 16 --net.triplet-dim 8 --threads 1"
 ).split()
 ROWS = [f"hhl/table2/{row}" for row in ("baseline_source", "L_CD", "baseline_target")]
 
@@ -62,7 +63,7 @@ def command(data_root: Path, out: Path, *flags: str, rows=("hhl/table2/L_CD",)) 
 
 
 def run_hhl(*args, **options) -> int:
-    return cli.main(HHL, train, command(*args, **options))
+    return main(command(*args, **options))
 
 
 def record(out: Path, row: str = "L_CD"):
@@ -288,24 +289,24 @@ def test_every_preset_builds_and_embedding_layers_follow_their_switch():
     for name, config in PRESETS.items():
         net = NetConfig(**{**vars(config.net), "weights": "none", "backbone": "thin"})
         model = build_network(net, 10, triplet=True)
-        optimizer = build_optimizer(config, model, triplet=True)
+        optimizer = build_optimizer(config.recipe, model, triplet=True)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         assert rates.get("embedding") == {"released": None, "paper": 0.01}.get(name, 0.1)
 
 
 def test_learning_rates_drop_once_at_epoch_40():
     config = HHLConfig(net=NetConfig(backbone="thin", weights="none"))
-    optimizer = build_optimizer(config, build_network(config.net, 10, triplet=False), triplet=False)
+    optimizer = build_optimizer(config.recipe, build_network(config.net, 10, triplet=False), triplet=False)
     seen = {}
     for epoch in (0, 39, 40, 59):
-        set_learning_rate(optimizer, 0.1 ** (epoch // config.recipe.drop_epoch))
+        training.scale_learning_rate(optimizer, 0.1 ** (epoch // config.recipe.drop_epoch))
         seen[epoch] = {group["name"]: round(group["lr"], 6) for group in optimizer.param_groups}
     assert seen[0] == seen[39] == {"base": 0.01, "classifier": 0.1, "embedding": 0.1}
     assert seen[40] == seen[59] == {"base": 0.001, "classifier": 0.01, "embedding": 0.01}
 
 
 def test_stargans_released_decay_hardly_decays_and_the_true_one_does():
-    released, linear = StarGANConfig(), StarGANConfig(lr_decay="true_linear")
+    released, linear = GANConfig(), GANConfig(lr_decay="true_linear")
     assert learning_rate(released, 0) == learning_rate(released, 110_999) == 1e-4
     assert learning_rate(released, 220_000) == pytest.approx(9.99e-5)
     assert learning_rate(linear, 110_000) == 1e-4 and learning_rate(linear, 165_000) == pytest.approx(5e-5)
@@ -362,7 +363,7 @@ def test_bad_input(data_root, tmp_path, capsys, flags, words):
         assert not (tmp_path / "stages").exists()  # said before anything was trained
 
 
-def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root, monkeypatch):
+def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root, tmp_path, monkeypatch):
     """MSMT17 has more identities than the random pseudo-identities leave room for; PRID2011 calls two images
     alike.
     """
@@ -373,7 +374,12 @@ def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root,
         recipe=replace(config.recipe, batch=16, ids=3, images_per_id=2, target_batch=4, batch_scale=1.0),
     )
     monkeypatch.setattr("common.datasets.loading.read_image", lambda path: pytest.fail("an image is decoded"))
-    check(tiny, source, source, target, Options())
+
+    def checked(source, target) -> None:
+        store = StageStore(tmp_path)
+        check(Job("hhl", EXPERIMENTS[0], tiny, source, target, torch.device("cpu"), Options(), store))
+
+    checked(source, target)
     twice = replace(
         target,
         train=[
@@ -382,10 +388,10 @@ def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root,
         ],
     )
     with pytest.raises(InputError, match="2 training images are called"):
-        check(tiny, source, source, twice, Options())
+        checked(source, twice)
     crowd = replace(source, train=[replace(source.train[0], pid=1 + i // 2) for i in range(2082)])
     with pytest.raises(InputError, match="1041 identities: use unique"):
-        check(tiny, crowd, crowd, target, Options())
+        checked(crowd, target)
 
 
 def test_clusters_do_not_hang_on_how_the_test_images_are_ranked(data_root, tmp_path):

@@ -36,41 +36,36 @@ class NetConfig:
     embed_dim: int = size(1024)  # FC-1024, Sec. 3.2
     triplet_dim: int = size(128)  # FC-128, Sec. 3.2
     dropout: float = below_one(0.5)  # Sec. 4.2
-    # FC-128 reads FC-1024 after its dropout; the paper's text leaves it open, Fig. 1, blog and code: before
+    # FC-128 follows the dropout of FC-1024; unclear in the paper's text; Fig. 1, blog and code: before it
     triplet_after_dropout: bool = False
-    # GPUs under DataParallel whose batch-norm statistics are imitated; the authors had 2 (issue 2 of the
-    # released code)
+    # GPUs under DataParallel whose batch-norm statistics are imitated; the authors used 2 (issue 2)
     bn_splits: int = positive(1)
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How the re-ID network is trained."""
+    """The training of the re-ID network."""
 
-    epochs: int = positive(
-        60
-    )  # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
+    # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
+    epochs: int = positive(60)
     # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
     epochs_of_batch: int | None = positive(None)
     # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
     pretrain_epochs: int = non_negative(0)
-    drop_epoch: int = positive(
-        40
-    )  # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
-    # labelled images in the cross-entropy batch, Sec. 4.2; the authors: it must be 128, with 16 mAP falls
-    # from 31 to 9.4
+    # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
+    drop_epoch: int = positive(40)
+    # labelled images in the cross-entropy batch, Sec. 4.2; authors: must be 128, mAP is 9.4, not 31, with 16
     batch: int = positive(128)
     ids: int = positive(8)  # identities in the source triplet batch, released code
     images_per_id: int = positive(8)  # released code
     target_batch: int = positive(16)  # target images, each with its camera styles: n_t of Sec. 4.2
-    batch_scale: float = positive(
-        1.0
-    )  # scales batch, images_per_id and target_batch together: 0.5 in the demo
-    # of target images, Fig. 3 (see hhl/sampling.py); released: random
+    # scales batch, images_per_id and target_batch together: 0.5 in the demo
+    batch_scale: float = positive(1.0)
+    # of target images, Fig. 3 (see hhl/data.py); released: random
     sampling: Literal["random", "cluster", "supervised"] = "random"
-    # released: the triplet loaders start anew together, at an epoch and when the shorter ends
+    # released: both triplet loaders restart with every epoch and when the shorter ends; own: each at its end
     restarts: Literal["released", "own"] = "released"
-    # one forward pass for the whole batch, as Sec. 4.2 may be read; released: one for each part
+    # one forward pass for the whole batch, a possible reading of Sec. 4.2; released: one for each part
     single_pass: bool = False
     # the backbone, Sec. 4.2; Sec. 2.1 of the blog swaps the two rates, its Sec. 2.4.2 agrees with the paper
     base_lr: float = positive(0.01)
@@ -84,25 +79,24 @@ class RecipeConfig:
     nesterov: bool = True  # released code
     # 64-100 % of the area; released: at a random aspect; the paper's words: the image's own
     crop: Literal["released", "keep_aspect"] = "released"
-    # one crop and flip for all views of a target image, brought to one size first; released: each its own
+    # one crop and flip for all views of a target image, resized to one size first; released: one per view
     shared_augmentation: bool = False
     erasing: float = probability(0.0)  # probability of random erasing; released code has it, switched off
-    colour_jitter: float = probability(
-        0.0
-    )  # of source images: a control of ours, neither paper nor code has it
+    # strength, of source images: a control of ours, in neither paper nor code
+    colour_jitter: float = probability(0.0)
 
     def scaled(self, images: int) -> int:
-        """A number of images of a batch at this recipe's scale."""
+        """Returns a number of images of a batch at this recipe's scale."""
         return max(1, round(images * self.batch_scale))
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Which terms a row of Tables 2 and 3 has."""
+    """The terms of a row of Tables 2 and 3."""
 
-    # whose identities the losses see; target: the supervised row, Basel. (T)
+    # whose identities the losses use; target: the supervised row, Basel. (T)
     labels: Literal["source", "target"] = "source"
-    classification: bool = True  # the cross-entropy; Sec. 4.4: without it results suffer (no number)
+    classification: bool = True  # the cross-entropy; Sec. 4.4: results are worse without it (no number)
     source_triplet: bool = True  # 64 labelled images in the triplet loss: L_T, L_D, L_CD
     # target images in the triplet loss: none, alone (L_D), with fakes (L_C, L_CD)
     target_views: Literal["none", "real", "camera"] = "camera"
@@ -111,23 +105,23 @@ class MethodConfig:
     beta: float = non_negative(0.5)  # weight of the triplet loss, Sec. 4.2
     # batch hard (Eq. 2), batch all, or batch all over the active triplets (Hermans et al.)
     triplets: Literal["hard", "all", "all_nonzero"] = "hard"
-    # released code; soft: softplus in place of the hinge, what the blog's appendix recommends
+    # released code; soft: softplus in place of the hinge, as the blog's appendix recommends
     margin: float | Literal["soft"] = 0.3
-    hinge: bool = True  # [.]_+ around a term; Eq. 2 prints none, blog and code have it
-    reduction: Literal["mean", "sum"] = "mean"  # over the terms; Eq. 2 and blog print a sum, the code means
+    hinge: bool = True  # [.]_+ around a term; not in Eq. 2, but in blog and code
+    reduction: Literal["mean", "sum"] = "mean"  # over the terms; mean in the code, sum in Eq. 2 and blog
     self_positive: bool = True  # released code: the anchor counts among its positives
-    # identity of a target tuple; released: one of 10,000 at random, may collide
+    # identities of target images; released: random ones out of 10,000, two may be equal
     pseudo: Literal["random10k", "unique"] = "random10k"
-    include_own_style: bool = True  # the fake in the image's own camera is a view too, Sec. 3.3
+    include_own_style: bool = True  # the fake in the image's own camera is a view, Sec. 3.3
 
 
 @dataclass(frozen=True)
 class TestConfig:
-    """How the target's test images are ranked; both AP rules are always recorded."""
+    """The test features; scores by both AP rules are always recorded."""
 
-    # of the test images' resize; released: bicubic, though it trains on bilinear
+    # of the test images' resize; released: bicubic, although training images are resized bilinearly
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    # L2-normalised pool5; paper and blog say Euclidean on pool5, the code normalises first
+    # L2-normalise pool5, as released; paper and blog: Euclidean distance of pool5
     normalise: bool = True
 
 
@@ -140,7 +134,7 @@ class GANConfig:
     channels: int = size(64)  # of the generator's first layer
     blocks: int = layers(6)  # residual blocks
     downsamplings: int = layers(2)
-    residual: bool = False  # output = input + change: the demo's deviation, see README
+    residual: bool = False  # output = input + change: the demo's deviation
     d_channels: int = size(64)  # of the discriminator's first layer
     d_layers: int = layers(6)
     iterations: int = positive(220_000)  # steps of D; released code
@@ -153,9 +147,8 @@ class GANConfig:
     lambda_cls: float = non_negative(1.0)
     lambda_rec: float = non_negative(10.0)
     lambda_gp: float = non_negative(10.0)
-    lambda_idt: float = non_negative(
-        0.0
-    )  # of |x - G(x, own camera)|, the demo's deviation; paper and code have none
+    # of |x - G(x, own camera)|, the demo's deviation; in neither paper nor code
+    lambda_idt: float = non_negative(0.0)
     # quirk: as released, ends at 99.9 % of lr; true_linear: 0
     lr_decay: Literal["quirk", "true_linear"] = "quirk"
     uniform_gamma: bool = False  # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
@@ -169,18 +162,17 @@ class GANConfig:
 
 @dataclass(frozen=True)
 class TranslationConfig:
-    """Where the target's camera styles come from and how they are stored."""
+    """The source of the target's camera styles and their files."""
 
-    # the others are controls of ours (see hhl/styles.py)
+    # stargan: the paper's; the others are controls of ours (see hhl/styles.py)
     kind: Literal["stargan", "stats", "oracle", "self"] = "stargan"
-    # a camera-style folder made elsewhere (by the authors' code, say), used in place of `kind`
+    # an existing camera-style folder (of the authors' code, say), used in place of `kind`
     folder: str = ""
     quality: int = quality(75)  # JPEG quality of the fakes, Pillow's default, as released
-    truncate: bool = True  # 0..255 by truncation (torchvision 0.2.1, as released), not rounding
-    # real target images go through the fakes' size too, so that sharpness does not tell them apart; released:
-    # no
+    truncate: bool = True  # pixels truncated to 0..255 (torchvision 0.2.1, as released), not rounded
+    # resize real target images to the fakes' size, so that sharpness does not distinguish them; released: no
     resize_real_first: bool = False
-    # make the styles even for a row that does not train on them, to measure Table 1's distances
+    # make the styles also for a row that does not train on them, to measure Table 1's distances
     measure: bool = False
 
 

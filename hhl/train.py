@@ -59,9 +59,8 @@ def train(job: Job) -> Record:
 
     def score_row(work: Workspace) -> None:
         model = trained()
-        score(
-            embedder(model, test, work.device, work.options.workers), model, target, work, model="HHL pool5"
-        )
+        pool5 = embedder(model, test, work.device, work.options.workers)
+        score(pool5, model, target, work, model="HHL pool5")
 
     scored = job.stage("scores", {"reid": reid.hash, "target": target.manifest, "test": test}, score_row)
     analysed = job.stage(
@@ -77,20 +76,18 @@ def train(job: Job) -> Record:
 
 def check(job: Job) -> None:
     """Validates the run before any stage: weights, camera styles, image names, the size of every batch."""
-    config = job.config
+    config, splits = job.config, job.config.net.bn_splits
     with torch.device("meta"):
         build_backbone(config.net.backbone, config.net.weights)
     views = expected_views(config, job.target)
     if job.options.pack:
         for transform in train_transforms(config.net, config.recipe, views.first_size).values():
             transform.on_device()
-    check_batches(
-        plan_steps(config.recipe, config.method, labelled(job), views, seed=0), config.net.bn_splits
-    )
+    check_batches(plan_steps(config.recipe, config.method, labelled(job), views, seed=0), splits)
     if config.recipe.pretrain_epochs:
         plain = pretraining(config)
         schedule = plan_steps(plain.recipe, plain.method, job.source, TargetViews(), seed=0)
-        check_batches(schedule, config.net.bn_splits)
+        check_batches(schedule, splits)
 
 
 def check_batches(schedule: Schedule, bn_splits: int) -> None:
@@ -232,17 +229,16 @@ def run_steps(
         if logits is not None:
             labels = labels_of(batch, "classify")
             cross_entropy = F.cross_entropy(logits, labels)  # L_cross, Eq. 1
-            terms |= {"cross_entropy": cross_entropy}
-            terms |= {"accuracy": (logits.argmax(1) == labels).float().mean()}
+            accuracy = (logits.argmax(1) == labels).float().mean()
+            terms |= {"cross_entropy": cross_entropy, "accuracy": accuracy}
             loss = loss + cross_entropy
 
         # triplets over source images and target views together
         if embeddings is not None:
             labels = labels_of(batch, "source", "target")
             target_images = len(batch["target"].indices) // views.num_views if "target" in batch else 0
-            anchors = anchor_mask(method.target_anchors, len(labels), target_images, views.num_views)
-            # L_T, L_C, L_D or L_CD, Eqs. 2-5
-            triplet, share = triplet_term(method, embeddings, labels, anchors.to(labels.device))
+            mask = anchor_mask(method.target_anchors, len(labels), target_images, views.num_views)
+            triplet, share = triplet_term(method, embeddings, labels, mask)  # L_T, L_C, L_D, L_CD: Eqs. 2-5
             terms |= {"triplet": triplet, SHARE[method.triplets]: share}
             loss = loss + method.beta * triplet  # L_HHL, Eq. 6
 
@@ -320,7 +316,7 @@ def triplet_term(
             labels,
             margin=method.margin,
             self_positive=method.self_positive,
-            anchors=anchors,
+            anchors=anchors.to(labels.device),
             hinge=method.hinge,
             reduction=method.reduction,
         )

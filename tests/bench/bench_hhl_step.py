@@ -31,35 +31,39 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as TF
 
-from common.job import Options
 from common.datasets import ReIDDataset, Sample
 from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD
-from common.training import accelerate, count_images
-from hhl.batches import schedule
+from common.job import Options, Workspace
+from common.training import Loop, accelerate, count_images
+from hhl.augmentation import crop_box, train_transforms
 from hhl.config import HHLConfig, NetConfig, RecipeConfig
-from hhl.data import PSEUDO_LABELS, crop_box
+from hhl.data import PSEUDO_LABELS, plan_steps, with_images
 from hhl.losses import batch_hard_triplet
 from hhl.model import build_network
 from hhl.train import build_optimizer, run_steps
+from hhl.views import TargetViews
 
 FILES, PEOPLE, CAMERAS = 256, 64, 6
 VARIANTS = ("plain", "pack", "bf16+pack", "bf16+pack+compile")
 
 
-class Clock:
-    """Stands in for `common.training.Loop`: times the steps after the first ones."""
+class Clock(Loop):
+    """A training loop that times the steps after the first ones and logs nothing."""
 
-    def __init__(self, warm_up: int, steps: int, device: torch.device):
-        self.warm_up, self.total, self.device = warm_up, warm_up + steps, device
+    def __init__(self, work: Workspace, warm_up: int, steps: int):
+        super().__init__(work, warm_up + steps, {}, label="bench")
+        self.warm_up, self.device = warm_up, work.device
         self.images, self.begun, self.seconds = 0, 0.0, 0.0
 
     def over(self, batches: Iterator) -> Iterator[tuple[int, object]]:
-        for step, batch in zip(range(self.total), batches):
+        for step, batch in enumerate(batches):
             if step == self.warm_up:
                 self.begun = self._now()
             if step >= self.warm_up:
                 self.images += count_images(batch)
             yield step, batch
+            if step + 1 == self.total:
+                break
         self.seconds = self._now() - self.begun
 
     def log(self, step: int, **terms) -> None:
@@ -74,9 +78,10 @@ class Clock:
 # ---------------------------------------------------------------- data
 
 
-def draw_domain(folder: Path, repeats: int) -> tuple[ReIDDataset, list[Sample]]:
-    """A training set of `FILES * repeats` samples (files are shown again) and its views: real images of
-    128x64, styles of 256x128.
+def draw_domain(folder: Path, repeats: int) -> tuple[ReIDDataset, TargetViews]:
+    """Draws `FILES * repeats` training samples and their views: real images of 128x64, styles of 256x128.
+
+    The files are repeated.
     """
     rng = np.random.default_rng(0)
     train, styled = [], [[] for _ in range(CAMERAS)]
@@ -91,7 +96,7 @@ def draw_domain(folder: Path, repeats: int) -> tuple[ReIDDataset, list[Sample]]:
             noise.resize((128, 256), Image.Resampling.BICUBIC).save(fake)
             styled[k].append(replace(sample, path=fake))
     views = [sample for view in (train, *styled) for sample in view * repeats]
-    return ReIDDataset("noise", folder, train * repeats, [], [], CAMERAS), views
+    return ReIDDataset("noise", folder, train * repeats, [], [], CAMERAS), TargetViews(views, CAMERAS + 1)
 
 
 # ---------------------------------------------------------------- the released way
@@ -143,26 +148,26 @@ def by_identity(pids: Sequence[int], ids: int, images_per_id: int, batches: int)
 def released_batches(
     config: HHLConfig,
     source: ReIDDataset,
-    views: Sequence[Sample],
-    steps: int,
-    workers: int,
-    device: torch.device,
+    views: TargetViews,
+    clock: Clock,
 ):
     """Steps of {part: images}, {part: labels} on the device."""
-    recipe, size = config.recipe, (config.net.height, config.net.width)
-    pids, count = [s.pid - 1 for s in source.train], len(views) // (CAMERAS + 1)
+    recipe, size, device = config.recipe, (config.net.height, config.net.width), clock.device
+    pids, count, samples = [s.pid - 1 for s in source.train], views.num_images, views.samples
     labelled = OpenedImages([[s.path] for s in source.train], pids, *size)
-    targets = OpenedImages([[s.path for s in views[i::count]] for i in range(count)], None, *size)
-    how = {"num_workers": workers, "pin_memory": device.type == "cuda"}
+    targets = OpenedImages([[s.path for s in samples[i::count]] for i in range(count)], None, *size)
+    settings = {"num_workers": clock.workspace.options.workers, "pin_memory": device.type == "cuda"}
     loaders = {
-        "classify": DataLoader(labelled, recipe.scaled(recipe.batch), shuffle=True, drop_last=True, **how),
+        "classify": DataLoader(
+            labelled, recipe.scaled(recipe.batch), shuffle=True, drop_last=True, **settings
+        ),
         "source": DataLoader(
             labelled,
-            batch_sampler=by_identity(pids, recipe.ids, recipe.scaled(recipe.images_per_id), steps),
-            **how,
+            batch_sampler=by_identity(pids, recipe.ids, recipe.scaled(recipe.images_per_id), clock.total),
+            **settings,
         ),
         "target": DataLoader(
-            targets, recipe.scaled(recipe.target_batch), shuffle=True, drop_last=True, **how
+            targets, recipe.scaled(recipe.target_batch), shuffle=True, drop_last=True, **settings
         ),
     }
     for parts in zip(*loaders.values()):
@@ -170,13 +175,10 @@ def released_batches(
         yield images, {name: part[1].repeat(len(part[0])).to(device) for name, part in zip(loaders, parts)}
 
 
-def released(
-    config: HHLConfig, source: ReIDDataset, views: Sequence[Sample], clock: Clock, workers: int
-) -> None:
+def released(config: HHLConfig, source: ReIDDataset, views: TargetViews, clock: Clock) -> None:
     model = build_network(config.net, PEOPLE, triplet=True).to(clock.device).train()
-    optimizer = build_optimizer(config, model, triplet=True)
-    batches = released_batches(config, source, views, clock.total, workers, clock.device)
-    for _, (images, labels) in clock.over(batches):
+    optimizer = build_optimizer(config.recipe, model, triplet=True)
+    for _, (images, labels) in clock.over(released_batches(config, source, views, clock)):
         outputs = [
             model(images["classify"]),
             model(images["source"], "triplet"),
@@ -194,33 +196,14 @@ def released(
 # ---------------------------------------------------------------- ours
 
 
-def ours(
-    config: HHLConfig,
-    source: ReIDDataset,
-    views: Sequence[Sample],
-    clock: Clock,
-    workers: int,
-    variant: str,
-    cache: Path,
-) -> None:
-    options = Options(
-        precision="bf16" if "bf16" in variant else "fp32",
-        compile="compile" in variant,
-        pack="pack" in variant,
-    )
-    batches = schedule(config, source, views, CAMERAS + 1, 0, cache if options.pack else None)
-    model = build_network(config.net, PEOPLE, triplet=True).to(clock.device)
-    optimizer = build_optimizer(config, model, triplet=True)
-    accelerate(model, clock.device, options).train()
-    run_steps(
-        config,
-        model,
-        optimizer,
-        clock,
-        batches,
-        clock.device,
-        batches.load(0, clock.device, workers, lambda epoch: None),
-    )
+def ours(config: HHLConfig, source: ReIDDataset, views: TargetViews, clock: Clock) -> None:
+    work = clock.workspace
+    schedule = plan_steps(config.recipe, config.method, source, views, work.seed)
+    schedule = with_images(schedule, train_transforms(config.net, config.recipe, views.first_size), work)
+    model = build_network(config.net, PEOPLE, triplet=True).to(work.device)
+    optimizer = build_optimizer(config.recipe, model, triplet=True)
+    accelerate(model, work.device, work.options).train()
+    run_steps(config, model, optimizer, clock, schedule)
 
 
 def compare(
@@ -239,18 +222,23 @@ def compare(
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         batch = config.recipe.scaled(config.recipe.batch)
-        # no loader begins anew
+        # no loader starts a second pass
         source, views = draw_domain(Path(folder), repeats=-(-batch * (warm_up + steps) // FILES))
 
-        def speed(way: Callable, *arguments) -> float:
-            clock = Clock(warm_up, steps, device)
-            way(config, source, views, clock, workers, *arguments)
+        def speed(train: Callable, variant: str) -> float:
+            options = Options(
+                workers=workers,
+                precision="bf16" if "bf16" in variant else "fp32",
+                compile="compile" in variant,
+                pack="pack" in variant,
+            )
+            cache = Path(folder) / "cache" if options.pack else None
+            clock = Clock(Workspace(Path(folder), False, 0, device, options, cache), warm_up, steps)
+            train(config, source, views, clock)
             return clock.images / clock.seconds
 
         for variant in variants:
-            rounds = np.array(
-                [(speed(released), speed(ours, variant, Path(folder) / "cache")) for _ in range(pairs)]
-            )
+            rounds = np.array([(speed(released, variant), speed(ours, variant)) for _ in range(pairs)])
             figures[variant] = (*np.median(rounds, axis=0), float(np.median(rounds[:, 1] / rounds[:, 0])))
     return figures
 

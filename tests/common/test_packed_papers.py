@@ -10,19 +10,19 @@ from PIL import Image
 import arn.data
 import dcgan_lsro.config
 import dcgan_lsro.data
-import hhl.data
 import ptgan.data
 import spgan.reid.data
 from common.augment import on_device, training_images
 from common.datasets.loading import planned_loader
 from common.datasets.plans import epoch_plan
 from common.errors import InputError
+from hhl.augmentation import TrainTransform as HHLTransform
 
 CROPPED = dcgan_lsro.config.NetConfig(height=32, width=16, resize_height=36, resize_width=18)
 TRANSFORMS = {
     "arn": arn.data.TrainTransform(32, 16, "half"),
-    "hhl": hhl.data.TrainTransform(32, 16, erasing=0.5),
-    "hhl, first size": hhl.data.TrainTransform(32, 16, first_size=(40, 20), keep_aspect=True),
+    "hhl": HHLTransform(32, 16, erasing=0.5),
+    "hhl, first size": HHLTransform(32, 16, first_size=(40, 20), keep_aspect=True),
     "ptgan": ptgan.data.ReidTransform(32, 16),
     "spgan": spgan.reid.data.TrainTransform(32, 16, "random", "bicubic", erasing=0.5),
     "spgan, no crop": spgan.reid.data.TrainTransform(32, 16),
@@ -57,7 +57,7 @@ def test_packed_equals_the_workers(name, photos, tmp_path):
 @pytest.mark.parametrize(
     "transform, words",
     [
-        (hhl.data.TrainTransform(32, 16, colour_jitter=0.2), "--pack with --recipe.colour-jitter 0.2"),
+        (HHLTransform(32, 16, colour_jitter=0.2), "--pack with --recipe.colour-jitter 0.2"),
         (ptgan.data.ReidTransform(32, 16, 0.2), "--pack with --recipe.colour-jitter 0.2"),
         (spgan.reid.data.TrainTransform(32, 16, colour_jitter=0.2), "--pack with --recipe.colour-jitter 0.2"),
         (dcgan_lsro.data.TrainTransform(CROPPED, "scale"), "--pack with --recipe.crop scale"),

@@ -1,4 +1,4 @@
-"""The configuration: bounds, choices, what the pretraining keeps, and the stage keys of committed records."""
+"""The configuration: bounds and choices of its fields, and what the pretraining keeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -18,15 +17,12 @@ from common.cli import override
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
 from common.hashing import digest
-from common.job import Job, Options
-from common.runs import Stage, StageStore, stage_hash
 from hhl import train
 from hhl.augmentation import TrainTransform, train_transforms
 from hhl.config import PRESETS, HHLConfig, MethodConfig, NetConfig, RecipeConfig
 from hhl.data import plan_steps
 from hhl.experiments import HHL
-from hhl.views import TargetViews, expected_views
-from reports.collect import read_results
+from hhl.views import TargetViews
 
 # ---------------------------------------------------------------- bounds
 
@@ -160,55 +156,3 @@ def test_all_experiments_of_a_preset_share_one_pretraining(preset):
         else []
     )
     assert len({digest(config.recipe) for config in plain}) <= 1
-
-
-# ---------------------------------------------------------------- keys of committed records
-
-
-class Keys(StageStore):
-    """Returns stages without building them."""
-
-    def obtain(self, name, depends_on, build, work):
-        return Keyed(name, stage_hash(name, depends_on), Path(), 0.0, True)
-
-
-class Keyed(Stage):
-    def json(self, name: str) -> dict:
-        return {}
-
-
-def committed_records() -> list:
-    """Returns the records whose configuration is still that of their experiment.
-
-    Fifteen points of Figs. 3 and 6 are excluded: their development version pretrained for every row.
-    """
-    now = {(p, e.key): digest(override(PRESETS[p], e.overrides)) for p in PRESETS for e in HHL.experiments}
-    return [
-        record
-        for record in read_results("hhl")
-        if now.get((record.preset, record.key)) == record.config_hash
-        and not (record.key.startswith(("hhl/fig3/", "hhl/fig6/")) and record.code_version.endswith("-dirty"))
-    ]
-
-
-def test_stage_keys_of_all_committed_records(tmp_path, monkeypatch):
-    """Networks, styles and scores of earlier versions are reused: no key of a stage may change."""
-    monkeypatch.setattr(train, "target_views", lambda config, target, folder: expected_views(config, target))
-    monkeypatch.setattr(train.pictures, "draw", lambda job, folder: None)
-    monkeypatch.setattr(Job, "record", lambda job, scores, measures: job)
-    experiments = {experiment.key: experiment for experiment in HHL.experiments}
-    records, image = committed_records(), [Sample(Path("1.jpg"), 1, 0)]
-    for record in records:
-        experiment = experiments[record.key]
-        numerics = {name: record.hardware[name] for name in ("precision", "pack") if name in record.hardware}
-        options = Options(source=record.source, target=record.target, seed=record.seed, **numerics)
-        source, target = (
-            SimpleNamespace(manifest=record.data[role], train=image, num_cameras=6, name=name)
-            for role, name in (("source", record.source), ("target", record.target))
-        )
-        config = override(PRESETS[record.preset], experiment.overrides)
-        store, device = Keys(tmp_path), torch.device("cpu")
-        job = train.train(Job("hhl", experiment, config, source, target, device, options, store))
-        keys = {name: stage.hash for name, stage in job.stages.items()}
-        assert keys == {name: stage["hash"] for name, stage in record.stages.items()}, record.identity
-    assert len(records) > 100

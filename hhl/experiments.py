@@ -11,10 +11,12 @@ from typing import Any
 from common.records import Experiment, Paper
 from hhl.config import PRESETS
 
+Rows = dict[str, tuple[str, dict[str, Any]]]  # key -> title, overrides
+
 _NO_TRIPLET = {"method.source_triplet": False, "method.target_views": "none"}
 
 # Table 2 (Duke and Market) and, with CUHK03 as source, Table 3
-ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+ROWS: Rows = {
     "baseline_target": ("supervised on the target, Basel. (T)", {**_NO_TRIPLET, "method.labels": "target"}),
     "baseline_source": ("direct transfer, Basel. (S)", _NO_TRIPLET),
     "L_T": ("+ source triplets, L_T", {"method.target_views": "none"}),
@@ -24,11 +26,39 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 BETAS = [number / 10 for number in range(21)]
 TARGET_BATCHES = range(0, 33, 4)
-TRIPLETS: dict[str, tuple[str, dict[str, Any]]] = {
+TRIPLETS: Rows = {
     "hard": ("batch hard, margin 0.3", {}),
     "soft": ("batch hard, soft margin", {"method.margin": "soft"}),
     "all": ("batch all, margin 0.3", {"method.triplets": "all"}),
     "all_nonzero": ("batch all over the active triplets, margin 0.3", {"method.triplets": "all_nonzero"}),
+}
+CONTROLS: Rows = {
+    "style/stats": ("styles: colour statistics", {"style.kind": "stats"}),
+    "style/oracle": ("styles: the true ones", {"style.kind": "oracle"}),
+    "style/self": ("styles: none, the image itself", {"style.kind": "self"}),
+    "control/colour_jitter": (
+        "direct transfer with colour jitter on the source",
+        {**_NO_TRIPLET, "recipe.colour_jitter": 0.3},
+    ),
+    "control/colour_jitter,L_CD": ("HHL with colour jitter on the source", {"recipe.colour_jitter": 0.3}),
+    "control/beta=0": (
+        "HHL's passes with beta = 0: the target moves batch norm alone",
+        {"method.beta": 0.0},
+    ),
+    "control/no_classification": ("L_CD without cross-entropy", {"method.classification": False}),
+    "control/embedding=frozen": (
+        "HHL, FC-1024 and FC-128 frozen at random, as released",
+        {"recipe.embed_lr": None},
+    ),
+    "control/embedding=frozen,baseline_source": (
+        "direct transfer, FC-1024 frozen at random",
+        {**_NO_TRIPLET, "recipe.baseline_embed_lr": None},
+    ),
+    "control/single_pass": ("HHL, one forward pass a step", {"recipe.single_pass": True}),
+    "control/resize_real_first": (
+        "HHL, real target images as blurred as their fakes",
+        {"style.resize_real_first": True},
+    ),
 }
 
 
@@ -105,70 +135,18 @@ def triplet_comparison() -> list[Experiment]:
 def controls() -> list[Experiment]:
     """Returns what neither paper nor code ran: other styles, other explanations of a gain, open questions."""
     rows = [Experiment("hhl/style/stargan", "styles by StarGAN", alias_of="hhl/table2/L_CD")]
-    rows += [
-        Experiment(f"hhl/style/{kind}", f"styles: {source}", {"style.kind": kind})
-        for kind, source in (
-            ("stats", "colour statistics"),
-            ("oracle", "the true ones"),
-            ("self", "none, the image itself"),
-        )
-    ]
-    rows += [
-        Experiment(
-            "hhl/control/colour_jitter",
-            "direct transfer with colour jitter on the source",
-            {**_NO_TRIPLET, "recipe.colour_jitter": 0.3},
-        ),
-        Experiment(
-            "hhl/control/colour_jitter,L_CD",
-            "HHL with colour jitter on the source",
-            {"recipe.colour_jitter": 0.3},
-        ),
-        Experiment(
-            "hhl/control/beta=0",
-            "HHL's passes with beta = 0: the target moves batch norm alone",
-            {"method.beta": 0.0},
-        ),
-        Experiment(
-            "hhl/control/no_classification", "L_CD without cross-entropy", {"method.classification": False}
-        ),
-        Experiment(
-            "hhl/control/embedding=frozen",
-            "HHL, FC-1024 and FC-128 frozen at random, as released",
-            {"recipe.embed_lr": None},
-        ),
-        Experiment(
-            "hhl/control/embedding=frozen,baseline_source",
-            "direct transfer, FC-1024 frozen at random",
-            {**_NO_TRIPLET, "recipe.baseline_embed_lr": None},
-        ),
-        Experiment("hhl/control/single_pass", "HHL, one forward pass a step", {"recipe.single_pass": True}),
-        Experiment(
-            "hhl/control/resize_real_first",
-            "HHL, real target images as blurred as their fakes",
-            {"style.resize_real_first": True},
-        ),
-        Experiment(
-            "hhl/control/ce_batch=128",
-            "HHL, 128 images in the cross-entropy batch",
-            alias_of="hhl/table2/L_CD",
-        ),
-    ]
+    rows += [Experiment(f"hhl/{name}", title, overrides) for name, (title, overrides) in CONTROLS.items()]
+    batch_title = "images in the cross-entropy batch"
+    rows.append(Experiment("hhl/control/ce_batch=128", f"HHL, 128 {batch_title}", alias_of="hhl/table2/L_CD"))
     for batch in (16, 32, 64):
-        rows.append(
-            Experiment(
-                f"hhl/control/ce_batch={batch}",
-                f"HHL, {batch} images in the cross-entropy batch, and so more steps an epoch",
-                {"recipe.batch": batch},
-            )
+        key, title, change = (
+            f"hhl/control/ce_batch={batch}",
+            f"HHL, {batch} {batch_title}",
+            {"recipe.batch": batch},
         )
-        rows.append(
-            Experiment(
-                f"hhl/control/ce_batch={batch},same_steps",
-                f"HHL, {batch} images in the cross-entropy batch, steps as with 128",
-                {"recipe.batch": batch, "recipe.epochs_of_batch": 128},
-            )
-        )
+        rows.append(Experiment(key, f"{title}, and so more steps an epoch", change))
+        same_steps = {**change, "recipe.epochs_of_batch": 128}
+        rows.append(Experiment(f"{key},same_steps", f"{title}, steps as with 128", same_steps))
     return rows
 
 

@@ -111,9 +111,9 @@ class PackedImages(NamedTuple):
 
 
 class PackedSamples(SampleImages):
-    """`SampleImages` augmented on the device: workers only draw and copy; a batch is (`PackedImages`, indices).
+    """`SampleImages` augmented on the device; workers only draw and copy. Packs the images if `cache` lacks them.
 
-    Packs the images if `cache` does not hold them.
+    A batch is (`PackedImages`, indices).
     """
 
     def __init__(

@@ -91,7 +91,7 @@ def check_fields(config: Any, prefix: str = "") -> None:
     A number without a bound must be finite and of sensible size. A value must be of its field's type (bool,
     int, float, str, None and Literal), since the values of a checkpoint or an experiment were not parsed.
     """
-    types = _types(type(config))
+    types = _types(type(config))  # type: ignore[arg-type]
     for f in dataclasses.fields(config):
         value, flag = getattr(config, f.name), f"--{prefix}{f.name.replace('_', '-')}"
         if dataclasses.is_dataclass(value):

@@ -76,7 +76,8 @@ def pack(
             packed = _open(pixels, about, paths, check_contents=False)
     if packed is None:
         raise InputError(
-            f"{pixels}: source images changed while they were decoded: run it again when no process writes to them"
+            f"{pixels}: source images changed while they were decoded: "
+            "run the command again when no process writes to them"
         )
     return packed
 

@@ -14,9 +14,9 @@ from PIL import Image
 from common import files
 from common.augment import (
     Drawn,
+    PackedImages,
     PackedSamples,
     Result,
-    PackedImages,
     crop_resize_flip,
     erase,
     normalise,

@@ -56,7 +56,7 @@ SCORE = {"R-1": 0.5, "R-5": 0.6, "R-10": 0.7, "R-20": 0.8, "mAP": 0.3, "mAP_step
 
 
 def toy_train(job: Job):
-    """Two stages: `data` depends on nothing of the config, `net` on all of it; each build leaves a line in a file."""
+    """Two stages: `data` depends on nothing of the config, `net` on all of it; each build is logged."""
     built = job.store.out / "built"
 
     def build_data(work):

@@ -1,9 +1,8 @@
-"""Augmentation on the device: crop, resize, flip, normalise and erase a whole batch of packed uint8 images at
-once; colour jitter of one.
+"""Augments a whole batch of packed uint8 images on the device: crop, resize, flip, normalise, erase.
 
-The random draws are those of the workers' path, one generator an image, so both give the same boxes at the
-same step; and the pixels are Pillow's own: its weights are whole multiples of 2^-22, whose sums over a line
-are exact in float64.
+The random draws are those of the workers' path, one generator per image, so both paths use the same boxes at
+the same step. The pixels equal Pillow's: its weights are whole multiples of 2^-22, whose sums over a line are
+exact in float64.
 """
 
 from __future__ import annotations
@@ -32,14 +31,12 @@ TALL_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
 
 class Drawn(NamedTuple):
-    """The random draws of one image. Boxes are (left, top, right, bottom): what is cropped out of it, and
-    what is erased of the result.
-    """
+    """The random draws of one image; boxes are (left, top, right, bottom), `erased` is of the result."""
 
     box: tuple[int, int, int, int]
     flip: bool
     erased: tuple[int, int, int, int] = NOTHING
-    # changes of colours and their amounts; workers alone make them
+    # colour adjustments and their amounts; only workers apply them
     colours: tuple[tuple[Callable, float], ...] = ()
 
 

@@ -1,6 +1,4 @@
-"""One command line for the five papers: a preset, then an experiment's overrides, then the flags that were
-typed.
-"""
+"""The command line of all papers: a preset, then an experiment's overrides, then typed flags."""
 
 from __future__ import annotations
 
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from common import datasets
+from common.checks import check_fields
 from common.datasets import ReIDDataset
 from common.errors import InputError, RunError
 from common.hashing import digest
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("run")
 Config = TypeVar("Config")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 Load = Callable[[str, Path | None, Any], ReIDDataset]
 
 
@@ -42,9 +42,7 @@ def load_dataset(name: str, root: Path | None, config: Any) -> ReIDDataset:
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """`config` with dotted fields replaced: `{"triplet.beta": 0.4}`. Raises `KeyError` for a field that does
-    not exist.
-    """
+    """Returns `config` with dotted fields replaced: `{"triplet.beta": 0.4}`. `KeyError` for unknown fields."""
     for name, value in changes.items():
         head, _, tail = name.partition(".")
         if not dataclasses.is_dataclass(config) or head not in {f.name for f in dataclasses.fields(config)}:
@@ -56,10 +54,9 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experiment, Any]]]:
-    """Options and the experiments to run, each with its config: preset, then the experiment's overrides, then
-    typed flags.
+    """Returns the options and the experiments to run, each with its configuration.
 
-    Raises `InputError` for anything unknown.
+    Raises `InputError` for unknown names, flags and values.
     """
     preset = _preset(paper, argv)
     table = check_experiments(paper.name, list(paper.experiments))
@@ -70,8 +67,7 @@ def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experi
         raise InputError(f"unknown experiment {unknown[0]!r}: see --list-experiments")
     if options.resume and options.fresh:
         raise InputError("--resume and --fresh contradict each other: give one of them")
-    if options.seed < 0 or options.workers < 0 or options.threads < 0:
-        raise InputError("--seed, --workers and --threads must not be negative")
+    check_fields(options)
     jobs = []
     for key in keys:
         config = override(paper.presets[preset], table[table[key].runs_as].overrides)
@@ -80,7 +76,7 @@ def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experi
 
 
 def _preset(paper: Paper, argv: Sequence[str]) -> str:
-    """The preset must be known before the other flags can have defaults."""
+    """Returns the preset, which determines the defaults of all other flags."""
     preset = "demo"
     for position, word in enumerate(argv):
         if word == "--preset" and position + 1 < len(argv):
@@ -93,7 +89,7 @@ def _preset(paper: Paper, argv: Sequence[str]) -> str:
 
 
 def _parse_fields(paper: Paper, argv: Sequence[str], config: Config) -> tuple[Options, Config]:
-    """tyro over options and config; its boxed complaints become one line."""
+    """Parses options and configuration with tyro, whose error boxes become one line."""
     joined = dataclasses.make_dataclass(
         "CommandLine",
         [
@@ -205,9 +201,7 @@ def _lists(paper: Paper, argv: Sequence[str]) -> Any:
 
 
 def describe(paper: Paper, experiment: Experiment, preset: str = "demo") -> dict[str, Any]:
-    """One entry of `--list-experiments`. `config_hash` is what a record of this experiment has under the
-    preset, with no other flag typed.
-    """
+    """Returns one entry of `--list-experiments`; `config_hash` is that of a record without further flags."""
     origin = next(e for e in paper.experiments if e.key == experiment.runs_as)
     return {
         "key": experiment.key,
@@ -221,8 +215,8 @@ def describe(paper: Paper, experiment: Experiment, preset: str = "demo") -> dict
 
 
 def exit_code(job: Callable[[], None]) -> int:
-    """Runs a command: 0, or one line on stderr and 2 for bad input and a full disk, 1 for a run that failed,
-    130 for Ctrl-C.
+    """Runs a command and returns 0, or prints one line and returns 2 (bad input, full disk), 1 (a failed run)
+    or 130 (Ctrl-C).
     """
     try:
         job()
@@ -233,19 +227,10 @@ def exit_code(job: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return _complain("stopped", 130)
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.ENOTDIR,
-            errno.EEXIST,
-        ):
+        if error.errno not in DISK_ERRORS:
             raise
-        return _complain(
-            f"{error.strerror}: {error.filename or 'output folder'}; no finished file has been overwritten",
-            2,
-        )
+        where = error.filename or "output folder"
+        return _complain(f"{error.strerror}: {where}; no finished file has been overwritten", 2)
     return 0
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from common.checks import non_negative
 from common.datasets.base import ReIDDataset
 from common.errors import RunError
 from common.files import write_atomic
@@ -40,13 +41,13 @@ class Options:
     target: str = "synthetic-market"  # dataset to test on
     # folder that holds the datasets; synthetic ones are drawn into the cache without it
     data_root: Path | None = None
-    seed: int = 0  # of all random numbers
+    seed: int = non_negative(0)  # of all random numbers
     out: Path | None = None  # output folder; default: runs/ in the paper's folder
     resume: bool = False  # continue from the checkpoint of an interrupted run
     fresh: bool = False  # recompute every stage
     device: Literal["auto", "cpu", "cuda"] = "auto"  # device of the networks
-    workers: int = 0  # processes that load images
-    threads: int = 0  # CPU threads of each process; 0: torch's choice
+    workers: int = non_negative(0)  # processes that load images
+    threads: int = non_negative(0)  # CPU threads of each process; 0: torch's choice
     # of the re-ID networks; bf16: autocast, scores are no longer reproducible bit by bit
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False  # torch.compile the re-ID networks: slower first steps, faster later ones

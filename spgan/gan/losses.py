@@ -1,8 +1,8 @@
 """SPGAN's losses as pure functions: scalars, means over the batch. Released counterpart: the graph of
 `SPGAN/train_spgan_demo.py`.
 
-Equation numbers count the paper's formulas as the blog prints them: L_Tadv 1, L_Sadv 2, L_cyc 3, L_ide 4,
-L_con 5, and their weighted sum L_sp 6.
+Equation numbers count the paper's formulas in the blog's order: L_adv of the target domain (T) 1 and of the
+source domain (S) 2, L_cyc 3, L_ide 4, L_con 5, and their weighted sum L_sp 6.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def adversarial(scores: tf.Tensor, label: float) -> tf.Tensor:
     """Returns a term of L_adv (LSGAN), the mean over images and patches.
 
     Labels: 1 for real and 0 for translated images in a discriminator's loss, 1 for translated images in a
-    generator's. The blog's L_Tadv has (D(G(x)) - 1)^2 for the discriminator too: a misprint, which would
-    train it to output 1 everywhere.
+    generator's. The blog's Eq. 1 has (D(G(x)) - 1)^2 for the discriminator too: a misprint, which would train
+    it to output 1 everywhere.
     """
-    return tf.reduce_mean(tf.square(scores - label))  # a term of L_adv: L_Tadv, Eq. 1; L_Sadv, Eq. 2
+    return tf.reduce_mean(tf.square(scores - label))  # a term of L_adv, Eqs. 1, 2
 
 
 def discriminator_loss(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
     """Returns a discriminator's loss from its scores of real and translated images, halved as released."""
-    return (adversarial(real, 1.0) + adversarial(fake, 0.0)) / 2  # L_Tadv, Eq. 1; L_Sadv, Eq. 2
+    return (adversarial(real, 1.0) + adversarial(fake, 0.0)) / 2  # L_adv, Eqs. 1, 2
 
 
 def cycle_loss(image: tf.Tensor, there_and_back: tf.Tensor) -> tf.Tensor:

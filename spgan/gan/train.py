@@ -81,24 +81,24 @@ class Trainer:
         """Updates both generators with one Adam step; returns G(x_S), F(x_T) and the terms from before it."""
         config, nets, terms = self.config, self.networks, {}
         with tf.GradientTape() as tape:
-            # translations that the discriminators take for real
+            # adversarial: the discriminators should score translations as real
             fake_target, fake_source = nets.g_s2t(source), nets.g_t2s(target)
-            terms["g_adv_target"] = adversarial(nets.d_target(fake_target), 1.0)  # L_Tadv, Eq. 1
-            terms["g_adv_source"] = adversarial(nets.d_source(fake_source), 1.0)  # L_Sadv, Eq. 2
+            terms["g_adv_target"] = adversarial(nets.d_target(fake_target), 1.0)  # L_adv (T), Eq. 1
+            terms["g_adv_source"] = adversarial(nets.d_source(fake_source), 1.0)  # L_adv (S), Eq. 2
             loss = terms["g_adv_target"] + terms["g_adv_source"]
 
-            # there and back again: the same image
+            # cycle consistency
             terms["cycle_source"] = cycle_loss(source, nets.g_t2s(fake_target))  # L_cyc, Eq. 3
             terms["cycle_target"] = cycle_loss(target, nets.g_s2t(fake_source))  # L_cyc, Eq. 3
             loss += config.lambda1 * (terms["cycle_source"] + terms["cycle_target"])
 
-            # an image of a generator's own output domain does not change
+            # identity mapping: an image of a generator's output domain should not change
             if config.lambda2 > 0:
                 terms["identity_target"] = identity_loss(target, nets.g_s2t(target))  # L_ide, Eq. 4
                 terms["identity_source"] = identity_loss(source, nets.g_t2s(source))  # L_ide, Eq. 4
                 loss += config.lambda2 * (terms["identity_target"] + terms["identity_source"])
 
-            # self-similarity and domain-dissimilarity
+            # SiaNet: self-similarity and domain-dissimilarity
             if nets.sianet is not None:
                 images = Quadruple(source, fake_target, target, fake_source)
                 terms |= self.contrastive_terms(images, factors, for_generator=True)
@@ -114,12 +114,12 @@ class Trainer:
         nets, terms = self.networks, {}
         with tf.GradientTape() as tape:
             scores = nets.d_target(images.target), nets.d_target(pooled_target)
-            terms["d_target"] = discriminator_loss(*scores)  # L_Tadv, Eq. 1
+            terms["d_target"] = discriminator_loss(*scores)  # L_adv (T), Eq. 1
         self.update("d_target", terms["d_target"], tape)
 
         with tf.GradientTape() as tape:
             scores = nets.d_source(images.source), nets.d_source(pooled_source)
-            terms["d_source"] = discriminator_loss(*scores)  # L_Sadv, Eq. 2
+            terms["d_source"] = discriminator_loss(*scores)  # L_adv (S), Eq. 2
         self.update("d_source", terms["d_source"], tape)
 
         if nets.sianet is not None:

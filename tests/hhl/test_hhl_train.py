@@ -73,7 +73,7 @@ def record(out: Path, row: str = "L_CD"):
 
 @pytest.fixture(scope="session")
 def finished(data_root, tmp_path_factory) -> Path:
-    """One unbroken run of three rows, shared by the tests."""
+    """One uninterrupted run of three rows, shared by the tests."""
     out = tmp_path_factory.mktemp("runs")
     assert run_hhl(data_root, out, rows=ROWS) == 0
     return out
@@ -140,7 +140,7 @@ def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
         assert json.loads(capsys.readouterr().out) == pytest.approx(record(finished).scores[score], abs=1e-6)
 
 
-def test_an_authors_style_folder_is_taken_as_it_is(finished, data_root, tmp_path):
+def test_a_style_folder_of_the_authors_is_accepted(finished, data_root, tmp_path):
     (folder,) = finished.rglob(FOLDER)
     assert run_hhl(data_root, tmp_path, "--style.folder", str(folder)) == 0
     assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {
@@ -174,7 +174,7 @@ def test_collect_takes_records_once(finished, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["StarGAN", "re-ID"])
-def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage):
+def test_kill_and_resume_equal_an_uninterrupted_run(finished, data_root, tmp_path, monkeypatch, stage):
     # the re-ID stage saves after an epoch
     step = {"StarGAN": 3, "re-ID": record(finished).data["source"]["train"] // 16 + 1}[stage]
     killed_then_resumed(data_root, tmp_path, monkeypatch, stage, step)
@@ -360,13 +360,11 @@ def test_bad_input(data_root, tmp_path, capsys, flags, words):
     assert words in complaint(capsys)
     assert not list(tmp_path.rglob("record.json"))
     if not flags[0].startswith("--stargan"):
-        assert not (tmp_path / "stages").exists()  # said before anything was trained
+        assert not (tmp_path / "stages").exists()  # before anything was trained
 
 
-def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root, tmp_path, monkeypatch):
-    """MSMT17 has more identities than the random pseudo-identities leave room for; PRID2011 calls two images
-    alike.
-    """
+def test_faults_of_large_data_are_reported_before_training(data_root, tmp_path, monkeypatch):
+    """MSMT17 has more identities than random pseudo-identities allow; PRID2011 has duplicate names."""
     source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
     config = PRESETS["demo"]
     tiny = replace(
@@ -394,7 +392,7 @@ def test_what_only_large_data_show_is_said_before_anything_is_trained(data_root,
         checked(crowd, target)
 
 
-def test_clusters_do_not_hang_on_how_the_test_images_are_ranked(data_root, tmp_path):
+def test_clusters_do_not_depend_on_the_test_settings(data_root, tmp_path):
     """Their features are in no key but the network's own."""
     rows = ("hhl/fig3/cluster",)
     assert run_hhl(data_root, tmp_path, "--style.kind", "self", "--test.no-normalise", rows=rows) == 0

@@ -49,9 +49,9 @@ QUESTIONS: Rows = {
         "L_rec, summed over channels",
         {**_NO_LABELS, **_NO_PRIVATE, **_FIXED_EI, "rec.reduction": "pixel"},
     ),
-    "warmup=none": ("no source-supervised stage: E_I as it starts", {"recipe.warmup": "none"}),
+    "warmup=none": ("no source-supervised stage: E_I keeps its initial weights", {"recipe.warmup": "none"}),
     "warmup=literal": (
-        "first only E_I, at 1e-7, to the letter",
+        "first only E_I, at 1e-7, as printed",
         {"recipe.warmup": "literal_ei", "lr.ei": 1e-7},
     ),
     "sampler=uniform": ("uniform source batches", {"recipe.sampler": "uniform"}),

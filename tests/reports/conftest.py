@@ -123,7 +123,7 @@ class Browser:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    program = next((found for found in map(shutil.which, NAMES) if found), None)
+    program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"no Chromium: none of {', '.join(NAMES)} is on the path")
     page = Browser(program, tmp_path_factory.mktemp("profile"))

@@ -1,4 +1,4 @@
-"""Claims: the file, the interval, the verdicts, what they read from records and from the published rows."""
+"""Tests claims: the file, the interval, the verdicts, and the records and published rows behind them."""
 
 from dataclasses import replace
 
@@ -77,17 +77,17 @@ def claim(left, right, **changes) -> Claim:
     ],
 )
 def test_the_interval_is_students_of_the_sample(gaps, mean, half_width):
-    found = difference([50.0 + gap for gap in gaps], [50.0] * len(gaps))
-    assert (found.n, found.mean) == (len(gaps), pytest.approx(mean)) and found.half_width == pytest.approx(
+    result = difference([50.0 + gap for gap in gaps], [50.0] * len(gaps))
+    assert (result.n, result.mean) == (len(gaps), pytest.approx(mean)) and result.half_width == pytest.approx(
         half_width, rel=1e-8
     )
-    assert found.left == pytest.approx(50 + mean) and found.right == 50
+    assert result.left == pytest.approx(50 + mean) and result.right == 50
 
 
 def test_pairing_takes_the_seed_effect_out():
     seeds = [40.0, 50.0, 60.0]  # far apart, yet every gap is 2 +- 0.1
-    found = difference([value + gap for value, gap in zip(seeds, (1.9, 2.0, 2.1))], seeds)
-    assert found.mean == pytest.approx(2) and found.half_width == pytest.approx(
+    result = difference([value + gap for value, gap in zip(seeds, (1.9, 2.0, 2.1))], seeds)
+    assert result.mean == pytest.approx(2) and result.half_width == pytest.approx(
         4.3026527297 * 0.1 / 3**0.5, rel=1e-6
     )
 
@@ -125,11 +125,11 @@ def test_verdicts(relation, margin, gaps, expected):
 def test_a_gain_of_gains():
     records = runs(L_C=[60, 62, 61], baseline_source=[44, 45, 46], L_D=[50, 51, 49], L_T=[48, 48, 48])
     one = claim((L_C, f"-{BASE}"), (L_D, f"-{L_T}"))
-    found = measured(one, records)
+    result = measured(one, records)
     # gains of L_C: 16 17 15, of L_D: 2 3 1; gaps 14 14 14
-    assert (found.left, found.right, found.mean, found.half_width) == pytest.approx(
+    assert (result.left, result.right, result.mean, result.half_width) == pytest.approx(
         (16, 2, 14, 0)
-    ) and verdict(one, found) == "holds"
+    ) and verdict(one, result) == "holds"
     assert one.keys == (L_C, BASE, L_D, L_T)
 
 
@@ -152,8 +152,8 @@ def test_other_presets_and_pairs_do_not_count():
 
 def test_the_best_of_each_side_is_compared():
     records = runs(L_CD=[60, 60, 60], L_C=[70, 50, 55], baseline_source=[44, 44, 44], L_T=[30, 62, 30])
-    found = measured(claim((L_CD, L_C), (BASE, L_T), relation="best_among"), records)
-    assert (found.left, found.right) == pytest.approx((60, 44))  # means 60 > 58.3 and 44 > 40.7
+    result = measured(claim((L_CD, L_C), (BASE, L_T), relation="best_among"), records)
+    assert (result.left, result.right) == pytest.approx((60, 44))  # means 60 > 58.3 and 44 > 40.7
     # a member was not run
     assert measured(claim((L_CD, L_D), (BASE,), relation="best_among"), records) is None
 
@@ -169,8 +169,8 @@ def test_another_score_of_the_record():
     records = [record(L_CD, seed, 60 + seed) for seed in range(2)] + [
         record(BASE, seed, 44, adabn=50 + seed) for seed in range(2)
     ]
-    found = measured(claim(L_CD, BASE, score=("", "+adabn")), records)
-    assert (found.left, found.right) == pytest.approx((60.5, 50.5)) and claimed(
+    result = measured(claim(L_CD, BASE, score=("", "+adabn")), records)
+    assert (result.left, result.right) == pytest.approx((60.5, 50.5)) and claimed(
         claim(L_CD, BASE, score=("", "+adabn"))
     ) == (62.2, None)
     assert measured(claim(L_CD, BASE, score=("lmp7max", "last")), records).left == pytest.approx(65.5)
@@ -193,8 +193,8 @@ def test_measures_stay_in_their_own_unit():
         for c in all_claims()
         if c.measure == ("rms_inside", "rms_inside") and c.relation == "less" and c.origin == "paper"
     )
-    found = measured(inside, records)
-    assert (found.left, found.right) == pytest.approx((0.21, 0.42)) and verdict(inside, found) == "holds"
+    result = measured(inside, records)
+    assert (result.left, result.right) == pytest.approx((0.21, 0.42)) and verdict(inside, result) == "holds"
     assert claimed(inside) == (0.23, 0.47) and inside.unit == "rms_inside"
     background = next(c for c in all_claims() if c.measure == ("rms_outside", "rms_inside"))
     assert (
@@ -221,13 +221,13 @@ def test_the_records_bear_the_note_on_private_encoders_out():
     noted = [c for c in all_claims() if "worse here than a constant mean map" in c.note]
     assert {c.paper for c in noted} == {"arn"}
     for c in noted:
-        found = [
+        result = [
             r.measures
             for r in read_results("arn")
             if r.key in c.keys and f"{r.source}->{r.target}" == c.measured_on and r.preset == c.preset
         ]
-        assert found and all(
-            measures["rec_relative_error"] > measures["mean_map_relative_error"] for measures in found
+        assert result and all(
+            measures["rec_relative_error"] > measures["mean_map_relative_error"] for measures in result
         )
 
 
@@ -283,7 +283,7 @@ def _run_of(key: str) -> str:
     return experiments(key.split("/")[0])[key]["alias_of"] or key
 
 
-def test_no_claim_stands_twice():
+def test_no_claim_is_repeated():
     statements = [
         (c.left, c.right, c.relation, c.metric, c.score, c.measure, c.measured_on) for c in all_claims()
     ]

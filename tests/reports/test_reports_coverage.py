@@ -1,4 +1,4 @@
-"""What the blog contains and where it is here: true as committed, and every kind of gap is found."""
+"""Tests coverage.toml: the committed file is correct, and every kind of gap is detected."""
 
 import pytest
 

@@ -55,17 +55,17 @@ def reports(tmp_path):
     have measured.
     """
     (tmp_path / "results").mkdir()
-    found = [
+    items = [
         record(f"hhl/fig5/beta={beta}", r1 + seed / 50, seed)
         for beta, r1 in (("0.1", 0.4), ("0.4", 0.6), ("2", 0.5))
         for seed in (0, 1)
     ]
-    found += [
+    items += [
         record("hhl/table2/L_C", 0.1),
         record("hhl/table2/L_C", 0.7, config_hash="d", created="2026-02-01"),
         record("hhl/table1/distances", measures={"crop_l2": 0.25, "camstyle_l2": 0.75}),
     ]
-    (tmp_path / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in found))
+    (tmp_path / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in items))
     return tmp_path
 
 
@@ -199,26 +199,26 @@ def test_ticks_cover_the_range_in_few_round_steps(low, span):
 
 
 def test_tables_come_by_number_with_their_pairs_and_what_is_not_run(reports):
-    found = tables("hhl", reports)
-    assert [table.title for table in found if table.target == "synthetic-market"][:5] == [
+    shown = tables("hhl", reports)
+    assert [table.title for table in shown if table.target == "synthetic-market"][:5] == [
         "Table 1",
         "Table 2",
         "Fig. 3",
         "Fig. 5",
         "Fig. 6",
     ]
-    table2 = next(table for table in found if table.name == "table2")
+    table2 = next(table for table in shown if table.name == "table2")
     assert table2.published_on == "Duke → Market" and len(table2.rows) == 6 and not table2.comparable
     assert [row.stale for row in table2.rows if row.records] == [True]  # its configuration hash is made up
-    triplet = next(table for table in found if table.name == "triplet")
+    triplet = next(table for table in shown if table.name == "triplet")
     assert (
         triplet.rows == () and len(triplet.idle) == 8 and not triplet.measured and triplet.published_on == ""
     )
 
 
 def test_a_number_that_the_paper_prints_without_a_pair_is_said_to_have_none():
-    found = next(table for table in tables("ptgan") if table.name == "figure")
-    assert found.published_on == "a pair that it does not name"
+    shown = next(table for table in tables("ptgan") if table.name == "figure")
+    assert shown.published_on == "a pair that it does not name"
 
 
 def row(published=None, **scores) -> Row:

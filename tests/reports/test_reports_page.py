@@ -39,13 +39,13 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.ids += [found["id"]] if "id" in found else []
-        self.links += [found["href"]] if tag == "a" else []
-        self.loads += [found[name] for name in ("src", "srcset", "data") if name in found] + (
-            [found["href"]] if tag == "link" else []
+        given = dict(attributes)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if tag == "a" else []
+        self.loads += [given[name] for name in ("src", "srcset", "data") if name in given] + (
+            [given["href"]] if tag == "link" else []
         )
-        assert tag != "img" or found.get("alt")
+        assert tag != "img" or given.get("alt")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -149,13 +149,13 @@ def test_what_is_not_run_says_what_it_needs(made_up):
 
 def test_each_command_that_is_printed_has_something_to_run(tmp_path):
     """With the committed records, and before anything was run."""
-    found = [
+    printed = [
         needs(table)
         for reports in (REPORTS, tmp_path)
         for paper in PAPERS
         for table in tables(paper, reports)
     ]
-    commands = [shlex.split(text) for text in dict.fromkeys(found) if text]
+    commands = [shlex.split(text) for text in dict.fromkeys(printed) if text]
     for command in commands:
         sweeping = command[:4] == ["python", "-m", "reports", "sweep"]
         flags = dict(zip(command, command[1:]))
@@ -206,16 +206,16 @@ def test_baselines_name_switches_that_exist():
 
 def test_the_page_is_whole_and_asks_for_nothing_outside():
     text = (REPORTS / "index.html").read_text()
-    found = Page(text)
-    assert len(set(found.ids)) == len(found.ids)
-    for link in found.links:
+    html = Page(text)
+    assert len(set(html.ids)) == len(html.ids)
+    for link in html.links:
         assert link
         if link.startswith("#"):
-            assert link[1:] in found.ids, link
+            assert link[1:] in html.ids, link
         elif not link.startswith("http"):
             assert (REPORTS / link.split("#")[0]).exists(), link
-    assert all(not source.startswith(("http", "//")) for source in found.loads)
-    assert all(source.startswith("data:") or (REPORTS / source).is_file() for source in found.loads)
+    assert all(not source.startswith(("http", "//")) for source in html.loads)
+    assert all(source.startswith("data:") or (REPORTS / source).is_file() for source in html.loads)
     style = text.split("<style>")[1].split("</style>")[0]
     assert "url(" not in style and "@import" not in style and "prefers-color-scheme: dark" in style
 

@@ -1,4 +1,4 @@
-"""The published files: sound as committed, and every kind of slip is found."""
+"""Tests the published files: the committed ones are consistent, and every kind of slip is detected."""
 
 import shutil
 

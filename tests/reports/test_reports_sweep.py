@@ -1,6 +1,4 @@
-"""The sweep with a paper whose command is a few lines of Python: what it plans, runs, leaves out, reports and
-survives.
-"""
+"""Tests the sweep with a fake paper, a command of a few lines: plans, runs, omissions, reports, signals."""
 
 import json
 import signal
@@ -19,8 +17,7 @@ from reports.experiments import ask
 from reports.processes import Job, Progress, clock
 from reports.sweep import Choice, Setup, parse_seeds, plan_jobs, planned_cells, sweep
 
-# Writes a record a key; a key with "fails" ends it, one with "slow" waits to be stopped and then keeps what
-# it has.
+# Writes one record per key; exits at a key with "fails"; at a key with "slow", waits for SIGTERM and saves.
 FAKE = """
 import json, os, pathlib, signal, sys, time
 flags = sys.argv[1:]

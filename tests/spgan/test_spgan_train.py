@@ -19,13 +19,14 @@ from common import training
 from common.checkpoints import save_checkpoint
 from common.datasets import load_dataset
 from common.errors import InputError
-from common.job import Job, Options
+from common.job import Job, Options, Workspace
 from common.provenance import ROOT
 from common.records import read_record
 from common.runs import StageStore
 from spgan import evaluate, pictures, process
 from spgan.config import PRESETS
 from spgan.experiments import EXPERIMENTS
+from spgan.reid.model import load_network
 from spgan.train import check, main
 from spgan.translations import FOLDER
 
@@ -148,6 +149,15 @@ def test_a_row_without_a_gan_and_its_checkpoint(data_root, finished, capsys):
             == 0
         )
         assert json.loads(capsys.readouterr().out) == pytest.approx(direct.scores[score], abs=1e-6)
+
+
+def test_wide_maps_are_pooled_one_way_at_a_time(data_root, finished, tmp_path, monkeypatch):
+    direct = record(finished, "direct")
+    model = load_network(finished / "stages" / f"reid-{direct.stages['reid']['hash']}" / "model.pt")
+    monkeypatch.setattr(evaluate, "ONE_PASS_WIDTH", model.base.num_features - 1)
+    work = Workspace(tmp_path, device=torch.device("cpu"))
+    evaluate.score(model, load_dataset("market1501", data_root), PRESETS["demo"].test, work)
+    assert json.loads((tmp_path / "scores.json").read_text()) == direct.scores
 
 
 def test_pools_and_networks_that_cannot_be_scored(data_root, finished, tmp_path, capsys):

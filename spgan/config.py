@@ -48,7 +48,7 @@ class GANConfig:
     sia_size: int = bounded(256, SIANET_SIZE)
     # released: FC128, leaky ReLU, dropout, FC64; one FC (blog) of 64, or of 128 (paper, unverified)
     sia_head: Literal["released", "fc64", "fc128"] = "released"
-    # always on, with its own mask for each image and step, as released; no effect on fc64, fc128
+    # always on, with a separate mask for each image and step, as released; no effect on fc64, fc128
     sia_dropout: Literal["independent", "shared", "off"] = "independent"
     # negative pairs; released: real images; paper: (G(x_S), x_T), (F(x_T), x_S)
     neg: Literal["real_real", "fake_real", "espgan"] = "real_real"

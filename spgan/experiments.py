@@ -121,8 +121,8 @@ def controls() -> list[Experiment]:
         )
     ]
     rows += [
-        Experiment(f"spgan/negatives/{kind}", f"negatives: {what}", {"gan.neg": kind})
-        for kind, what in (
+        Experiment(f"spgan/negatives/{kind}", f"negatives: {pairs}", {"gan.neg": kind})
+        for kind, pairs in (
             ("fake_real", "a translated and a real image (paper)"),
             ("espgan", "translated for G, real for SiaNet (eSPGAN)"),
         )

@@ -1,5 +1,5 @@
 """Translated training sets: made by the GAN, by colour statistics, or read from a folder made elsewhere; and
-what their pictures measure without labels.
+label-free measures of their pictures.
 
 A translated set has Market-1501's layout, `bounding_box_train/<name of the original>.jpg`, with a
 `manifest.json`.

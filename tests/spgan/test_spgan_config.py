@@ -132,7 +132,7 @@ def test_a_kind_that_is_not_handled_fails_with_the_configuration(name):
         override(PRESETS["demo"], {name: "new"})
 
 
-# ---------------------------------------------------------------- what rows share
+# ---------------------------------------------------------------- stages that rows share
 
 
 def test_one_gan_serves_both_directions_and_every_row_without_sianet():

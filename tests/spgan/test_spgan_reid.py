@@ -1,5 +1,5 @@
-"""IDE, IDE+ and LMP: what each batch-norm mode and each freeze moves, the poolings, the schedules, the
-training images.
+"""IDE, IDE+ and LMP: parameters moved under each batch-norm mode and freeze, poolings, schedules, training
+images.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def test_training_modes_of_the_blogs_excerpt():
 
 
 def test_the_released_sizes():
-    """Heads for Market's 751 people, and what Caffe's nets of the translated images freeze of a ResNet-50."""
+    """Heads for Market's 751 people, and the frozen part of a ResNet-50 in Caffe's nets of translated images."""
     model = IDENet(NetConfig(weights="none", head="bottleneck"), 751)
     assert sum(p.numel() for p in model.head.parameters()) == 1_435_375
     freeze(model, conv1_res2=True)

@@ -1,4 +1,4 @@
-"""Losses by hand, one full iteration against the released graph, what each step updates, and SiaNet's
+"""Losses by hand, one full iteration against the released graph, the updates of each step, SiaNet's
 negatives.
 """
 

@@ -83,7 +83,7 @@ def test_training_modes_of_the_blogs_excerpt():
 
 
 def test_the_released_sizes():
-    """Heads for Market's 751 people, and the frozen part of a ResNet-50 in Caffe's nets of translated images."""
+    """Heads for Market's 751 people, and the layers of a ResNet-50 that Caffe's nets freeze."""
     model = IDENet(NetConfig(weights="none", head="bottleneck"), 751)
     assert sum(p.numel() for p in model.head.parameters()) == 1_435_375
     freeze(model, conv1_res2=True)

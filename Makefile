@@ -29,7 +29,7 @@ hhl arn ptgan dcgan_lsro spgan: .venv/installed
 	cd $@ && ../$(VENV) train.py $(ARGS)
 
 test: .venv/installed
-	$(VENV) -m pytest $(ARGS)
+	$(VENV) -m pytest -n auto --dist loadfile $(ARGS)
 
 reports: .venv/installed
 	$(VENV) -m reports status

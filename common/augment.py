@@ -108,9 +108,9 @@ class PackedImages(NamedTuple):
 
 
 class PackedSamples(SampleImages):
-    """`SampleImages` augmented on the device; workers only draw and copy. Packs the images if `cache` lacks them.
+    """`SampleImages` augmented on the device; a batch is (`PackedImages`, indices).
 
-    A batch is (`PackedImages`, indices).
+    Workers only draw and copy. Packs the images if `cache` lacks them.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ class Stage:
     reused: bool
 
     def json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text())
+        return read_json(self.folder / name)
 
     @property
     def throughput(self) -> dict[str, float]:
@@ -53,6 +53,29 @@ class Stage:
             return {}
         measured = self.json("throughput.json")
         return {name: measured[name] for name in ("images_per_second", "waiting")}
+
+
+def read_json(path: Path) -> Any:
+    """Reads a file of a finished stage. Raises `InputError` if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(
+            f"{path}: expected a file of a finished stage, found none or a damaged one; "
+            "delete its folder or use --fresh"
+        ) from None
+
+
+def of_rank_0(value: bool) -> bool:
+    """Returns rank 0's value on every rank of `torchrun`, and so waits for rank 0."""
+    if rank_and_world()[1] == 1:
+        return value
+    import torch
+    import torch.distributed as dist
+
+    from common.training import broadcast
+
+    return bool(broadcast(torch.tensor([int(value)])).item()) if dist.is_initialized() else value
 
 
 def stage_hash(name: str, depends_on: Mapping[str, Any]) -> str:
@@ -77,30 +100,38 @@ class StageStore:
     ) -> Stage:
         """Returns the stage, found on disk or built by `build`. `work`: a workspace whose folder is set here.
 
-        With several processes rank 0 builds and the others wait, unless the workspace is collective
-        (training): then all of them build together and rank 0 alone keeps the result. Raises `InputError` if
-        an interrupted build exists and neither `resume` nor `fresh` decides what happens to it.
+        With several processes rank 0 decides under the lock whether the stage is missing, and tells the
+        others. It builds and they wait, unless the workspace is collective (training): then all of them build
+        together and rank 0 alone keeps the result. Raises `InputError` if an interrupted build exists and
+        neither `resume` nor `fresh` decides what happens to it.
         """
-        key = stage_hash(name, depends_on)
+        key, rank = stage_hash(name, depends_on), rank_and_world()[0]
         final = self.folder(name, key)
         work.folder, work.resume = final.with_name(final.name + ".partial"), self.resume
-        reused = True
-        if rank_and_world()[0] > 0:
-            reused = not self._missing(final)
-            if not reused:
-                self._join(final, build, work)
-        else:
-            with locked(final.with_suffix(".lock"), name):
-                if self._missing(final):
-                    reused = False
-                    self._build(name, final, depends_on, build, work)
-        seconds = json.loads((final / "stage.json").read_text())["seconds"]
-        return Stage(name, key, final, seconds, reused)
+        with locked(final.with_suffix(".lock"), name) if rank == 0 else contextlib.nullcontext():
+            if rank == 0:
+                self._recover(final)
+            missing = of_rank_0(self._missing(final))
+            if missing and rank == 0:
+                self._build(name, final, depends_on, build, work)
+            elif missing and work.collective:
+                build(work)
+            if missing:
+                of_rank_0(True)  # the others wait here until rank 0 has finished
+                self.built.add(final)
+        return Stage(name, key, final, read_json(final / "stage.json")["seconds"], not missing)
 
     def finished(self, name: str, depends_on: Mapping[str, Any]) -> Path | None:
         """Returns the folder of a stage that an earlier row or run finished, or None; builds nothing."""
         folder = self.folder(name, stage_hash(name, depends_on))
         return folder if (folder / "stage.json").is_file() else None
+
+    def _recover(self, final: Path) -> None:
+        """Completes a replacement that a kill interrupted: the new stage waits under its partial name."""
+        partial, old = (final.with_name(final.name + suffix) for suffix in (".partial", ".old"))
+        if not final.exists() and (partial / "stage.json").is_file():
+            os.replace(partial, final)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _missing(self, final: Path) -> bool:
         return not (final / "stage.json").is_file() or (self.fresh and final not in self.built)
@@ -133,20 +164,13 @@ class StageStore:
             "code_version": code_version(),
         }
         write_atomic(partial / "stage.json", json.dumps(info, indent=1))
-        if final.exists():
-            shutil.rmtree(final)
+        old = final.with_name(final.name + ".old")
+        if (
+            final.exists()
+        ):  # renamed first: a kill must never leave a half-deleted folder under the final name
+            os.replace(final, old)
         os.replace(partial, final)
-        self.built.add(final)
-
-    def _join(self, final: Path, build: Callable[[Workspace], None], work: Workspace) -> None:
-        """Builds along on a further rank, or only waits, until rank 0 has finished; keeps nothing."""
-        marker = final / "stage.json"
-        before = marker.stat().st_ino if marker.is_file() else None
-        if work.collective:
-            build(work)
-        while not marker.is_file() or marker.stat().st_ino == before:
-            time.sleep(0.2)
-        self.built.add(final)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def run_folder(out: Path, key: str, source: str, target: str, seed: int, preset: str) -> Path:

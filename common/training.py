@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import datetime
 import json
 import logging
 import math
@@ -33,6 +34,8 @@ from common.job import Options, Workspace
 from common.runs import rank_and_world, read_curves
 
 log = logging.getLogger("run")
+# Ctrl-C, a termination request, a closed terminal (which Windows does not have)
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 Network = TypeVar("Network", bound=nn.Module)
 Labels = Sequence[int] | np.ndarray | Callable[[int, np.ndarray], np.ndarray]
 
@@ -76,7 +79,9 @@ def start_processes(device: torch.device) -> None:
     if rank_and_world()[1] > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # ranks wait for rank 0 while it alone trains a GAN: longer than the default of 10 or 30 minutes
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(days=7))
         atexit.register(dist.destroy_process_group)
 
 
@@ -116,8 +121,8 @@ class Loop:
 
     Every `save_every` steps and on Ctrl-C it saves `state`, torch's random state and the step, so that a
     resumed stage continues exactly as an uninterrupted one would, given batches that are a function of the
-    step. With several processes each draws its own dropout masks; only rank 0's random state is saved, so the
-    others draw new masks after a resume.
+    step. With several processes each draws its own dropout masks, the random state of each is saved, and a
+    signal to one of them stops all of them after the same step.
     """
 
     def __init__(
@@ -150,7 +155,10 @@ class Loop:
             )
         for name, target in self.state.items():
             target.load_state_dict(saved["state"][name])
-        self.start, self._random = saved["step"], saved["random"]
+        self.start, states = saved["step"], saved["random"]
+        rank, world = self.workspace.rank_and_world
+        states = states if isinstance(states, list) else [states]
+        self._random = states[rank] if len(states) == world else states[0] if rank == 0 else None
         log.info("%s: continues from step %d of %d", self.label, self.start, self.total)
 
     def _cut_curves(self) -> None:
@@ -163,7 +171,7 @@ class Loop:
         if self._random is not None:
             _set_random_state(self._random)
         rank, _ = rank_and_world()
-        if rank > 0:  # all ranks start from identical weights
+        if rank > 0 and self._random is None:  # all ranks start from identical weights
             torch.manual_seed(torch.initial_seed() + 1_000_003 * rank + self.start)
         self._open_board()
         previous = self._catch_interrupts()
@@ -181,6 +189,7 @@ class Loop:
                 yield step
                 bar.update()
                 last = step + 1 == self.total
+                self._interrupted = self._any_rank(self._interrupted)
                 save = ((step + 1) % self.save_every == 0 and not last) or self._interrupted
                 if (step + 1) % self.log_every == 0 or last or save:
                     self._flush(begun)
@@ -194,6 +203,7 @@ class Loop:
                         self.total,
                     )
                     raise KeyboardInterrupt
+            self._check_weights(self.total)
         finally:
             bar.close()
             for number, handler in previous.items():
@@ -290,12 +300,42 @@ class Loop:
                 self._board.add_scalar(f"{self.label}/{name}", line[name], line["step"])
 
     def _save(self, step: int) -> None:
+        self._check_weights(step)
+        states = self._of_all_ranks(_random_state())
         if self.main:
             state = {name: item.state_dict() for name, item in self.state.items()}
-            save_checkpoint(
-                self.workspace.checkpoint, {"step": step, "random": _random_state(), "state": state}
-            )
+            random = states if len(states) > 1 else states[0]
+            save_checkpoint(self.workspace.checkpoint, {"step": step, "random": random, "state": state})
             self.workspace.kept.touch()
+
+    def _check_weights(self, step: int) -> None:
+        """Raises `RunError` for a NaN or an infinity in a network, before it replaces a good checkpoint."""
+        for name, item in self.state.items():
+            tensors = item.state_dict().values() if isinstance(item, nn.Module) else ()
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point()):
+                raise RunError(
+                    f"{self.label}: the weights of {name} are not finite after step {step} of {self.total}; "
+                    "what was saved before is kept"
+                )
+
+    def _together(self) -> bool:
+        """Returns whether several processes run this loop."""
+        return self.workspace.collective and dist.is_initialized()
+
+    def _any_rank(self, flag: bool) -> bool:
+        if not self._together():
+            return flag
+        device = self.workspace.device if dist.get_backend() == "nccl" else "cpu"
+        flags = torch.tensor([int(flag)], device=device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def _of_all_ranks(self, value: Any) -> list[Any]:
+        if not self._together():
+            return [value]
+        values = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values
 
     def _catch_interrupts(self) -> dict[int, Any]:
         if threading.current_thread() is not threading.main_thread():
@@ -306,7 +346,7 @@ class Loop:
                 raise KeyboardInterrupt
             self._interrupted = True
 
-        return {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return {number: signal.signal(number, note) for number in STOP_SIGNALS}
 
     def _open_board(self) -> None:
         if self.workspace.options.tensorboard and self.main:

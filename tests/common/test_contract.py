@@ -20,9 +20,10 @@ from common.checks import check_fields, size
 from common.cli import override, parse
 from common.errors import InputError, RunError
 from common.files import write_atomic
-from common.job import Job
+from common.job import Job, Workspace
 from common.provenance import code_version
 from common.records import Experiment, Paper, check_experiments, read_record
+from common.runs import StageStore
 from common.tables import measures_table, results_table
 
 
@@ -331,6 +332,45 @@ def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsy
         return job.record(stage.json("scores.json"))
 
     assert run_toy(tmp_path, "--experiment", "toy/table1/full", "--resume", train=finishing) == 0
+
+
+@pytest.mark.parametrize("calls_before_the_kill", [0, 1])
+def test_a_kill_while_fresh_replaces_a_stage_leaves_a_whole_one(tmp_path, monkeypatch, calls_before_the_kill):
+    def build(content):
+        return lambda work: (work.folder / "model").write_text(content)
+
+    def obtain(content, **options):
+        store = StageStore(tmp_path, **options)
+        return (store.obtain("net", {}, build(content), Workspace(Path())).folder / "model").read_text()
+
+    replace, calls = os.replace, []
+
+    def killed(source, target):
+        if Path(source).is_dir():
+            calls.append(target)
+            if len(calls) > calls_before_the_kill:
+                raise KeyboardInterrupt
+        return replace(source, target)
+
+    assert obtain("old") == "old"
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        obtain("new", fresh=True)
+    monkeypatch.setattr(os, "replace", replace)
+    assert obtain("never built") == ("new" if calls_before_the_kill else "old")
+    assert not list(tmp_path.glob("stages/*.old"))
+
+
+@pytest.mark.parametrize("content", ["", "{", None])
+def test_a_damaged_stage_ends_in_one_line(tmp_path, toy_job, content):
+    job = toy_job(tmp_path)
+    stage = job.stage("scores", {}, lambda work: work.write_json("scores.json", {}))
+    path = stage.folder / "scores.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match="delete its folder or use --fresh"):
+        stage.json("scores.json")
 
 
 def test_two_processes_do_not_build_a_stage_twice(tmp_path):

@@ -117,6 +117,17 @@ def test_terms_that_come_now_and_then_are_averaged_where_they_come(tmp_path):
     assert line["d"] == 1.5 and line["g"] == 20.0 and line["step"] == 4
 
 
+def test_weights_that_are_not_finite_are_never_kept(tmp_path):
+    model = nn.Linear(2, 1)
+    work = Workspace(tmp_path)
+    with pytest.raises(RunError, match="the weights of model are not finite after step 5 of 5"):
+        for step in Loop(work, 5, {"model": model}, label="toy", save_every=2):
+            if step == 4:
+                nn.init.constant_(model.weight, torch.nan)
+    saved = load_checkpoint(work.checkpoint)
+    assert saved["step"] == 4 and saved["state"]["model"]["weight"].isfinite().all()
+
+
 def test_a_half_written_last_line_of_the_curves_is_dropped(tmp_path):
     (tmp_path / "curves.jsonl").write_text(json.dumps({"step": 2, "loss": 1.0}) + '\n{"step": 4, "lo')
     assert read_curves(tmp_path / "curves.jsonl") == [{"step": 2, "loss": 1.0}]

@@ -145,13 +145,10 @@ def load_network(path: Path) -> tuple[NetConfig, ARNNet]:
     """Returns the network in a `model.pt`, in evaluation mode, and its configuration. Raises `InputError` for
     another file.
     """
-    config, saved = saved_network(path, saved_config, "ARN", entry="architecture")
-    num_ids = saved["num_ids"]
-    if not isinstance(num_ids, int) or num_ids < 1:
-        raise InputError(f"{path}: expected a positive number of identities, found num_ids = {num_ids!r}")
+    config, num_ids, state = saved_network(path, saved_config, "ARN", entry="architecture")
     with torch.device("meta"):
         network = build_network(replace(config, net=replace(config.net, weights="none")), num_ids)
-    load_strictly(network, saved["state_dict"], path)
+    load_strictly(network, state, path)
     return config.net, network.float().to(memory_format=torch.channels_last).eval()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
+from common.checks import check_fields
 from common.errors import InputError
-from common.files import write_atomic
+from common.files import regular_file, write_atomic
 
 Config = TypeVar("Config")
 
@@ -29,37 +30,80 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU. Raises `InputError` if it is missing, unreadable or lacks an entry."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file (expected a checkpoint)")
+    size = regular_file(path, "a checkpoint").st_size
     try:
+        _refuse_bomb(path, size)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # a damaged or foreign file raises anything
         raise InputError(
             f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); "
             "damaged, or written by another program"
         ) from None
-    missing = [name for name in expected if not isinstance(state, dict) or name not in state]
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: expected a checkpoint with named entries, found a {type(state).__name__}")
+    missing = [name for name in expected if name not in state]
     if missing:
         raise InputError(f"{path}: this checkpoint has no {', '.join(missing)}")
     return state
 
 
+def _refuse_bomb(path: str | Path, size: int) -> None:
+    """Raises `ValueError` for an archive whose content is larger than the file: torch does not compress."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > size:
+                raise ValueError
+
+
 def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
     """Returns the state dict in a file or mapping, bare or as `state_dict`, without `module.` prefixes."""
     content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    tensors = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
-    if not tensors or not state:
-        raise InputError(f"{origin(checkpoint)}: expected a state dict (names to tensors)")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return _named_tensors(content.get("state_dict", content), origin(checkpoint))
+
+
+def _named_tensors(state: Any, where: str) -> dict[str, Tensor]:
+    """Returns names to dense real tensors. Raises `InputError` for anything else."""
+    if not isinstance(state, Mapping) or not state:
+        raise InputError(f"{where}: does not fit a network: expected a state dict (names to tensors)")
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removeprefix("module.") if isinstance(key, str) else None
+        if name is None or name in tensors or not _is_plain(value):
+            raise InputError(
+                f"{where}: does not fit a network: expected a state dict (names to tensors), found "
+                f"{_shown(key)} with {_described(value)}"
+            )
+        tensors[name] = value
+    return tensors
+
+
+def _is_plain(value: Any) -> bool:
+    """Returns whether a value is a dense, real tensor whose every element is in its storage."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        return False
+    stored = value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    return stored and not value.is_quantized and not value.is_complex()
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"a tensor of {value.dtype}, {value.layout}, shape {tuple(value.shape)}"
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], checkpoint: str | Path | Mapping) -> None:
     """Applies `model.load_state_dict`; its `InputError` names the checkpoint and the differences."""
+    own = model.state_dict()
+    for name, value in state.items():
+        if name in own and own[name].is_floating_point() and not value.is_floating_point():
+            raise InputError(
+                f"{origin(checkpoint)}: does not fit this network: {name} holds {value.dtype}, "
+                f"expected {own[name].dtype}"
+            )
     try:
         on_meta = any(tensor.is_meta for tensor in model.parameters())  # only shapes are compared
         model.load_state_dict(state, assign=on_meta)
-    except (RuntimeError, TypeError, AttributeError) as error:  # the latter two: not names to tensors
+    except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{origin(checkpoint)}: does not fit this network: {reason}") from None
 
@@ -90,22 +134,44 @@ def saved_network(
     path: str | Path,
     kind: Callable[..., Config],
     paper: str,
-    expected: Iterable[str] = ("num_ids",),
     *,
     entry: str = "net",
-) -> tuple[Config, dict[str, Any]]:
-    """Reads a `model.pt`: the configuration of its network, `kind(**saved[entry])`, and the whole checkpoint.
+    classes: str = "num_ids",
+) -> tuple[Config, int, dict[str, Tensor]]:
+    """Reads a `model.pt`: the configuration of its network, `kind(**saved[entry])`, the number of classes and
+    the state dict.
 
-    Raises `InputError` for a file without the expected entries, and for a network of another paper.
+    Raises `InputError` for a file without these entries, for a network of another paper, for settings outside
+    their bounds, and for a number of classes that no tensor of the file can have.
     """
-    saved = load_checkpoint(path, expected=("state_dict", entry, *expected))
+    saved = load_checkpoint(path, expected=("state_dict", entry, classes))
     try:
-        return kind(**saved[entry]), saved
-    except TypeError:
+        config = kind(**saved[entry])
+        check_fields(config)
+    except InputError as error:
+        raise InputError(f"{path}: settings of the network: {error}") from None
+    except Exception:  # the file holds anything
         raise InputError(
             f"{path}: expected a re-ID network of {paper}, found one of another paper or program, with the "
-            f"settings {str(saved[entry])[:200]}"
+            f"settings {_shown(saved[entry])}"
         ) from None
+    state = _named_tensors(saved["state_dict"], str(path))
+    largest = max((max(tensor.shape, default=0) for tensor in state.values() if tensor.numel()), default=0)
+    for name in {"num_ids", classes} & saved.keys():
+        number = saved[name]
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= largest:
+            raise InputError(
+                f"{path}: expected a positive number of identities, found {name} = {_shown(number)}"
+            )
+    return config, saved[classes], state
+
+
+def _shown(value: Any) -> str:
+    """Describes a value of a foreign file in one line."""
+    try:
+        return " ".join(repr(value).split())[:200]
+    except Exception:  # an integer of too many digits, a tree too deep
+        return f"a {type(value).__name__}"
 
 
 def weights_content(weights: str) -> dict[str, str]:
@@ -115,6 +181,7 @@ def weights_content(weights: str) -> dict[str, str]:
 
 def file_hash(path: str | Path) -> str:
     """Identifies a file by its content."""
+    regular_file(path, "a file of weights")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 

@@ -122,8 +122,12 @@ def _fits(value: Any, kind: Any) -> bool:
 def _check_numbers(flag: str, value: Any, bound: Bound) -> None:
     for number in _numbers(value):
         if not bound.holds(number):
-            shown = number if isinstance(number, float) or abs(number) < 10**15 else f"{number:.0e}"
+            shown = number if isinstance(number, float) or abs(number) < 10**15 else _rounded(number)
             raise InputError(f"{flag} {shown}: expected {bound.words}")
+
+
+def _rounded(number: int) -> str:
+    return f"{number:.0e}" if abs(number) < 10**300 else "a huge number"
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import io
 import json
 import logging
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("run")
 Config = TypeVar("Config")
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 Load = Callable[[str, Path | None, Any], ReIDDataset]
 
 
@@ -214,27 +212,32 @@ def describe(paper: Paper, experiment: Experiment, preset: str = "demo") -> dict
     }
 
 
-def exit_code(job: Callable[[], None]) -> int:
-    """Runs a command and returns 0, or prints one line and returns 2 (bad input, full disk), 1 (a failed run)
-    or 130 (Ctrl-C).
+def exit_code(job: Callable[[], int | None]) -> int:
+    """Runs a command and returns its code or 0, or prints one line and returns 2 (bad input, a full disk, any
+    path that cannot be used), 1 (a failed run, no memory) or 130 (Ctrl-C).
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        job()
+        return job() or 0
     except InputError as error:
         return _complain(error, 2)
     except RunError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
         return _complain("stopped", 130)
+    except MemoryError as error:
+        return _complain(f"out of memory ({error})", 1)
+    except BrokenPipeError:  # the reader of the output has ended
+        raise
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
         where = error.filename or "output folder"
-        return _complain(f"{error.strerror}: {where}; no finished file has been overwritten", 2)
-    return 0
+        reason = error.strerror or error
+        return _complain(f"{reason}: {where}; no finished file has been overwritten", 2)
 
 
 def _complain(message: object, code: int) -> int:
     sys.stdout.flush()
-    print(f"error: {message}" if code != 130 else f"{message}", file=sys.stderr)
+    line = " ".join(str(message).splitlines())
+    print(f"error: {line}" if code != 130 else line, file=sys.stderr)
     return code

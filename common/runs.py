@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import InputError
-from common.files import locked, write_atomic
+from common.files import locked, remove_leftovers, write_atomic
 from common.hashing import canonical, digest
 from common.provenance import code_version
 
@@ -157,6 +157,7 @@ class StageStore:
         build(work)
         for path in (work.checkpoint, work.kept):
             path.unlink(missing_ok=True)
+        remove_leftovers(partial)
         info = {
             "name": name,
             "depends_on": canonical(depends_on),

@@ -127,9 +127,9 @@ def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, test: Test
 
 def load_network(path: Path) -> ReIDNet:
     """Returns the network in a `model.pt`, in evaluation mode."""
-    net, saved = saved_network(path, NetConfig, "DCGAN+LSRO", expected=("num_classes",))
-    model = build_network(replace(net, weights="none"), saved["num_classes"])
-    load_weights(model, saved["state_dict"], str(path))
+    net, classes, state = saved_network(path, NetConfig, "DCGAN+LSRO", classes="num_classes")
+    model = build_network(replace(net, weights="none"), classes)
+    load_weights(model, state, str(path))
     return model.to(memory_format=torch.channels_last).eval()
 
 

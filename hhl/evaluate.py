@@ -36,10 +36,9 @@ def embedder(
 
 def load_network(path: Path) -> HHLNet:
     """Returns the network of a `model.pt`, in evaluation mode."""
-    net, saved = saved_network(path, NetConfig, "HHL")
-    triplet = "triplet.weight" in saved["state_dict"]
-    model = build_network(replace(net, weights="none"), saved["num_ids"], triplet=triplet)
-    load_strictly(model, saved["state_dict"], path)
+    net, num_ids, state = saved_network(path, NetConfig, "HHL")
+    model = build_network(replace(net, weights="none"), num_ids, triplet="triplet.weight" in state)
+    load_strictly(model, state, path)
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 

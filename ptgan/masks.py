@@ -25,7 +25,7 @@ from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
 from common.datasets.loading import normalise
 from common.errors import InputError
-from common.files import write_atomic
+from common.files import regular_file, write_atomic
 from common.hashing import digest
 from common.job import Workspace
 from ptgan.config import MaskConfig
@@ -150,10 +150,11 @@ def _stored(sample: Sample, kind: str, folder: str) -> np.ndarray:
 
 def _size(sample: Sample) -> tuple[int, int]:
     """Returns height and width of a sample's image."""
+    regular_file(sample.path, "an image")
     try:
         with Image.open(sample.path) as image:
             return image.height, image.width
-    except OSError:
+    except Exception:  # Pillow raises anything for a broken file
         width, height = read_image(sample.path).size  # its message names the fault
         return height, width
 
@@ -184,16 +185,19 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def _png(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"), np.float64)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: expected a mask as PNG, found {' '.join(str(error).split())}") from None
+        return np.asarray(read_image(path, "L"), np.float64)
+    except InputError as error:
+        raise InputError(f"expected a mask as PNG: {error}") from None
 
 
 def _npy(path: Path, size: tuple[int, int]) -> np.ndarray:
+    regular_file(path, "a mask")
     try:
-        values = np.load(path, allow_pickle=False).astype(np.float64)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped: its header may lie
+        if stored.dtype.kind not in "biuf":
+            raise TypeError(f"numbers of {stored.dtype}")
+        values = stored.astype(np.float64)
+    except Exception as error:  # a damaged or foreign file raises anything
         problem = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: expected a mask as .npy array, found {problem}") from None
     if values.size == RELEASED_SIZE**2 and values.shape != size:
@@ -278,7 +282,7 @@ def write_masks(config: MaskConfig, datasets: Sequence[ReIDDataset], work: Works
     for path, sample in tqdm(owners.items(), desc="masks", disable=None, leave=False):
         if not path.is_file():
             mask = segment(model, read_image(sample.path), config.classes, work.device)
-            write_atomic(path, png_bytes(mask))
+            write_atomic(path, png_bytes(mask), durable=False)
 
 
 def png_bytes(mask: np.ndarray) -> bytes:

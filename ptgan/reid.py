@@ -112,9 +112,9 @@ def build_network(net: NetConfig, num_ids: int) -> IDENet:
 
 def load_network(path: Path) -> IDENet:
     """Returns the network of a `model.pt`, in evaluation mode."""
-    net, saved = saved_network(path, NetConfig, "PTGAN")
-    model = build_network(replace(net, weights="none"), saved["num_ids"])
-    load_strictly(model, saved["state_dict"], path)
+    net, num_ids, state = saved_network(path, NetConfig, "PTGAN")
+    model = build_network(replace(net, weights="none"), num_ids)
+    load_strictly(model, state, path)
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from common.checkpoints import load_checkpoint, save_checkpoint
+from common.checkpoints import load_strictly, read_state_dict, save_checkpoint
 from common.datasets.plans import PairPlans, pair_plans
 from common.errors import InputError
 from common.job import Workspace
@@ -176,5 +176,5 @@ def set_rate(optimizer: Optimizer, lr: float) -> None:
 def load_generator(config: GANConfig, path: Path, device: torch.device) -> Generator:
     """Returns the generator, source to target, of a finished stage."""
     generator = build_generator(config)
-    generator.load_state_dict(load_checkpoint(path))
+    load_strictly(generator, read_state_dict(path), path)
     return generator.to(device).eval()

@@ -106,7 +106,7 @@ def save_image(pixels: np.ndarray, sample: Sample, folder: Path, config: Transla
         image = image.resize(size, Image.Resampling.BICUBIC) if image.size != size else image
     buffer = io.BytesIO()
     image.save(buffer, Image.registered_extensions()[sample.path.suffix.lower()], quality=config.quality)
-    write_atomic(folder / sample.path.name, buffer.getvalue())
+    write_atomic(folder / sample.path.name, buffer.getvalue(), durable=False)
 
 
 def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:

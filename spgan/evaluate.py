@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.checks import Bound, bounded, check_fields
+from common.checks import Bound, bounded
 from common.datasets import ReIDDataset
 from common.datasets.loading import EvalTransform
 from common.evaluation import scoring
@@ -73,7 +73,6 @@ class Evaluate(scoring.Evaluate):
 
 def scores(options: Evaluate, device: torch.device) -> Scores:
     """Returns the scores of the checkpoint with one pooling."""
-    check_fields(options)
     model = load_network(options.checkpoint)
     features = embedder(model, [(options.parts, options.pool)], options.test, device, options.workers)
     return checkpoint_scores(options, model, features, cut=options.test.cut)

@@ -119,7 +119,8 @@ def statistics_translations(work: Workspace, quality: int, source: ReIDDataset, 
         image = Image.fromarray(np.clip(levels + 0.5, 0, 255).astype(np.uint8))
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=quality)
-        write_atomic(translated_path(work.folder / FOLDER, sample), buffer.getvalue())
+        path = translated_path(work.folder / FOLDER, sample)
+        write_atomic(path, buffer.getvalue(), durable=False)
     write_manifest(work, "statistics", "", source, target)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,3 +116,9 @@ def _check_options(name: str, function: Callable, options: dict) -> None:
     if unknown:
         expected = ", ".join(known) or "none"
         raise InputError(f"{name}: unknown option {unknown[0]!r}: expected {expected}")
+    types = typing.get_type_hints(function)
+    for option, value in options.items():  # each reader checks its names, but numbers must be numbers
+        number = types.get(option) is int
+        if isinstance(value, bool) or not isinstance(value, int if number else (int, str)):
+            expected = "a whole number" if number else "a name"
+            raise InputError(f"{name}: option {option}: expected {expected}, found {value!r}")

@@ -7,34 +7,30 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
+from common.cli import exit_code
 from common.datasets import DATASETS, load_dataset, read_dataset
 from common.datasets.doctor import examine, report_lines
 from common.errors import InputError
 
 REAL = {name: entry.about for name, entry in DATASETS.items() if entry.about is not None}
+MAX_JOBS = 256  # threads
 SYNTHETIC = tuple(name for name in DATASETS if name not in REAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        return options.command(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    return exit_code(lambda: options.command(options))
 
 
 def check(options: argparse.Namespace) -> int:
     """Prints the doctor's report; returns 1 if it contains findings."""
-    if options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: expected at least 1")
+    if not 1 <= options.jobs <= MAX_JOBS:
+        raise InputError(f"--jobs {options.jobs}: expected at least 1 and at most {MAX_JOBS}")
     dataset = read_dataset(options.name, options.root, **dict(map(_key_value, options.option)))
     report = examine(dataset, decode=not options.no_decode, jobs=options.jobs)
     print("\n".join(report_lines(report)))
@@ -70,7 +66,9 @@ def _key_value(text: str) -> tuple[str, str | int]:
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--option {text}: expected KEY=VALUE, as images=labeled")
-    return key, int(value) if value.isdigit() else value
+    if key in ("name", "root"):
+        raise InputError(f"--option {key}: unknown option {key!r}: it has its own place on the command line")
+    return key, int(value) if re.fullmatch(r"-?[0-9]{1,30}", value) else value
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from common.errors import InputError
+from common.files import regular_file
 
 SPLITS = ("train", "query", "gallery")
 JUNK = -1  # failed detections in Market-1501's numbering: ignored, neither a hit nor a miss
@@ -99,7 +99,8 @@ class ReIDDataset:
         for split in SPLITS:
             for s in getattr(self, split):
                 name = s.path.relative_to(self.root).as_posix()
-                digest.update(f"{split} {name} {_size(s.path)} {s.pid} {s.camid}\n".encode())
+                size = regular_file(s.path, "an image").st_size
+                digest.update(f"{split} {name} {size} {s.pid} {s.camid}\n".encode())
         return {
             "name": self.name,
             "train": len(self.train),
@@ -109,10 +110,3 @@ class ReIDDataset:
             "cameras": self.num_cameras,
             "hash": digest.hexdigest()[:16],
         }
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        raise InputError(f"{path}: listed, but there is no file (a dangling link?)") from None

@@ -142,7 +142,7 @@ def _names_in_json(path: Path, split: int) -> list[list[str]]:
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))[split]
         return [[re.split(r"[\\/]", row[0])[-1] for row in chosen[part]] for part in SPLITS]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # a damaged or foreign file raises anything
         raise InputError(
             f"{path}: expected splits as torchreid writes them, with number {split} "
             f"({type(error).__name__}: {error})"
@@ -156,7 +156,7 @@ def _names_in_mat(path: Path) -> list[list[str]]:
         mat = loadmat(path)
         names = [str(cell[0]) for cell in mat["filelist"].ravel()]
         return [[names[int(i) - 1] for i in mat[f"{part}_idx"].ravel()] for part in SPLITS]
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+    except Exception as error:  # a damaged or foreign file raises anything
         raise InputError(
             f"{path}: expected the split file of the 767/700 protocol ({type(error).__name__}: {error})"
         ) from None

@@ -7,17 +7,23 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from common.errors import InputError
+from common.files import regular_file
+
+MAX_PIXELS = 50_000_000  # far above any picture of a person: a file may announce more than memory holds
 
 
-def read_image(path: str | Path) -> Image.Image:
-    """Decodes an image to RGB. Raises `InputError` if the file is missing, truncated or not an image."""
+def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
+    """Decodes an image to `mode`. Raises `InputError` for anything but a whole image of at most 50 million
+    pixels.
+    """
+    regular_file(path, "an image")
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected an image, found no such file") from None
+            if image.width * image.height <= MAX_PIXELS:
+                return image.convert(mode)
+            size = f"{image.width} x {image.height}"
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that Pillow can read; replace the file") from None
-    # what Pillow raises for a broken file
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises anything for a broken file
         raise InputError(f"{path}: broken image ({' '.join(str(error).split())}); replace the file") from None
+    raise InputError(f"{path}: expected at most {MAX_PIXELS:,} pixels, found {size}; replace the file")

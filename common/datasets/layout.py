@@ -103,12 +103,21 @@ def _not_found(
 
 
 def list_images(folder: Path) -> list[str]:
-    """Lists the sorted image names of a folder; skips other files (Thumbs.db, lists, macOS `._` files)."""
-    return [
+    """Lists the sorted image names of a folder; skips other files (Thumbs.db, lists, macOS `._` files).
+
+    Raises `InputError` for a name that is not UTF-8: records and feature files could not hold it.
+    """
+    names = [
         name
         for name in _listing(folder)
         if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
     ]
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{folder}: expected file names in UTF-8, found {name!a}: rename it") from None
+    return names
 
 
 def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from common.datasets.base import About, Counts, Official, ReIDDataset, Sample
 from common.datasets.layout import find_root, has, keep_existing
 from common.errors import InputError
+from common.files import regular_file
 
 FOLDERS = ("MSMT17_V1", "MSMT17_V2", "msmt17")
 TRAIN_IDS = 1_041
@@ -63,6 +64,7 @@ def load_msmt17(root: str | Path | None, *, version: str = "any", train: str = "
 
 
 def _read_list(path: Path, images: Path, first_id: int, problems: list[str]) -> list[Sample]:
+    regular_file(path, "a list of images")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,6 @@ boxes differ in size, and so do real images and their camera styles in HHL.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -25,7 +24,7 @@ from PIL import Image
 from common.datasets.base import Sample
 from common.datasets.images import read_image
 from common.errors import InputError
-from common.files import atomic_file, locked, write_atomic
+from common.files import atomic_file, locked, regular_file, write_atomic
 
 log = logging.getLogger("run")
 INTERPOLATION = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -87,7 +86,7 @@ def _open(pixels: Path, about: Path, paths: Sequence[Path], check_contents: bool
     sources.
     """
     try:
-        told = json.loads(about.read_text())
+        told = json.loads(about.read_text(encoding="utf-8"))
         whole = pixels.stat().st_size == told["bytes"]
         if (
             not whole
@@ -96,7 +95,11 @@ def _open(pixels: Path, about: Path, paths: Sequence[Path], check_contents: bool
         ):
             return None
         mapped, sizes = np.load(pixels, mmap_mode="r"), np.array(told["sizes"], np.int64).reshape(-1, 2)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or damaged
+        if mapped.dtype != np.uint8 or mapped.ndim != 1 or (sizes < 1).any():
+            return None
+    except InputError:  # of a source
+        raise
+    except Exception:  # not there, or damaged
         return None
     ends = np.cumsum(3 * sizes.prod(axis=1))
     return (
@@ -138,10 +141,7 @@ def _write_header(file, total: int) -> None:
 
 def _files(paths: Sequence[Path]) -> str:
     """A hash of names and sizes in bytes."""
-    with contextlib.suppress(FileNotFoundError):
-        return _digest(f"{path.name} {path.stat().st_size}" for path in paths)
-    missing = next(path for path in paths if not path.is_file())
-    raise InputError(f"{missing}: expected an image, found no such file")
+    return _digest(f"{path.name} {regular_file(path, 'an image').st_size}" for path in paths)
 
 
 def _contents(paths: Sequence[Path]) -> str:
@@ -151,5 +151,5 @@ def _contents(paths: Sequence[Path]) -> str:
 def _digest(lines) -> str:
     digest = hashlib.sha256()
     for line in lines:
-        digest.update(f"{line}\n".encode())
+        digest.update(f"{line}\n".encode(errors="surrogateescape"))  # a folder's name is any bytes
     return digest.hexdigest()

@@ -34,9 +34,13 @@ def to_numpy(x) -> np.ndarray:
 def as_features(x, name: str):
     """Converts features `(N, D)` to a float32 or float64 array or tensor; half precision becomes float32.
 
-    Raises `InputError` for another shape and for empty features.
+    Raises `InputError` for another shape, for empty features, and for anything but real numbers.
     """
-    x = x.detach() if is_tensor(x) else np.asarray(x)
+    try:
+        x = x.detach() if is_tensor(x) else np.asarray(x)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name}: expected features of shape (N, D), found {error}") from None
+    refuse_other_than("biuf", x, name)
     if x.ndim != 2 or 0 in x.shape:
         raise InputError(
             f"{name}: expected features of shape (N, D) with at least one row, found {tuple(x.shape)}"
@@ -48,9 +52,21 @@ def as_features(x, name: str):
     return x
 
 
+def refuse_other_than(kinds: str, x, name: str) -> None:
+    """Raises `InputError` unless the dtype of an array or a tensor is one of NumPy's `kinds`."""
+    if is_tensor(x):
+        kind = "c" if x.dtype.is_complex else "f" if x.dtype.is_floating_point else "i"
+        kind = "quantized" if x.is_quantized else kind
+    else:
+        kind = x.dtype.kind
+    if kind not in kinds:
+        numbers = "real numbers" if "f" in kinds else "signed integers"
+        raise InputError(f"{name}: expected {numbers}, found {x.dtype}")
+
+
 def check_pair(queries, gallery, metric: str) -> None:
     """Raises `InputError` unless the two sets of features can be compared under `metric`."""
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise InputError(f"metric {metric!r}: expected one of {', '.join(METRICS)}")
     if is_tensor(queries) != is_tensor(gallery):
         raise InputError(

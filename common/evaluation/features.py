@@ -5,20 +5,31 @@ were made. Imports without PyTorch.
 from __future__ import annotations
 
 import io
+import math
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from common.errors import InputError
 from common.evaluation.distances import to_numpy
 from common.evaluation.ranking import RankingResult, evaluate
-from common.files import write_atomic
+from common.files import regular_file, write_atomic
 
-ARRAYS = ("features", "pids", "camids", "names", "normalised", "model")
+# dimensions and kinds of dtype; ids are signed, because junk is -1
+ARRAYS = {
+    "features": (2, "biuf"),
+    "pids": (1, "i"),
+    "camids": (1, "i"),
+    "names": (1, "U"),
+    "normalised": (0, "b"),
+    "model": (0, "U"),
+}
+# an archive may be compressed: features hardly shrink, names do
+MOST_EXPANSION, SMALL = 20, 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +57,21 @@ def save_features(
     model: str,
 ) -> None:
     """Writes a feature file, whole or not at all. `features` `(N, D)`, array or tensor. Raises `InputError`
-    if the lengths differ.
+    if the lengths or the kinds of numbers differ.
     """
-    rows = to_numpy(features).astype(np.float32)
-    content = FeatureFile(
-        rows, np.asarray(pids), np.asarray(camids), tuple(map(str, names)), bool(normalised), model
-    )
-    _check(content, path)
+    # an empty array of integers would be one of floats
+    ids, cameras = (np.asarray(values, None if len(values) else int) for values in (pids, camids))
+    arrays: dict[str, Any] = {
+        "features": to_numpy(features),
+        "pids": ids,
+        "camids": cameras,
+        "names": np.asarray(tuple(map(str, names)), np.str_),
+        "normalised": np.asarray(bool(normalised)),
+        "model": np.asarray(model),
+    }
+    _check(arrays, path)
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: getattr(content, name) for name in ARRAYS})
+    np.savez(buffer, **arrays | {"features": arrays["features"].astype(np.float32)})
     write_atomic(Path(path), buffer.getbuffer())
 
 
@@ -62,28 +79,55 @@ def load_features(path: str | Path) -> FeatureFile:
     """Reads what `save_features` wrote. Raises `InputError` for a file that is missing, damaged, or something
     else.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: expected a feature file (.npz), found no such file")
+    size = regular_file(path, "a feature file (.npz)").st_size
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in ARRAYS}
+        with zipfile.ZipFile(path) as archive:
+            values = _read_arrays(archive, size)
     except KeyError as error:
         raise InputError(
             f"{path}: expected a feature file with the arrays {', '.join(ARRAYS)}; {error.args[0]}"
         ) from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
-        raise InputError(f"{path}: damaged, or no feature file; write it again with save_features") from None
-    names = tuple(values["names"].tolist())
-    content = FeatureFile(
+    except Exception as error:  # a damaged or foreign file raises anything
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: damaged, or no feature file ({reason}); write it again with save_features"
+        ) from None
+    _check(values, path)
+    return FeatureFile(
         values["features"],
         values["pids"],
         values["camids"],
-        names,
+        tuple(values["names"].tolist()),
         bool(values["normalised"]),
         str(values["model"]),
     )
-    _check(content, path)
-    return content
+
+
+def _read_arrays(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
+    """Reads the arrays of an archive of `size` bytes; checks what they announce before memory is reserved."""
+    members = {name: archive.getinfo(f"{name}.npy") for name in ARRAYS}
+    announced = sum(member.file_size for member in members.values())
+    if announced > max(MOST_EXPANSION * size, SMALL):
+        raise ValueError(f"{size:,} bytes announce {announced:,}")
+    values = {}
+    for name, member in members.items():
+        with archive.open(member) as file:
+            nbytes = _announced_bytes(file)
+            if nbytes != member.file_size - file.tell():
+                raise ValueError(f"the header of {name} announces {nbytes:,} bytes")
+            file.seek(0)
+            values[name] = np.lib.format.read_array(file, allow_pickle=False)
+    return values
+
+
+def _announced_bytes(file: IO[bytes]) -> int:
+    """Reads the header of an array and returns the size of its numbers in bytes."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"arrays of format {version}")
+    shape, _, dtype = readers[version](file)
+    return math.prod(shape) * dtype.itemsize
 
 
 def evaluate_files(query: str | Path, gallery: str | Path, **options) -> RankingResult:
@@ -102,11 +146,18 @@ def _about(content: FeatureFile) -> str:
     return f"{content.model!r} ({'normalised' if content.normalised else 'not normalised'})"
 
 
-def _check(content: FeatureFile, path: str | Path) -> None:
-    count = len(content.features)
-    lengths = [count, len(content.pids), len(content.camids), len(content.names)]
-    if content.features.ndim != 2 or len(set(lengths)) != 1:
+def _check(arrays: dict[str, np.ndarray], path: str | Path) -> None:
+    """Raises `InputError` unless all arrays have the dimensions and kinds of `ARRAYS`, and one length."""
+    for name, (ndim, kinds) in ARRAYS.items():
+        array = arrays[name]
+        if array.ndim != ndim or array.dtype.kind not in kinds:
+            raise InputError(
+                f"{path}: expected features (N, D) of real numbers with N signed integer ids and cameras and "
+                f"N names, one flag and one text; found {name} of {array.dtype}, shape {array.shape}"
+            )
+    lengths = [len(arrays[name]) for name in ("features", "pids", "camids", "names")]
+    if len(set(lengths)) != 1:
         raise InputError(
             f"{path}: expected features (N, D) with N ids, cameras and names, "
-            f"found {content.features.shape} with {lengths[1:]}"
+            f"found {arrays['features'].shape} with {lengths[1:]}"
         )

@@ -21,7 +21,13 @@ import numpy as np
 
 from common.datasets.base import DISTRACTOR, JUNK, ReIDDataset, Sample
 from common.errors import InputError
-from common.evaluation.distances import RankingScores, as_features, row_blocks, to_numpy
+from common.evaluation.distances import (
+    RankingScores,
+    as_features,
+    refuse_other_than,
+    row_blocks,
+    to_numpy,
+)
 from common.evaluation.rerank import RerankedDistances, RerankOptions
 
 NO_MATCH = ("skip", "zero")
@@ -63,12 +69,18 @@ class Identities(NamedTuple):
 
     @classmethod
     def checked(cls, name: str, count: int, pids, camids) -> Identities:
-        """Converts both to NumPy. Raises `InputError` unless they are `count` integers, at least one."""
-        identities = cls(to_numpy(pids), to_numpy(camids))
+        """Converts both to NumPy. Raises `InputError` unless they are `count` signed integers, at least one.
+
+        Unsigned integers cannot hold junk (-1).
+        """
+        try:
+            identities = cls(to_numpy(pids), to_numpy(camids))
+        except ValueError as error:  # rows of different lengths
+            raise InputError(f"{name}: expected ids and cameras as integers, found {error}") from None
         for field, values in zip(cls._fields, identities):
-            if values.shape != (count,) or count == 0 or values.dtype.kind not in "iu":
+            if values.shape != (count,) or count == 0 or values.dtype.kind != "i":
                 raise InputError(
-                    f"{name}_{field}: expected {count or 'at least one'} integers, "
+                    f"{name}_{field}: expected {count or 'at least one'} signed integers, "
                     f"found shape {values.shape} of {values.dtype}"
                 )
         return identities
@@ -107,6 +119,8 @@ def evaluate(
     query_ids = Identities.checked("query", len(queries), query_pids, query_camids)
     gallery_ids = Identities.checked("gallery", len(gallery), gallery_pids, gallery_camids)
     distances: Distances
+    if not isinstance(rerank, (bool, RerankOptions, type(None))):
+        raise InputError(f"rerank: expected True, False or RerankOptions, found a {type(rerank).__name__}")
     if rerank:
         options = RerankOptions() if rerank is True else rerank
         distances = RerankedDistances(queries, gallery, options, metric=metric)
@@ -136,11 +150,12 @@ def evaluate_distances(
 
     Smaller is nearer.
     """
-    queries = Identities.checked("query", len(query_pids), query_pids, query_camids)
-    gallery = Identities.checked("gallery", len(gallery_pids), gallery_pids, gallery_camids)
+    queries = Identities.checked("query", np.size(to_numpy(query_pids)), query_pids, query_camids)
+    gallery = Identities.checked("gallery", np.size(to_numpy(gallery_pids)), gallery_pids, gallery_camids)
     _check_options(queries.pids, ranks, no_match, cut)
     if not callable(distances):
         matrix, shape = to_numpy(distances), (len(queries.pids), len(gallery.pids))
+        refuse_other_than("biuf", matrix, "distances")
         if matrix.shape != shape:
             raise InputError(f"distances: expected shape {shape}, found {matrix.shape}")
         distances = lambda start, stop: matrix[start:stop]  # noqa: E731
@@ -271,9 +286,14 @@ def _check_options(query_pids: np.ndarray, ranks: Sequence[int], no_match: str, 
             f"query_pids: expected ids of people, from 1, found {query_pids.min()} "
             "(-1 is junk, 0 a distractor)"
         )
-    if not ranks or min(ranks) < 1:
-        raise InputError(f"ranks {tuple(ranks)}: expected whole numbers from 1")
-    if no_match not in NO_MATCH:
+    listed = ranks.ndim == 1 if isinstance(ranks, np.ndarray) else isinstance(ranks, Sequence)
+    if not listed or len(ranks) == 0 or not all(_is_whole(rank) for rank in ranks):
+        raise InputError(f"ranks {ranks}: expected whole numbers from 1")
+    if not isinstance(no_match, str) or no_match not in NO_MATCH:
         raise InputError(f"no_match {no_match!r}: expected 'skip' or 'zero'")
-    if cut is not None and cut < 1:
+    if cut is not None and not _is_whole(cut):
         raise InputError(f"cut {cut}: expected a whole number from 1, or None")
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool) and int(number) >= 1

@@ -19,10 +19,10 @@ import tyro
 from torch import Tensor, nn
 
 from common.backbones import adabn_on, extract_features
+from common.checks import Bound, bounded, check_fields
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.loading import SampleImages, Transform, ordered_loader
-from common.errors import InputError
 from common.evaluation.features import save_features
 from common.evaluation.ranking import evaluate_dataset
 from common.job import Workspace
@@ -122,7 +122,7 @@ class Evaluate:
     adabn: bool = False  # re-estimate batch norm on the target's training images
     rerank: bool = False  # k-reciprocal re-ranking; no published number has it
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int = 0  # processes that load images
+    workers: int = bounded(0, Bound("0 or more, at most 1,024", least=0, most=1024))  # that load images
 
 
 def evaluate_command(
@@ -136,8 +136,7 @@ def evaluate_command(
 
 def _evaluate(flags: type[Evaluate], scores: Callable, argv: Sequence[str] | None) -> None:
     options = tyro.cli(flags, args=argv)
-    if options.workers < 0:
-        raise InputError(f"--workers {options.workers}: expected 0 or more")
+    check_fields(options)
     print(json.dumps(scores(options, pick_device(options.device)), indent=1))
 
 

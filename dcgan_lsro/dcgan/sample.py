@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from common.datasets.images import read_image
 from common.datasets.layout import list_images
 from common.files import write_atomic
 from common.job import Workspace
@@ -46,7 +47,7 @@ def sample(
             continue
         images = generator(draw_z(pool.batch, generator.z_dim, work.seed, "pool", number).to(work.device))
         for path, pixels in zip(paths, to_uint8(images, pool.range)):
-            write_atomic(path, encode(Image.fromarray(pixels), pool))
+            write_atomic(path, encode(Image.fromarray(pixels), pool), durable=False)
     work.write_json(
         "manifest.json",
         {
@@ -105,8 +106,6 @@ def diversity(folder: Path, reference: list[Path], count: int = 256) -> dict[str
 def _spread(paths: list[Path]) -> float:
     pixels = []
     for path in paths:
-        with Image.open(path) as image:
-            pixels.append(
-                np.asarray(image.convert("RGB").resize((32, 64), Image.Resampling.BILINEAR), np.float32)
-            )
+        small = read_image(path).resize((32, 64), Image.Resampling.BILINEAR)
+        pixels.append(np.asarray(small, np.float32))
     return round(float(np.std(np.stack(pixels), axis=0).mean()), 2)

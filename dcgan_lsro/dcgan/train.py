@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from common.checkpoints import load_checkpoint, save_checkpoint
+from common.checkpoints import load_strictly, read_state_dict, save_checkpoint
 from common.datasets import Sample
 from common.datasets.loading import SampleImages, normalise
 from common.datasets.plans import Plan, epoch_plan, random_stream
@@ -127,5 +127,5 @@ def train_step(gan: DCGAN, real: Tensor, z: Tensor, g_steps: int = 2) -> dict[st
 def load_generator(config: GANConfig, path: Path, device: torch.device) -> Generator:
     """Returns the generator of a finished stage."""
     generator = Generator(config)
-    generator.load_state_dict(load_checkpoint(path))
+    load_strictly(generator, read_state_dict(path), path)
     return generator.to(device)

@@ -74,7 +74,7 @@ def save_fake(pixels: np.ndarray, sample: Sample, folder: Path, camera: int, qua
     """Writes `<stem>_fake_<camera + 1>.jpg`; `pixels` uint8 `(H, W, 3)`, `camera` 0-based."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    write_atomic(fake_path(folder, sample.path.stem, camera + 1), buffer.getvalue())
+    write_atomic(fake_path(folder, sample.path.stem, camera + 1), buffer.getvalue(), durable=False)
 
 
 def to_uint8(images: Tensor, *, truncate: bool) -> np.ndarray:

@@ -69,5 +69,5 @@ def translate(
             for pixels, (_, output) in zip(translations, part):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "JPEG", quality=translation.quality)
-                write_atomic(output, buffer.getvalue())
+                write_atomic(output, buffer.getvalue(), durable=False)
             bar.update(len(part))

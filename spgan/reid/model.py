@@ -53,9 +53,9 @@ def load_network(path: Path) -> IDENet:
     """Returns the network of a `model.pt`, in evaluation mode. Raises `InputError` for one of another paper
     and for weights that do not fit.
     """
-    net, saved = saved_network(path, NetConfig, "SPGAN")
-    model = IDENet(replace(net, weights="none"), saved["num_ids"])
-    load_strictly(model, saved["state_dict"], path)
+    net, num_ids, state = saved_network(path, NetConfig, "SPGAN")
+    model = IDENet(replace(net, weights="none"), num_ids)
+    load_strictly(model, state, path)
     return model.eval()
 
 

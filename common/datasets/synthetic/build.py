@@ -34,10 +34,12 @@ from common.datasets.synthetic.domains import (
 )
 from common.datasets.synthetic.render import SyntheticDomain
 from common.errors import InputError
-from common.files import locked
+from common.files import locked, regular_file
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MAX_IDS = 9999  # four digits in a file name
+MAX_DATA_SEED = 2**63 - 1
+MAX_WORKERS = 256
 
 
 def load_synthetic(
@@ -56,6 +58,8 @@ def load_synthetic(
     `workers`, the number of drawing processes. Raises `InputError` for an unknown name, impossible numbers,
     and a folder that was damaged after it was built.
     """
+    if not 0 <= workers <= MAX_WORKERS:
+        raise InputError(f"{name}: expected 0 to {MAX_WORKERS} workers, found another number")
     folder = dataset_folder(name, root, data_seed=data_seed, train_ids=train_ids, test_ids=test_ids)
     plan = make_plan(get_domain(name), data_seed, train_ids, test_ids)
     # a read-only `root`, such as a folder of real data: use the cache
@@ -95,8 +99,8 @@ def _parameters(name: str, data_seed: int, train_ids: int, test_ids: int) -> dic
             f"{train_ids} train ids and {test_ids} test ids: "
             f"expected at least one of each and at most {MAX_IDS} together"
         )
-    if data_seed < 0:
-        raise InputError(f"data seed {data_seed}: expected 0 or more")
+    if not 0 <= data_seed <= MAX_DATA_SEED:
+        raise InputError(f"data seed: expected 0 to {MAX_DATA_SEED:,}, found another number")
     return {
         "domain": name,
         "data_seed": data_seed,
@@ -117,7 +121,7 @@ def _make_once(folder: Path, parameters: dict, plan: Plan, workers: int) -> None
             shutil.rmtree(partial_folder, ignore_errors=True)  # left by a killed run
             sizes = _draw_files(partial_folder, parameters, plan, workers)
             manifest = json.dumps(parameters | {"files": sizes}, indent=0) + "\n"
-            (partial_folder / "manifest.json").write_text(manifest)
+            (partial_folder / "manifest.json").write_text(manifest, encoding="utf-8")
             os.rename(partial_folder, folder)
     except OSError as error:
         raise InputError(
@@ -173,10 +177,11 @@ def read_manifest(folder: Path) -> dict:
     """Reads a folder's parameters and file sizes. Raises `InputError` if there is no valid manifest."""
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
-        if {"domain", "data_seed", "files"} <= manifest.keys():
+        regular_file(path, "a manifest")
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if {"domain", "data_seed", "files"} <= manifest.keys() and isinstance(manifest["files"], dict):
             return manifest
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass
     raise InputError(
         f"{path}: expected the manifest of a synthetic domain, found none that can be read; "

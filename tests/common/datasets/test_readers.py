@@ -85,7 +85,9 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, trees):
     root = tmp_path / "market1501"
     trees.market(root)
     (root / "bounding_box_train" / "0002_c1s1_000999_01.jpg").symlink_to(tmp_path / "gone.jpg")
-    with pytest.raises(InputError, match="0002_c1s1_000999_01.jpg: listed, but there is no file"):
+    with pytest.raises(
+        InputError, match="0002_c1s1_000999_01.jpg: expected an image, found a link that leads nowhere"
+    ):
         dict(load_dataset("market1501", root).manifest)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
+from common.content import NumberOrNan, check_shape, read_text
 from common.errors import InputError
 from common.provenance import ROOT
 from common.records import KEY
@@ -22,6 +23,7 @@ else:
 FOLDER = ROOT / "reports" / "published"
 # the papers' dataset that a synthetic domain replaces, by number of cameras
 STANDS_FOR = {"synthetic-market": "market1501", "synthetic-duke": "dukemtmc"}
+LARGEST_FILE = 10_000_000  # bytes of a TOML file
 ANY = "any"  # as source and target: the paper does not name the datasets
 
 CHOICES = {
@@ -63,13 +65,81 @@ class Source:
     link: str
 
 
+class TableFields(TypedDict, total=False):
+    """Fields of a `[[table]]`, and of `[defaults]`."""
+
+    where: str
+    how: str
+    error: float
+    ap: str
+    kind: str
+    status: str
+    unit: str
+    pair: str
+    pairs: list[str]
+    columns: list[str]
+    rows: dict[str, list[NumberOrNan] | list[list[NumberOrNan]]]
+
+
+class RisingRule(TypedDict):
+    """Keys whose numbers rise in this order."""
+
+    keys: list[str]
+
+
+class SameRule(RisingRule, total=False):
+    """Keys that print the same numbers, for each pair of datasets or for each target."""
+
+    by: Literal["pair", "target"]
+
+
+class GainRule(TypedDict):
+    """Gains of one key over another that the text quotes."""
+
+    left: str
+    right: str
+    pair: str
+    values: dict[str, float]
+
+
+class _Contradicting(TypedDict):
+    key: str
+    against: str
+    reason: str
+
+
+class KnownRule(_Contradicting, total=False):
+    """A contradiction in the paper itself."""
+
+    pair: str
+    metric: str
+
+
+class _Cited(TypedDict):
+    title: str
+    link: str
+
+
+class PublishedFile(_Cited, total=False):
+    """The whole of `reports/published/<paper>.toml`."""
+
+    defaults: TableFields
+    table: list[TableFields]
+    same: list[SameRule]
+    rising: list[RisingRule]
+    gain: list[GainRule]
+    known: list[KnownRule]
+
+
 @lru_cache
 def published(paper: str, folder: Path = FOLDER) -> dict[tuple[str, str, str], Published]:
     """Maps (key, source, target) to rows; empty without a file. Raises `InputError` for a contradiction."""
     data = published_file(paper, folder)
     rows: dict[tuple[str, str, str], Published] = {}
     for table in data.get("table", ()):
-        for row in _rows({**data["defaults"], **table}, f"{paper}.toml, {table.get('where', 'a table')}"):
+        for row in _rows(
+            {**data.get("defaults", {}), **table}, f"{paper}.toml, {table.get('where', 'a table')}"
+        ):
             identity = (row.key, row.source, row.target)
             if identity in rows or not KEY.fullmatch(row.key) or not row.key.startswith(f"{paper}/"):
                 raise InputError(
@@ -96,15 +166,32 @@ def published_source(paper: str, folder: Path = FOLDER) -> Source:
 def published_file(paper: str, folder: Path = FOLDER) -> dict[str, Any]:
     """Reads the whole file, including its rules of consistency (`same`, `rising`, ...); empty if none."""
     path = folder / f"{paper}.toml"
-    return read_toml(path) if path.is_file() else {}
+    return read_toml(path, PublishedFile) if path.is_file() else {}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a TOML file. Raises `InputError` with the position of a syntax error."""
+def read_toml(path: Path, shape: Any = dict[str, Any]) -> dict[str, Any]:
+    """Reads a TOML file whose content has the type `shape`.
+
+    Raises `InputError` with the position of a syntax error, or with the name of the first wrong field.
+    """
     try:
-        return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(read_text(path, LARGEST_FILE, links=True))
+    except RecursionError:
+        raise InputError(f"{path}: not TOML: nested too deeply") from None
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not TOML: {error}") from None
+    check_shape(data, shape, path.name)
+    return data
+
+
+def split_pair(pair: str, origin: str) -> tuple[str, str]:
+    """Splits `source->target`. Raises `InputError` for anything else."""
+    source, arrow, target = pair.partition("->")
+    if not source or not arrow or not target or "->" in target:
+        raise InputError(f"{origin}: pair {pair!r}: expected source->target")
+    return source, target
 
 
 def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
@@ -116,7 +203,8 @@ def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
     for name, choices in CHOICES.items():
         if table[name] not in choices:
             raise InputError(f"{origin}: {name} {table[name]!r}: expected one of {', '.join(choices)}")
-    pairs = table.get("pairs") or [table["pair"]]
+    pairs = table["pairs"] if "pairs" in table else [table["pair"]]
+    check_shape(table["rows"], _rows_shape("pairs" in table), origin)
     for key, lists in table["rows"].items():
         lists = lists if "pairs" in table else [lists]
         if len(lists) != len(pairs):
@@ -129,6 +217,11 @@ def _rows(table: Mapping[str, Any], origin: str) -> Iterator[Published]:
                 name: number for name, number in zip(table["columns"], numbers) if not math.isnan(number)
             }
             if values:  # nan: the paper prints a dash
-                source, target = pair.split("->")
+                source, target = split_pair(pair, origin)
                 facts = {name: table[name] for name in ("where", "how", "error", *CHOICES)}
                 yield Published(key, source, target, **facts, values=values)
+
+
+def _rows_shape(several_pairs: bool) -> Any:
+    """Returns the type of a table's rows: numbers for each column, or a list of them for each pair."""
+    return dict[str, list[list[NumberOrNan]]] if several_pairs else dict[str, list[NumberOrNan]]

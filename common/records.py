@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from common.checks import LARGEST
+from common.content import check_fields_of, check_shape, hints_of, parse_json, read_text, shown
 from common.errors import InputError
 
 PAPERS = ("arn", "hhl", "spgan", "ptgan", "dcgan_lsro")
@@ -18,6 +20,19 @@ SCHEMA = 1
 KEY = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.,=+-]+){2,}")
 RANKS = ("R-1", "R-5", "R-10", "R-20")
 METRICS = (*RANKS, "mAP", "mAP_step")
+LARGEST_RECORD = 10_000_000  # bytes of a record.json
+# texts of a record that tables show in one line
+ONE_LINE = (
+    "paper",
+    "key",
+    "preset",
+    "source",
+    "target",
+    "config_hash",
+    "selection",
+    "code_version",
+    "created",
+)
 
 
 @dataclass(frozen=True)
@@ -87,13 +102,13 @@ class Record:
     seed: int
     config: dict[str, Any]
     config_hash: str
-    data: dict[str, dict]  # role -> manifest of the dataset
+    data: dict[str, dict[str, Any]]  # role -> manifest of the dataset
     # name ("last", "last+adabn", ...) -> R-1, R-5, R-10, R-20, mAP, mAP_step
     scores: dict[str, dict[str, float]]
     # other numbers of the run, named with their unit where they have one
     measures: dict[str, float]
     # name -> hash, reused, seconds; of a training also images_per_second, waiting
-    stages: dict[str, dict]
+    stages: dict[str, dict[str, str | float | bool]]
     selection: str
     code_version: str
     libraries: dict[str, str]
@@ -127,63 +142,72 @@ def newest_configuration(records: Sequence[Record]) -> list[Record]:
 
 def read_record(text: str, origin: str = "record") -> Record:
     """Parses and checks one record. Raises `InputError` that names the field which is wrong."""
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{origin}: not JSON ({error})") from None
+    data = parse_json(text, origin)
     if not isinstance(data, dict):
         raise InputError(f"{origin}: expected one JSON object")
-    names = {f.name for f in dataclasses.fields(Record)}
-    if set(data) != names:
+    hints = hints_of(Record)
+    if set(data) != set(hints):
         raise InputError(
-            f"{origin}: missing fields {sorted(names - set(data))}, "
-            f"unknown fields {sorted(set(data) - names)}"
+            f"{origin}: missing fields {sorted(set(hints) - set(data))}, "
+            f"unknown fields {sorted(set(data) - set(hints))}"
         )
+    if data["schema"] != SCHEMA:
+        raise InputError(f"{origin}: schema: expected {SCHEMA}, found {shown(data['schema'])}")
+    check_fields_of(data, Record, origin)
     record = Record(**data)
     _check(record, origin)
     return record
 
 
+def read_record_file(path: Path) -> Record:
+    """Reads a `record.json`. Raises `InputError` as `read_record` does, and for anything but a small file."""
+    return read_record(read_text(path, LARGEST_RECORD), str(path))
+
+
 def _check(record: Record, origin: str) -> None:
-    texts = (
-        "paper",
-        "key",
-        "preset",
-        "source",
-        "target",
-        "config_hash",
-        "selection",
-        "code_version",
-        "created",
-    )
-    bad = [name for name in texts if not isinstance(getattr(record, name), str) or not getattr(record, name)]
-    dicts = ("config", "data", "scores", "measures", "stages", "libraries", "hardware")
-    bad += [name for name in dicts if not isinstance(getattr(record, name), dict)]
-    bad += [name for name in ("curves", "pictures") if not isinstance(getattr(record, name), list)]
-    if (
-        not isinstance(record.seed, int)
-        or record.schema != SCHEMA
-        or not isinstance(record.seconds, (int, float))
-    ):
-        bad.append("seed, schema or seconds")
-    if bad:
-        raise InputError(f"{origin}: wrong type in {', '.join(bad)} (schema {SCHEMA})")
+    """Raises `InputError` for a record whose types are right and whose values are not."""
+    for name in ONE_LINE:
+        text = getattr(record, name)
+        if not text or not text.isprintable() or len(text) > 1000:
+            raise InputError(f"{origin}: {name}: expected one line of text, found {shown(text)}")
     if not KEY.fullmatch(record.key) or not record.key.startswith(f"{record.paper}/"):
         raise InputError(f"{origin}: {record.key!r} is not a key of paper {record.paper!r}")
+    if not 0 <= record.seed <= LARGEST or record.seconds < 0:
+        raise InputError(f"{origin}: seed {record.seed}, seconds {record.seconds}: expected 0 or more")
+    if not _is_utc(record.created):
+        raise InputError(f"{origin}: created: expected a date or time in UTC, found {shown(record.created)}")
+    for path in (*record.curves, *record.pictures):
+        if not _is_inside(path):
+            raise InputError(f"{origin}: {shown(path)}: expected a path below the output folder")
     if not record.scores:
         raise InputError(f"{origin}: no scores")
     for name, score in record.scores.items():
         _check_score(score, f"{origin}: score {name!r}")
-    for name, value in record.measures.items():
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise InputError(f"{origin}: measure {name!r} is {value!r}, expected a finite number")
+    for role, manifest in record.data.items():
+        names = {name: manifest[name] for name in ("name", "hash") if name in manifest}
+        check_shape(names, dict[str, str], f"{origin}: data of {role}")
+
+
+def _is_utc(text: str) -> bool:
+    """Whether a text is a date or a time in UTC, as `isoformat` writes it: such texts sort by time."""
+    try:
+        datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return bool(re.fullmatch(r"[0-9-]{10}(T[0-9:]{8}\+00:00)?", text))
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path stays below the folder that it is relative to."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)
 
 
 def _check_score(score: Mapping[str, float], origin: str) -> None:
     if set(score) != set(METRICS):
         raise InputError(f"{origin}: expected {', '.join(METRICS)}, found {', '.join(sorted(score))}")
     values = [score[name] for name in METRICS]
-    if not all(isinstance(v, (int, float)) and 0 <= v <= 1 for v in values):
+    if not all(0 <= v <= 1 for v in values):
         raise InputError(f"{origin}: expected fractions in 0..1, found {values}")
     ranks = [score[name] for name in RANKS]
     if ranks != sorted(ranks):

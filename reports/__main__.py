@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import exit_code
+from common.errors import InputError
 from reports.build import build
 from reports.collect import collect
 from reports.readme import update_readmes
@@ -52,12 +53,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    return exit_code(lambda: run(arguments))
+    return exit_code(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Runs a command; an error of the file system becomes an `InputError`: a folder that was removed, say."""
+    try:
+        run(arguments)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise InputError(f"{error.strerror or error}{where}; no finished file has been overwritten") from None
 
 
 def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "sweep":
-        seeds = parse_seeds(arguments.seeds) if arguments.seeds else None
+        seeds = parse_seeds(arguments.seeds) if arguments.seeds is not None else None
         choice = Choice(arguments.paper, arguments.table, arguments.pairs, seeds)
         given = {name: getattr(arguments, name) for name in ("jobs", "threads", "out", "data_root", "gpu")}
         sweep(choice, Setup(**given), dry_run=arguments.dry_run)

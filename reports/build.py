@@ -28,14 +28,32 @@ def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
     ask_all(root)
     check_published()
     files = {reports / "figures" / name: text for name, text in figure_files(reports)}
-    for path in set((reports / "figures").glob("*.*")) - set(files):
-        path.unlink()
+    stale = [path for path in _own_figures(reports / "figures") if path not in files]
     files[reports / "index.html"] = page(reports)
-    changed = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
+    changed = [
+        path for path, text in files.items() if not path.is_file() or path.read_bytes() != text.encode()
+    ]
     for path in changed:
         write_atomic(path, files[path])
+    for path in stale:
+        path.unlink(missing_ok=True)
     update_readmes(root, reports)
     return [path.relative_to(reports).as_posix() for path in changed]
+
+
+def _own_figures(folder: Path) -> Iterator[Path]:
+    """Yields the files that an earlier build made: figure data as JSON, and the drawing of that name."""
+    for path in folder.glob("*.json"):
+        try:
+            data = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if (
+            isinstance(data, dict)
+            and set(data) == {"name", "title", "kind", "panels"}
+            and data["name"] == path.stem
+        ):
+            yield from (path, path.with_suffix(".svg"))
 
 
 def figure_files(reports: Path = REPORTS) -> Iterator[tuple[str, str]]:

@@ -17,12 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypedDict
 
 from scipy.stats import t
 
+from common.content import check_fields_of, check_shape, shown
 from common.errors import InputError
-from common.published import published, read_toml
+from common.published import published, read_toml, split_pair
 from common.records import METRICS, Record, newest_configuration
 from reports.experiments import REPORTS, experiment, run_of
 
@@ -115,19 +116,28 @@ class Difference:
 # ---------------------------------------------------------------- the file
 
 
+class Section(TypedDict):
+    """One section of `claims.toml`: the claims of a paper, with the pairs on which most of them are made."""
+
+    pair: str
+    measured_on: str
+    claim: list[dict[str, Any]]
+
+
 def all_claims(reports: Path = REPORTS) -> list[Claim]:
     """Reads `claims.toml` in its order; `both_ways` adds a claim with source and target exchanged.
 
     Raises `InputError` for a malformed claim.
     """
     claims: list[Claim] = []
-    for paper, section in read_toml(reports / "claims.toml").items():
+    for paper, section in read_toml(reports / "claims.toml", dict[str, dict[str, Any]]).items():
         foreign = set(section) - {"pair", "measured_on", "claim"}
         if foreign:
             raise InputError(
                 f"claims.toml: [{paper}]: {', '.join(sorted(foreign))}: no such field of a section; "
                 "of a claim, perhaps?"
             )
+        check_shape(section, Section, f"claims.toml: [{paper}]")
         for entry in section["claim"]:
             claims += _expand(paper, section, entry)
     return claims
@@ -144,7 +154,7 @@ def _expand(paper: str, section: Mapping[str, Any], entry: Mapping[str, Any]) ->
     unknown, absent = set(values) - {f.name for f in fields(Claim)}, {"text", "left", "right"} - set(values)
     if unknown or absent:
         names, problem = ", ".join(sorted(unknown | absent)), "no such field" if unknown else "missing"
-        raise InputError(f"claims.toml: {values.get('text')!r}: {names}: {problem}")
+        raise InputError(f"claims.toml: {shown(values.get('text'))}: {names}: {problem}")
     for name in set(values) & {"left", "right", "answers", *PAIRED}:
         if isinstance(values[name], list):
             values[name] = tuple(values[name])
@@ -152,20 +162,22 @@ def _expand(paper: str, section: Mapping[str, Any], entry: Mapping[str, Any]) ->
             values[name] = (values[name],)
         elif name in PAIRED:
             values[name] = (values[name],) * 2
+    origin = f"claims.toml: {shown(values['text'])}"
+    check_shape(both_ways, bool, f"{origin}: both_ways")
+    check_fields_of(values, Claim, origin)
     claim = Claim(paper, **values)
-    _check(claim)
+    _check(claim, origin)
     yield claim
     if both_ways:
-        pair, measured_on = _reversed(claim.pair), _reversed(claim.measured_on)
+        pair, measured_on = _reversed(claim.pair, origin), _reversed(claim.measured_on, origin)
         yield replace(claim, pair=pair, measured_on=measured_on, headline=False)
 
 
-def _check(claim: Claim) -> None:
-    origin = f"claims.toml: {claim.text!r}"
-    known_metric = claim.metric in METRICS or any(claim.measure)
+def _check(claim: Claim, origin: str) -> None:
+    known_metric = claim.metric in METRICS or all(claim.measure)
     if claim.relation not in RELATIONS or claim.origin not in ORIGINS or not known_metric:
         raise InputError(
-            f"{origin}: {claim.relation}, {claim.origin}, {claim.metric}: "
+            f"{origin}: {claim.relation!r}, {claim.origin!r}, {claim.metric!r}: "
             f"expected a relation of {', '.join(RELATIONS)}, "
             f"an origin of {', '.join(ORIGINS)} and a metric of {', '.join(METRICS)}"
         )
@@ -176,14 +188,18 @@ def _check(claim: Claim) -> None:
     signed = any(key.startswith("-") for key in (*_members(claim.left), *_members(claim.right)))
     if claim.relation == "best_among" and signed:
         raise InputError(f"{origin}: best_among takes keys without signs")
+    if not claim.left or not claim.right:
+        raise InputError(f"{origin}: left and right: expected at least one key each")
+    for pair in (claim.pair, claim.measured_on):
+        split_pair(pair, origin)
 
 
 def _members(side: Side) -> tuple[str, ...]:
     return (side,) if isinstance(side, str) else side
 
 
-def _reversed(pair: str) -> str:
-    source, target = pair.split("->")
+def _reversed(pair: str, origin: str) -> str:
+    source, target = split_pair(pair, origin)
     return f"{target}->{source}"
 
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+import fcntl
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
+from PIL import Image
+
+from common.content import read_bytes, read_text
 from common.datasets.synthetic import DOMAINS
 from common.errors import InputError
-from common.files import write_atomic
-from common.records import Record, read_record
+from common.files import atomic_file
+from common.job import MAX_PICTURE
+from common.records import Record, read_record, read_record_file
 from reports.claims import read_claims
 from reports.experiments import REPORTS, experiments
+
+LARGEST_RESULTS = 1 << 30  # bytes of results/<paper>.jsonl
+MOST_PIXELS = 50_000_000  # of a picture
 
 
 def read_results(paper: str, reports: Path = REPORTS) -> list[Record]:
@@ -30,7 +40,7 @@ def read_results(paper: str, reports: Path = REPORTS) -> list[Record]:
 @lru_cache
 def _read(path: Path, changed: int, size: int) -> tuple[Record, ...]:
     """Reads the records of a file; time and size of its last change make a changed file be read again."""
-    lines = path.read_text().splitlines()
+    lines = read_text(path, LARGEST_RESULTS, links=True).splitlines()
     origins = [f"{path.name}, line {number}" for number, _ in enumerate(lines, start=1)]
     records = [read_record(line, origin) for line, origin in zip(lines, origins)]
     check_together(records, origins)
@@ -73,36 +83,95 @@ def collect(folders: Sequence[Path], reports: Path = REPORTS, *, replace: bool =
     A record that is already there with the same numbers is omitted. With `replace`, the newest record of a
     key, pair, seed and preset replaces those with another config hash or other numbers, and older records of
     its pair and preset that were made on other data are dropped. Raises `InputError`, and changes nothing, if
-    a record is malformed, has a key that its paper does not list, was made on other data than the collected
-    ones, or (without `replace`) is already there with other numbers.
+    a record or one of its pictures is unusable, has a key that its paper does not list, was made on other
+    data than the collected ones, or is already there with other numbers (with `replace`: other numbers of a
+    later time).
     """
-    results: dict[str, list[Record]] = {}
-    new: list[tuple[Record, Path]] = []
-    lines: list[str] = []
-    for path in _record_files(folders):
-        record = read_record(path.read_text(), str(path))
+    found = [(record, path) for path in _record_files(folders) for record in [read_record_file(path)]]
+    for record, path in found:
         if record.key not in experiments(record.paper):
             raise InputError(f"{path}: {record.key} is not in {record.paper}'s --list-experiments")
-        known = results.setdefault(record.paper, read_results(record.paper, reports))
-        rivals = _rivals(record, known, path, replace)
-        if record in rivals or any(rival.created > record.created for rival in rivals):
-            lines.append(f"known: {_name(record)}")
-            continue
-        for rival in rivals:
-            known.remove(rival)
-            lines.append(f"dropped: {_name(rival)}, config {rival.config_hash} of {rival.created}")
-        known.append(record)
-        new.append((record, path))
-        lines.append(f"added: {_name(record)}")
-    origins = {id(record): str(path) for record, path in new}
-    for paper, records in results.items():
-        check_together(records, [origins.get(id(record), f"{paper}.jsonl") for record in records])
-    for paper in {record.paper for record, _ in new}:
-        text = "".join(record.to_json() + "\n" for record in results[paper])
-        write_atomic(reports / "results" / f"{paper}.jsonl", text)
-    for record, path in new:
-        _copy_pictures(record, path, reports)
+    with _alone(reports / "results"):
+        results = {paper: read_results(paper, reports) for paper in {record.paper for record, _ in found}}
+        new, lines = _merge(found, results, replace)
+        origins = {id(record): str(path) for record, path in new}
+        for paper, records in results.items():
+            check_together(records, [origins.get(id(record), f"{paper}.jsonl") for record in records])
+        files = {
+            reports / "results" / f"{paper}.jsonl": _lines(results[paper])
+            for paper in {record.paper for record, _ in new}
+        }
+        for record, path in new:
+            files |= _pictures(record, path, reports)
+        _write_all(files)
     return lines
+
+
+def _merge(
+    found: Sequence[tuple[Record, Path]], results: Mapping[str, list[Record]], replace: bool
+) -> tuple[list[tuple[Record, Path]], list[str]]:
+    """Merges records into `results`; returns the new ones, and a line for each record."""
+    new: list[tuple[Record, Path]] = []
+    lines: list[str] = []
+    for record, path in found:
+        known = results[record.paper]
+        rivals = _rivals(record, known, path, replace)
+        later = [rival for rival in rivals if rival.created > record.created]
+        if record in rivals:
+            lines.append(f"known: {_name(record)}")
+        elif later:
+            collected = [rival for rival in later if all(rival is not other for other, _ in new)]
+            lines.append(_not_replaced(record, path, later, collected))
+        else:
+            for rival in rivals:
+                known.remove(rival)
+                lines.append(f"dropped: {_name(rival)}, config {rival.config_hash} of {rival.created}")
+            known.append(record)
+            new.append((record, path))
+            lines.append(f"added: {_name(record)}")
+    return new, lines
+
+
+def _not_replaced(record: Record, path: Path, later: Sequence[Record], collected: Sequence[Record]) -> str:
+    """Returns the line for a record that is older than its rivals.
+
+    Raises `InputError` if a collected one is of the same run: only the clocks say which numbers are right.
+    """
+    for rival in collected:
+        if rival.identity == record.identity:
+            raise InputError(
+                f"{path}: {_name(record)} of {record.created} has other numbers than the collected record of "
+                f"{rival.created}: is a clock wrong? Remove one of the two, or run it again"
+            )
+    newest = max(rival.created for rival in later)
+    return f"older: {_name(record)} of {record.created}; the one of {newest} stays"
+
+
+def _lines(records: Sequence[Record]) -> bytes:
+    return "".join(record.to_json() + "\n" for record in records).encode()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Lets one process at a time change the files of a folder, where the file system has locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write_all(files: Mapping[Path, bytes]) -> None:
+    """Writes all files or none: each is renamed, the first one last, after all are on the disk."""
+    with ExitStack() as stack:
+        for path, content in files.items():
+            file = stack.enter_context(atomic_file(path))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _rivals(record: Record, known: Sequence[Record], path: Path, replace: bool) -> list[Record]:
@@ -138,20 +207,48 @@ def _name(record: Record) -> str:
 def _record_files(folders: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for folder in folders:
-        below = sorted(path for path in Path(folder).rglob("record.json") if "stages" not in path.parts)
+        below = sorted(_records_below(folder)) if folder.is_dir() else []
         if not below:
             raise InputError(f"{folder}: no record.json below it; give the --out folder of a finished run")
         files += below
     return files
 
 
-def _copy_pictures(record: Record, path: Path, reports: Path) -> None:
-    """Copies the pictures of the headline claims' runs with seed 0, and only those of synthetic people."""
+def _records_below(folder: Path) -> Iterator[Path]:
+    """Yields every `record.json`, links and pipes included, without looking into stages."""
+    for place, folders, names in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if name != "stages"]
+        if "record.json" in names:
+            yield Path(place) / "record.json"
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"{error.filename}: {error.strerror}")
+
+
+def _pictures(record: Record, path: Path, reports: Path) -> dict[Path, bytes]:
+    """Reads the pictures of the headline claims' runs with seed 0, and only those of synthetic people.
+
+    Returns their content by destination. Raises `InputError` for a missing or unusable picture.
+    """
     shown = {(claim.left, claim.measured_on) for claim in read_claims()}
     claimed = (record.key, f"{record.source}->{record.target}") in shown
     if record.seed != 0 or not claimed or not {record.source, record.target} <= set(DOMAINS):
-        return
+        return {}
     target = reports / "pictures" / record.key.replace("/", "+") / f"{record.source}+{record.target}"
-    for picture in record.pictures:
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path.parent / Path(picture).name, target / Path(picture).name)
+    names = [Path(picture).name for picture in record.pictures]
+    return {target / name: read_picture(path.parent / name)[0] for name in names}
+
+
+def read_picture(path: Path) -> tuple[bytes, tuple[int, int]]:
+    """Returns content, width and height of a PNG file. Raises `InputError` for anything else."""
+    content = read_bytes(path, MAX_PICTURE)
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            size = image.size
+            image.verify()
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        raise InputError(f"{path}: expected a PNG picture ({type(error).__name__})") from None
+    if size[0] * size[1] > MOST_PIXELS or path.suffix != ".png":
+        raise InputError(f"{path}: expected a PNG picture *.png of at most {MOST_PIXELS:,} pixels")
+    return content, size

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.published import FOLDER, Published, published, published_file
+from common.published import FOLDER, Published, published, published_file, split_pair
 from common.records import PAPERS, RANKS
 from reports.experiments import experiments
 
@@ -76,9 +76,8 @@ def problems(folder: Path = FOLDER) -> list[str]:
 def contradictions(rows: Rows, rules: Mapping[str, Sequence[Rule]]) -> Iterator[Contradiction]:
     """Yields every number that breaks a `same`, `rising` or `gain` rule, comparing verified rows only."""
     for rule in rules["same"]:
-        first, *others = rule["keys"]
-        for other in others:
-            yield from _compare(rows, first, other, by=rule.get("by", "pair"))
+        for other in rule["keys"][1:]:
+            yield from _compare(rows, rule["keys"][0], other, by=rule.get("by", "pair"))
     for rule in rules["rising"]:
         for before, after in zip(rule["keys"], rule["keys"][1:]):
             yield from _compare(rows, before, after, rises=True)
@@ -125,8 +124,11 @@ def _compare(
 
 
 def _gains(rows: Rows, rule: Rule) -> Iterator[Contradiction]:
-    source, target = rule["pair"].split("->")
-    left, right = rows[rule["left"], source, target], rows[rule["right"], source, target]
+    origin = f"gain of {rule['left']} over {rule['right']}"
+    source, target = split_pair(rule["pair"], origin)
+    left, right = (rows.get((rule[side], source, target)) for side in ("left", "right"))
+    if left is None or right is None or not set(rule["values"]) <= set(left.values) & set(right.values):
+        raise InputError(f"{origin} on {rule['pair']}: expected two rows with {', '.join(rule['values'])}")
     for metric, quoted in rule["values"].items():
         gain = left.values[metric] - right.values[metric]
         if abs(gain - quoted) > 1e-6:

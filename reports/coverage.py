@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from common.content import check_fields_of
 from common.errors import InputError
 from common.provenance import ROOT
 from common.published import published, read_toml
@@ -22,6 +23,21 @@ from reports.experiments import REPORTS, experiments, switches
 KINDS = ("figure", "table", "formula", "code", "setting", "question")
 PLACES = ("keys", "fields", "functions")
 REASONS = ("not_run", "remark")
+
+
+class Section(TypedDict):
+    """One section of the blog post."""
+
+    number: str
+    title: str
+    items: list[dict[str, Any]]
+
+
+class CoverageFile(TypedDict):
+    """The whole of `coverage.toml`."""
+
+    counts: dict[str, int]
+    section: list[Section]
 
 
 @dataclass(frozen=True)
@@ -46,13 +62,13 @@ class Item:
 
 def read_coverage(reports: Path = REPORTS) -> list[Item]:
     """Reads the items. Raises `InputError` for one without a kind or with an unknown field."""
-    sections = read_toml(reports / "coverage.toml")["section"]
+    sections = read_toml(reports / "coverage.toml", CoverageFile)["section"]
     return [_item(section, entry) for section in sections for entry in section["items"]]
 
 
 def coverage_problems(reports: Path = REPORTS) -> list[str]:
     """Returns one sentence for each item that is not found or not counted; none if the file is correct."""
-    data, items = read_toml(reports / "coverage.toml"), read_coverage(reports)
+    data, items = read_toml(reports / "coverage.toml", CoverageFile), read_coverage(reports)
     return [*_miscounted(data, items), *(sentence for item in items for sentence in _problems(item))]
 
 
@@ -68,6 +84,7 @@ def _item(section: Mapping[str, Any], entry: dict[str, Any]) -> Item:
     values: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in entry.items() if name != kind
     }
+    check_fields_of({**values, "place": entry[kind]}, Item, f"coverage.toml, section {section['number']}")
     return Item(section["number"], section["title"], kind, entry[kind], **values)
 
 
@@ -116,7 +133,7 @@ def has_definition(dotted: str, root: Path = ROOT) -> bool:
     for depth in range(len(parts) - 1, 0, -1):
         path = root.joinpath(*parts[:depth]).with_suffix(".py")
         if path.is_file():
-            return _defines(ast.parse(path.read_text()).body, parts[depth:])
+            return _defines(ast.parse(path.read_text(encoding="utf-8")).body, parts[depth:])
     return False
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from common.errors import InputError, RunError
 from common.provenance import ROOT
@@ -18,6 +18,30 @@ from common.published import read_toml
 from common.records import PAPERS
 
 REPORTS = ROOT / "reports"
+MOST_SEEDS = 1_000  # of one sweep
+
+
+class _Planned(TypedDict):
+    paper: str
+    keys: list[str]
+    source: str
+    target: str
+    seeds: int
+
+
+class SweepEntry(_Planned, total=False):
+    """One `[[sweep]]` of `sweeps.toml`: its keys run on one pair with the seeds 0 to `seeds` - 1."""
+
+    preset: str
+    flags: list[str]
+    real: bool  # on real photographs
+    gpu: bool  # would take days without a GPU
+
+
+class Sweeps(TypedDict):
+    """The whole of `sweeps.toml`."""
+
+    sweep: list[SweepEntry]
 
 
 @dataclass(frozen=True)
@@ -53,8 +77,19 @@ def run_of(key: str) -> str:
 
 @lru_cache
 def sweep_entries(root: Path = ROOT) -> tuple[dict[str, Any], ...]:
-    """Reads the entries of `reports/sweeps.toml`."""
-    return tuple(read_toml(root / "reports" / "sweeps.toml")["sweep"])
+    """Reads the entries of `reports/sweeps.toml`. Raises `InputError` for a malformed one."""
+    entries = read_toml(root / "reports" / "sweeps.toml", Sweeps)["sweep"]
+    for entry in entries:
+        if not 0 <= entry["seeds"] <= MOST_SEEDS:
+            raise InputError(f"sweeps.toml: seeds {entry['seeds']}: expected 0 to {MOST_SEEDS:,}")
+        check_paper(entry["paper"], "sweeps.toml")
+    return tuple(entries)
+
+
+def check_paper(paper: str, origin: str) -> None:
+    """Raises `InputError` for an unknown paper."""
+    if paper not in PAPERS:
+        raise InputError(f"{origin}: no paper {paper!r}: expected one of {', '.join(PAPERS)}")
 
 
 def ask_all(root: Path = ROOT) -> None:
@@ -67,9 +102,13 @@ def ask_all(root: Path = ROOT) -> None:
 
 @lru_cache
 def ask(paper: str, preset: str = "demo", root: Path = ROOT) -> Answer:
-    """Runs a paper's command with one preset. Raises `RunError` if it fails."""
+    """Runs a paper's command with one preset.
+
+    Raises `InputError` for an unknown paper, and `RunError` if the command fails.
+    """
+    check_paper(paper, "--list-experiments")
     command = [sys.executable, "train.py", "--list-experiments", "--list-switches", "--preset", preset]
-    answer = subprocess.run(command, cwd=root / paper, capture_output=True, text=True)
+    answer = subprocess.run(command, cwd=root / paper, capture_output=True, encoding="utf-8")
     if answer.returncode != 0:
         last_line = "".join(answer.stderr.strip().splitlines()[-1:])
         raise RunError(f"{paper}: --list-experiments failed: {last_line}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase, translate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from common.errors import InputError
 from common.published import read_toml
@@ -27,6 +27,31 @@ Spec = Mapping[str, Any]  # an entry of figures.toml
 Series = tuple[str, list[dict[str, Any]]]  # label and points
 
 
+class _Figure(TypedDict):
+    name: str
+    title: str
+    kind: str
+
+
+class FigureEntry(_Figure, total=False):
+    """One `[[figure]]`, with either `keys` or `series`."""
+
+    keys: list[str]
+    series: dict[str, str]
+    metrics: list[str]
+    names: dict[str, str]
+    x: str
+    unit: str
+    adabn: bool
+    question: str
+
+
+class FiguresFile(TypedDict):
+    """The whole of `figures.toml`."""
+
+    figure: list[FigureEntry]
+
+
 @dataclass(frozen=True)
 class Line:
     """The rows that match one pattern of a figure; the label is empty unless the figure names its series."""
@@ -37,14 +62,24 @@ class Line:
 
 
 def figure_specs(reports: Path = REPORTS) -> list[dict[str, Any]]:
-    """Reads the entries of `figures.toml`. Raises `InputError` for an unknown kind."""
-    specs = read_toml(reports / "figures.toml")["figure"]
+    """Reads the entries of `figures.toml`. Raises `InputError` for a malformed one."""
+    specs = read_toml(reports / "figures.toml", FiguresFile)["figure"]
     for spec in specs:
-        if spec["kind"] not in KINDS:
-            raise InputError(
-                f"figures.toml: {spec['name']}: kind {spec['kind']!r}: expected one of {', '.join(KINDS)}"
-            )
+        _check(spec, f"figures.toml: {spec['name']}")
     return specs
+
+
+def _check(spec: Spec, origin: str) -> None:
+    if spec["kind"] not in KINDS:
+        raise InputError(f"{origin}: kind {spec['kind']!r}: expected one of {', '.join(KINDS)}")
+    if not re.fullmatch(r"\w[\w.-]*", spec["name"]):
+        raise InputError(f"{origin!r}: expected a name of letters, digits, '_', '.' and '-'")
+    patterns = [pattern for _, pattern in _patterns(spec)] if {"keys", "series"} & set(spec) else []
+    stars = {"heatmap": 2, "curve": 1}.get(spec["kind"], 0)
+    if not patterns or any(pattern.count("*") < stars for pattern in patterns):
+        raise InputError(f"{origin}: expected keys or series, with {stars} stars in each pattern")
+    if spec["kind"] == "measures" and not spec.get("metrics"):
+        raise InputError(f"{origin}: expected metrics")
 
 
 def without_experiment(spec: Spec) -> list[str]:
@@ -183,7 +218,14 @@ def _point(row: Row, side: str, metric: str, suffix: str = "", **where: Any) -> 
 
 def _axes(spec: Spec, pattern: str, key: str) -> dict[str, Any]:
     parts = _capture(pattern, key)
-    return {"x": parts[0], "x2": parts[1]} if spec["kind"] == "heatmap" else {"x": float(parts[0])}
+    if spec["kind"] == "heatmap":
+        return {"x": parts[0], "x2": parts[1]}
+    try:
+        return {"x": float(parts[0])}
+    except ValueError:
+        raise InputError(
+            f"figures.toml: {spec['name']}: {key}: expected a number for * of {pattern}"
+        ) from None
 
 
 def _measure_name(spec: Spec, metric: str) -> str:

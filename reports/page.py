@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
+from common.errors import InputError
 from common.published import STANDS_FOR, Published, published, published_file, read_toml
 from common.records import PAPERS, Record
 from reports.claims import LEGEND, Claim, Difference, all_claims, claimed, measured, verdict
-from reports.collect import read_results
+from reports.collect import read_picture, read_results
 from reports.coverage import Item, read_coverage
 from reports.experiments import REPORTS, run_of
 from reports.figures import figure_data, figure_specs, keys_of, papers_of
@@ -42,6 +42,23 @@ PHOTOGRAPHS = "photographs"  # the section of claims.toml about real ones
 RANK_COLUMNS = ("R-1", "R-5", "R-10", "R-20", "mAP")
 VERDICTS = {"holds": "claims hold", "undecided": "undecided", "reversed": "reversed", "not run": "not run"}
 
+
+class Baseline(TypedDict):
+    """One `[[baseline]]`: words, and names of configuration fields to be multiplied or added."""
+
+    key: str
+    head: str
+    batch_norm: str
+    rate: list[str]
+    epochs: list[str]
+
+
+class BaselinesFile(TypedDict):
+    """The whole of `baselines.toml`."""
+
+    baseline: list[Baseline]
+
+
 Records = Mapping[str, Sequence[Record]]  # of each paper
 
 
@@ -62,7 +79,7 @@ def page(reports: Path = REPORTS) -> str:
         "legend": LEGEND,
         "intervals": sum(claim["said"] in ("holds", "undecided", "reversed") for claim in claims),
         "baselines": baselines(records),
-        "overview": next(figure for figure in figures if figure["name"] == "overview"),
+        "overview": _overview(figures),
         "questions": [figure for figure in figures if figure["question"]],
         "papers": [paper_view(paper, claims, figures, reports) for paper in PAPERS],
         "across": [claim for claim in claims if claim["paper"] not in (*PAPERS, PHOTOGRAPHS)],
@@ -70,6 +87,13 @@ def page(reports: Path = REPORTS) -> str:
         "photographs": photographs(claims, reports),
     }
     return _environment().get_template("index.html.j2").render(context)
+
+
+def _overview(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    for figure in figures:
+        if figure["name"] == "overview":
+            return figure
+    raise InputError("figures.toml: expected a figure named overview, found none")
 
 
 def _environment() -> jinja2.Environment:
@@ -89,7 +113,7 @@ def _environment() -> jinja2.Environment:
 def baselines(records: Records) -> list[dict[str, Any]]:
     """Returns the networks without adaptation of `baselines.toml`: recipe, and scores on the main pair."""
     views = []
-    for entry in read_toml(REPORTS / "baselines.toml")["baseline"]:
+    for entry in read_toml(REPORTS / "baselines.toml", BaselinesFile)["baseline"]:
         paper = entry["key"].split("/")[0]
         place = planned_places(paper)[0]
         row = row_of(entry["key"], place, records[paper])
@@ -112,7 +136,12 @@ def baselines(records: Records) -> list[dict[str, Any]]:
 def _fields(row: Row, names: Sequence[str]) -> list[float]:
     """Returns fields of the configuration that a row was measured with."""
     config: Any = row.records[0].config
-    return [reduce(lambda part, name: part[name], dotted.split("."), config) for dotted in names]
+    try:
+        return [float(reduce(lambda part, name: part[name], dotted.split("."), config)) for dotted in names]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"baselines.toml: {row.key}: {', '.join(names)}: expected numbers of its config"
+        ) from None
 
 
 # ---------------------------------------------------------------- claims
@@ -294,7 +323,7 @@ def pictures(paper: str, reports: Path) -> list[dict[str, Any]]:
     return [
         {
             "path": path.relative_to(reports).as_posix(),
-            "size": Image.open(path).size,
+            "size": read_picture(path)[1],
             "title": path.stem.replace("_", " ").capitalize(),
             "of": path.parent.parent.name.replace("+", "/", 2),
         }

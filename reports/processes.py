@@ -47,7 +47,11 @@ class Job:
             )
 
     def last_line(self) -> str:
-        lines = self.log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()
+        try:
+            text = self.log.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:  # the output folder was removed in the meantime
+            return f"its log is gone ({error.strerror})"
+        lines = text.replace("\r", "\n").strip().splitlines()
         return lines[-1].strip() if lines else "no output"
 
 

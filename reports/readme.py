@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from common.content import read_text
 from common.errors import InputError
 from common.files import write_atomic
 from common.provenance import ROOT
@@ -47,7 +48,7 @@ def update_readmes(root: Path = ROOT, reports: Path = REPORTS) -> None:
 
 def write_between(path: Path, text: str) -> None:
     """Replaces the text between the two marks. Raises `InputError` if one is missing."""
-    whole = path.read_text()
+    whole = read_text(path, 10_000_000, links=True)
     if BEGIN not in whole or END not in whole:
         raise InputError(
             f"{path}: expected the marks {BEGIN!r} and {END!r}; add both around the generated table"

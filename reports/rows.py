@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
+from common.errors import InputError
 from common.provenance import ROOT
 from common.published import ANY, STANDS_FOR, Published, published, published_for
 from common.records import METRICS, Record, newest_configuration
@@ -196,8 +197,14 @@ def _names(entry: Mapping[str, Any], key: str) -> bool:
 
 @lru_cache
 def planned_places(paper: str, root: Path = ROOT) -> tuple[Place, ...]:
-    """Returns the synthetic pairs that `sweeps.toml` has for a paper, the main one first."""
-    return tuple(dict.fromkeys(place for place, _ in _planned(paper, root, real=False)))
+    """Returns the synthetic pairs that `sweeps.toml` has for a paper, the main one first.
+
+    Raises `InputError` if there is none.
+    """
+    places = tuple(dict.fromkeys(place for place, _ in _planned(paper, root, real=False)))
+    if not places:
+        raise InputError(f"sweeps.toml: expected an entry of {paper} on synthetic domains, found none")
+    return places
 
 
 @lru_cache

@@ -17,12 +17,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 
+from common.checks import LARGEST
 from common.errors import InputError, RunError
 from common.provenance import ROOT
-from common.records import PAPERS, Record, read_record
+from common.records import PAPERS, Record, read_record_file
 from common.runs import run_folder
 from reports.collect import read_results
-from reports.experiments import experiments, sweep_entries
+from reports.experiments import MOST_SEEDS, experiments, sweep_entries
 from reports.processes import Job, run_jobs
 
 GUESS = 60.0  # seconds of a cell whose paper has no record yet
@@ -48,9 +49,13 @@ class Cell:
         """The values that cells share if they run in one process."""
         return (self.paper, self.source, self.target, self.seed, self.preset, self.flags, self.real)
 
+    @property
+    def identity(self) -> tuple:
+        """What the cell's record has as its identity and its preset."""
+        return ((self.key, self.source, self.target, self.seed, self.config_hash), self.preset)
+
     def matches(self, record: Record) -> bool:
-        identity = (self.key, self.source, self.target, self.seed, self.config_hash)
-        return (identity, self.preset) == (record.identity, record.preset)
+        return self.identity == (record.identity, record.preset)
 
 
 @dataclass(frozen=True)
@@ -84,14 +89,19 @@ class Setup:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Parses `0-4`, `3`, or `0,2,5-7`. Raises `InputError` for anything else."""
-    seeds: list[int] = []
+    """Parses `0-4`, `3`, or `0,2,5-7`. Raises `InputError` for anything else, and for too many seeds."""
+    spans = []
     for part in text.split(","):
-        span = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
-        if span is None or int(span[2] or span[1]) < int(span[1]):
-            raise InputError(f"--seeds {text}: expected numbers and ranges such as 0-4 or 0,2")
-        seeds += range(int(span[1]), int(span[2] or span[1]) + 1)
-    return tuple(dict.fromkeys(seeds))
+        span = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part.strip())
+        first, last = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
+        if not first <= last <= LARGEST:
+            raise InputError(
+                f"--seeds {text[:80]}: expected numbers and ranges such as 0-4 or 0,2, up to {LARGEST:,}"
+            )
+        spans.append(range(first, last + 1))
+    if sum(map(len, spans)) > MOST_SEEDS:
+        raise InputError(f"--seeds {text[:80]}: expected at most {MOST_SEEDS:,} seeds")
+    return tuple(dict.fromkeys(seed for span in spans for seed in span))
 
 
 def planned_cells(choice: Choice, root: Path = ROOT) -> list[Cell]:
@@ -144,20 +154,20 @@ def is_done(cell: Cell, folder: Path) -> bool:
     """Whether the output folder holds the cell's record."""
     path = run_folder(folder, cell.key, cell.source, cell.target, cell.seed, cell.preset) / "record.json"
     try:
-        return cell.matches(read_record(path.read_text(), str(path)))
-    except (FileNotFoundError, InputError):
+        return cell.matches(read_record_file(path))
+    except InputError:
         return False
 
 
 def expected_seconds(cells: Sequence[Cell], root: Path = ROOT) -> dict[Cell, float]:
     """Maps cells to their former duration: the median over the records of the key, or else of the paper."""
     records = {paper: read_results(paper, root / "reports") for paper in {cell.paper for cell in cells}}
-    expected = {}
-    for cell in cells:
-        similar = [record for record in records[cell.paper] if record.preset == cell.preset]
-        same = [record.seconds for record in similar if record.key == cell.key]
-        expected[cell] = median(same or [record.seconds for record in similar] or [GUESS])
-    return expected
+    medians: dict[tuple[str, str, str], float] = {}
+    for paper, preset, key in {(cell.paper, cell.preset, cell.key) for cell in cells}:
+        similar = [record for record in records[paper] if record.preset == preset]
+        same = [record.seconds for record in similar if record.key == key]
+        medians[paper, preset, key] = median(same or [record.seconds for record in similar] or [GUESS])
+    return {cell: medians[cell.paper, cell.preset, cell.key] for cell in cells}
 
 
 def sweep(choice: Choice, setup: Setup | None = None, *, dry_run: bool = False) -> None:
@@ -169,16 +179,14 @@ def sweep(choice: Choice, setup: Setup | None = None, *, dry_run: bool = False) 
     setup = setup or Setup()
     cells = _runnable(planned_cells(choice, setup.root), setup)
     papers = list(dict.fromkeys(cell.paper for cell in cells))
-    collected = {paper: read_results(paper, setup.root / "reports") for paper in papers}
-    kept = [cell for cell in cells if any(cell.matches(record) for record in collected[cell.paper])]
-    rest = [cell for cell in cells if cell not in kept]
+    records = [record for paper in papers for record in read_results(paper, setup.root / "reports")]
+    collected = {(record.identity, record.preset) for record in records}
+    rest = [cell for cell in cells if cell.identity not in collected]
     missing = [cell for cell in rest if not is_done(cell, setup.output(cell.paper))]
     queue = plan_jobs(missing, expected_seconds(missing, setup.root), setup)
-    print(
-        f"{len(cells)} cells: {len(kept)} in reports/results, {len(rest) - len(missing)} in the output "
-        f"folder, {len(missing)} to run in {len(queue)} processes, {setup.jobs} at a time",
-        flush=True,
-    )
+    counts = f"{len(cells) - len(rest)} in reports/results, {len(rest) - len(missing)} in the output folder"
+    to_run = f"{len(missing)} to run in {len(queue)} processes, {setup.jobs} at a time"
+    print(f"{len(cells)} cells: {counts}, {to_run}", flush=True)
     if dry_run:
         print("".join(f"{describe_job(job)}\n" for job in queue), end="")
         return

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from common.errors import InputError
 from common.provenance import ROOT
@@ -48,7 +49,7 @@ def record(key="hhl/table2/L_CD", seed=0, r1=0.5, **changes) -> Record:
 def put(folder: Path, item: Record) -> None:
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(item.to_json())
-    (folder / "a.png").write_bytes(b"png")
+    Image.new("RGB", (2, 3)).save(folder / "a.png")
 
 
 def test_collect_appends_and_refuses_contradictions(tmp_path):
@@ -85,9 +86,23 @@ def test_replace_drops_older_records_of_the_same_cell(tmp_path):
         (r.seed, r.preset): (r.config_hash, r.scores["last"]["R-1"]) for r in read_results("hhl", tmp_path)
     } == {(0, "released"): ("r", 0.5), (0, "demo"): ("d", 0.5), (1, "demo"): ("c", 0.6)}
     # the newer ones stay
-    assert collect([tmp_path / "a"], tmp_path, replace=True) == [
-        f"known: {name} {seed}" for seed in (0, 1, 0)
+    before = read_results("hhl", tmp_path)
+    assert collect([tmp_path / "a" / "0", tmp_path / "a" / "2"], tmp_path, replace=True) == [
+        f"older: {name} 0 of 2026-01-01; the one of 2026-01-02 stays",
+        f"known: {name} 0",
     ]
+    with pytest.raises(
+        InputError, match="a/1/record.json: .*of 2026-01-01 has other numbers than .*2026-01-02"
+    ):
+        collect([tmp_path / "a"], tmp_path, replace=True)  # the same configuration: is a clock wrong?
+    assert read_results("hhl", tmp_path) == before
+
+
+def test_of_two_new_records_the_later_one_counts_in_any_order(tmp_path):
+    put(tmp_path / "a" / "0", record(r1=0.6, created="2026-01-02"))
+    put(tmp_path / "a" / "1", record())
+    collect([tmp_path / "a"], tmp_path, replace=True)
+    assert [r.created for r in read_results("hhl", tmp_path)] == ["2026-01-02"]
 
 
 MANIFEST = {"name": "synthetic-duke", "hash": "1"}
@@ -126,11 +141,14 @@ def test_replace_drops_what_was_made_on_other_data(tmp_path):
     [
         (
             lambda r: dataclasses.replace(r, scores={"last": {**r.scores["last"], "mAP": float("nan")}}),
-            "score 'last': expected fractions in 0..1",
+            "wrong type in scores.last.mAP: expected a finite number, found nan",
         ),
-        (lambda r: dataclasses.replace(r, measures={"fake_l1": float("inf")}), "measure 'fake_l1' is inf"),
+        (
+            lambda r: dataclasses.replace(r, measures={"fake_l1": float("inf")}),
+            "wrong type in measures.fake_l1: expected a finite number, found inf",
+        ),
         (lambda r: r, "is there already, hhl.jsonl, line 1"),
-        (lambda r: dataclasses.replace(r, schema=2, seed=5), "wrong type in seed, schema"),
+        (lambda r: dataclasses.replace(r, schema=2, seed=5), "schema: expected 1, found 2"),
         (
             lambda r: dataclasses.replace(r, seed=5, data={"source": {**MANIFEST, "hash": "2"}}),
             "has the manifest 2, that of hhl.jsonl, line 1 is 1",

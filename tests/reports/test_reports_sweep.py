@@ -183,9 +183,26 @@ def test_cells_for_a_gpu_wait_to_be_asked_for(root, capsys):
 
 def test_seeds():
     assert parse_seeds("0-2,5,1") == (0, 1, 2, 5)
-    for text in ("", "a", "3-1", "-1"):
+    for text in ("", "a", "3-1", "-1", "0-9999999999", "0-999,2000-2001", "1" * 5000, "10000000000", "²"):
         with pytest.raises(InputError, match="--seeds"):
             parse_seeds(text)
+
+
+def test_a_thousand_seeds_are_planned_quickly(root, capsys):
+    start = time.monotonic()
+    sweep(Choice(seeds=parse_seeds("0-999")), Setup(root=root), dry_run=True)
+    assert "8000 cells" in capsys.readouterr().out.split("\n")[0] and time.monotonic() - start < 20
+
+
+def test_an_output_folder_that_is_removed_while_a_job_runs_is_one_line(root, capsys):
+    """The job removes its log with the folder, fails, and the others run."""
+    (root / "hhl" / "train.py").write_text(
+        FAKE.replace(
+            'if key.endswith("fails"):', 'if key.endswith("fails"):\n        __import__("shutil").rmtree(out)'
+        )
+    )
+    with pytest.raises(RunError, match=r"hhl/fig5/fails: exit code 1: its log is gone \(No such file"):
+        sweep(Choice(table="fig[56]"), Setup(jobs=1, root=root))
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(root, capsys):

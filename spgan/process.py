@@ -24,9 +24,7 @@ WHAT_TO_INSTALL = (
     "SPGAN's GAN needs TensorFlow, which is not installed: pip install -e '.[spgan]' "
     "(or: pip install tensorflow)"
 )
-# reported in one line by `common.cli.exit_code`
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-OS_ERROR = 64  # the process exits with this + errno for one of them
+OS_ERROR = 64  # the process exits with this + errno for an error that `common.cli.exit_code` prints
 
 
 def require_tensorflow() -> None:
@@ -82,7 +80,7 @@ def _run(work: Workspace, job: dict[str, Any]) -> None:
     code, stopped = _wait(_start(path))
     if stopped or code == 130:
         raise KeyboardInterrupt
-    if code - OS_ERROR in DISK_ERRORS:
+    if code - OS_ERROR in errno.errorcode:
         raise OSError(code - OS_ERROR, os.strerror(code - OS_ERROR), str(work.folder))
     if code != 0:
         crash = f"TensorFlow's process ended with code {code}; its last output is above"

@@ -15,7 +15,7 @@ from spgan.config import GANConfig, TranslationConfig
 from spgan.gan.quiet import keras, tf
 from spgan.gan.train import train_gan
 from spgan.gan.translate import translate
-from spgan.process import DISK_ERRORS, OS_ERROR
+from spgan.process import OS_ERROR
 
 log = logging.getLogger("run")
 
@@ -78,7 +78,7 @@ def main(path: Path) -> int:
     """Runs a job and returns the exit code.
 
     0; 2 for an `InputError` and 1 for a `RunError`, with its text in `<job>.error`; 130 when interrupted;
-    `OS_ERROR` + errno for a full or read-only disk, which cannot hold a text.
+    `OS_ERROR` + errno for a full disk or a missing folder, which cannot hold a text.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # the legacy sampler warns that it is deprecated; --gan.resize chooses it on purpose
@@ -97,7 +97,7 @@ def main(path: Path) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno is None:
             raise
         return OS_ERROR + error.errno
     return 0

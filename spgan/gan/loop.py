@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import InputError, RunError
-from common.files import write_atomic
+from common.files import regular_file, write_atomic
 from common.job import Workspace
 from common.runs import read_curves
 
@@ -42,12 +41,11 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads a file of `save_arrays`. Raises `InputError` for a missing, damaged or foreign file."""
+    regular_file(path, "arrays of a GAN")
     try:
         with np.load(path) as arrays:
             return dict(arrays)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (expected arrays of a GAN)") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # a damaged or foreign file raises anything
         raise InputError(
             f"{path}: expected arrays of a GAN, found a damaged or foreign file; start over with --fresh"
         ) from None

@@ -265,7 +265,7 @@ def test_the_process_reports_a_faulty_job(job, caplog):
     assert "GAN: trains on the CPU" in caplog.messages
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENOENT])
 def test_a_full_or_closed_disk_is_an_exit_code(job, monkeypatch, number):
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number), "networks.npz")

@@ -23,6 +23,7 @@ from common.checks import (
     size,
 )
 from common.errors import InputError
+from common.hashing import LATER
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,10 @@ class GANConfig:
     # quirk: as released, ends at 99.9 % of lr; true_linear: 0
     lr_decay: Literal["quirk", "true_linear"] = "quirk"
     uniform_gamma: bool = False  # instance-norm gains start in U(0, 1), as PyTorch 0.4 drew them
+    # ours: gains and biases of every norm chosen by the target camera (see CameraNorm2d)
+    conditional_norm: bool = field(default=False, metadata=LATER)
+    # ours: D sees shifted, mirrored images with a hole (see hhl/stargan/augment.py)
+    augment_d: bool = field(default=False, metadata=LATER)
 
     def on(self, images: int) -> GANConfig:
         """Returns the configuration with `epochs` of that many images resolved to `iterations`."""
@@ -174,6 +179,8 @@ class TranslationConfig:
     resize_real_first: bool = False
     # make the styles also for a row that does not train on them, to measure Table 1's distances
     measure: bool = False
+    # ours: training steps of the independent networks that judge the styles (hhl/judges.py); 0: no judges
+    judge_steps: int = bounded(0, Bound("0 or more", least=0), later=True)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from hhl.config import HHLConfig, MethodConfig, RecipeConfig, TestConfig
 from hhl.data import Schedule, plan_steps, with_images
 from hhl.evaluate import embedder, load_network
 from hhl.experiments import HHL
+from hhl.judges import judge_styles
 from hhl.losses import batch_all_triplet, batch_hard_triplet
 from hhl.model import HHLNet, build_network, parameter_groups
 from hhl.styles import CameraStyles, camera_styles
@@ -70,7 +71,7 @@ def train(job: Job) -> Record:
     )
     if job.main:
         pictures.draw(job, styles.folder)
-    measures = {**styles.measures, **analysed.json("measures.json")}
+    measures = {**styles.measures, **judge_styles(job, styles), **analysed.json("measures.json")}
     return job.record(scored.json("scores.json"), measures=measures)
 
 

@@ -6,7 +6,7 @@ Released counterpart: `stargan4reid/model.py`; the layers keep its names, so tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -38,21 +38,48 @@ class ImageNorm2d(nn.InstanceNorm2d):
         return F.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
 
 
+class CameraNorm2d(nn.Module):
+    """Conditional instance norm (Dumoulin et al., 2017): gains and biases are those of the target camera.
+
+    Ours. Instance norm cancels a constant label plane, so that in a small generator the target camera enters
+    through the zero-padded border only; here it reaches every pixel.
+    """
+
+    def __init__(self, channels: int, num_cameras: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(num_cameras, channels))
+        self.bias = nn.Parameter(torch.zeros(num_cameras, channels))
+
+    def forward(self, x: Tensor, camera: Tensor) -> Tensor:
+        """Normalises `(B, C, H, W)` with the affine maps of the cameras `(B, num_cameras)`, one-hot."""
+        gain, bias = ((camera @ values)[:, :, None, None] for values in (self.weight, self.bias))
+        return F.group_norm(x, x.shape[1]) * gain + bias
+
+
+class CameraSequential(nn.Sequential):
+    """Layers of which some need the target camera as well."""
+
+    def forward(self, x: Tensor, camera: Tensor) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, camera) if isinstance(layer, (CameraNorm2d, ResidualBlock)) else layer(x)
+        return x
+
+
 class ResidualBlock(nn.Module):
     """Adds two 3x3 convolutions to x; no ReLU after the sum."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module]):
         super().__init__()
-        self.main = nn.Sequential(
+        self.main = CameraSequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            ImageNorm2d(channels),
+            norm(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            ImageNorm2d(channels),
+            norm(channels),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.main(x)
+    def forward(self, x: Tensor, camera: Tensor) -> Tensor:
+        return x + self.main(x, camera)
 
 
 class Generator(nn.Module):
@@ -60,8 +87,8 @@ class Generator(nn.Module):
 
     Zero padding is part of the design: instance norm cancels a constant label plane except at the border.
     `residual=True`, the demo's deviation, returns x + G(x, c), clamped to -1..1, and starts close to x: short
-    training then keeps the person. `uniform_gamma=True` draws the norms' gains from U(0, 1), as PyTorch 0.4
-    did; today's default is 1.
+    training then keeps the person. `conditional_norm=True`, ours: see `CameraNorm2d`. `uniform_gamma=True`
+    draws the norms' gains from U(0, 1), as PyTorch 0.4 did; today's default is 1.
     """
 
     def __init__(
@@ -72,32 +99,37 @@ class Generator(nn.Module):
         blocks: int = 6,
         downsamplings: int = 2,
         residual: bool = False,
+        conditional_norm: bool = False,
         uniform_gamma: bool = False,
     ):
         super().__init__()
         self.num_cameras, self.residual = num_cameras, residual
+
+        def norm(channels: int) -> nn.Module:
+            return CameraNorm2d(channels, num_cameras) if conditional_norm else ImageNorm2d(channels)
+
         layers: list[nn.Module] = [
             nn.Conv2d(3 + num_cameras, width, 7, padding=3, bias=False),
-            ImageNorm2d(width),
+            norm(width),
             nn.ReLU(inplace=True),
         ]
         for _ in range(downsamplings):
             layers += [
                 nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, bias=False),
-                ImageNorm2d(2 * width),
+                norm(2 * width),
                 nn.ReLU(inplace=True),
             ]
             width *= 2
-        layers += [ResidualBlock(width) for _ in range(blocks)]
+        layers += [ResidualBlock(width, norm) for _ in range(blocks)]
         for _ in range(downsamplings):
             layers += [
                 nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1, bias=False),
-                ImageNorm2d(width // 2),
+                norm(width // 2),
                 nn.ReLU(inplace=True),
             ]
             width //= 2
         output = nn.Conv2d(width, 3, 7, padding=3, bias=False)
-        self.main = nn.Sequential(*layers, output, nn.Tanh())
+        self.main = CameraSequential(*layers, output, nn.Tanh())
 
         if residual:
             nn.init.normal_(output.weight, std=0.001)
@@ -108,7 +140,7 @@ class Generator(nn.Module):
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
         """Translates images `(B, 3, H, W)` in -1..1 to the cameras `(B, num_cameras)`, one-hot."""
         planes = camera[:, :, None, None].expand(-1, -1, *images.shape[2:])
-        output = self.main(torch.cat([images, planes], dim=1))
+        output = self.main(torch.cat([images, planes], dim=1), camera)
         return (images + output).clamp(-1, 1) if self.residual else output
 
 

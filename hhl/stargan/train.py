@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 from torch.optim import Adam
 
-from common.checkpoints import load_checkpoint, save_checkpoint
+from common.checkpoints import load_strictly, read_state_dict, save_checkpoint
 from common.datasets import ReIDDataset
 from common.datasets.loading import Batch, SampleImages, normalise
 from common.datasets.plans import epoch_plan
 from common.job import Workspace
 from common.training import Loop, Stateful, seed_everything
 from hhl.config import GANConfig
+from hhl.stargan.augment import AugmentedDiscriminator
 from hhl.stargan.losses import discriminator_losses, generator_losses, total
 from hhl.stargan.model import Discriminator, Generator, camera_one_hot
 
@@ -77,6 +78,7 @@ def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
         "g_optimizer": g_optimizer,
         "d_optimizer": d_optimizer,
     }
+    seen = AugmentedDiscriminator(discriminator) if gan.augment_d else discriminator
     save_every = min(10_000, max(1, gan.iterations // 4))
     loop = Loop(work, gan.iterations, state, label="StarGAN", save_every=save_every)
     weights = {name: getattr(gan, name) for name in ("lambda_cls", "lambda_rec", "lambda_gp", "lambda_idt")}
@@ -91,7 +93,7 @@ def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
         with torch.no_grad():
             fake = generator(real, camera_one_hot(style, target.num_cameras))
         alpha = torch.rand(len(real), 1, 1, 1).to(work.device)
-        d_terms = discriminator_losses(discriminator, real, fake, own, alpha)
+        d_terms = discriminator_losses(seen, real, fake, own, alpha)
         d_optimizer.zero_grad()
         total(d_terms, **weights).backward()  # L_D
         d_optimizer.step()
@@ -99,9 +101,7 @@ def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
 
         # G, every n_critic-th step: realistic, in the target style, and reversible
         if (step + 1) % gan.n_critic == 0:
-            g_terms = generator_losses(
-                generator, discriminator, real, own, style, identity=gan.lambda_idt > 0
-            )
+            g_terms = generator_losses(generator, seen, real, own, style, identity=gan.lambda_idt > 0)
             g_optimizer.zero_grad()
             total(g_terms, **weights).backward()  # L_G
             g_optimizer.step()
@@ -127,6 +127,7 @@ def build_generator(gan: GANConfig, num_cameras: int) -> Generator:
         blocks=gan.blocks,
         downsamplings=gan.downsamplings,
         residual=gan.residual,
+        conditional_norm=gan.conditional_norm,
         uniform_gamma=gan.uniform_gamma,
     )
 
@@ -134,5 +135,5 @@ def build_generator(gan: GANConfig, num_cameras: int) -> Generator:
 def load_generator(gan: GANConfig, num_cameras: int, path: Path) -> Generator:
     """Returns the trained generator."""
     generator = build_generator(gan, num_cameras)
-    generator.load_state_dict(load_checkpoint(path))
+    load_strictly(generator, read_state_dict(path), path)
     return generator

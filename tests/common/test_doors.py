@@ -28,6 +28,7 @@ import arn.evaluate
 import arn.model
 import dcgan_lsro.evaluate
 import hhl.evaluate
+import ptgan.masks
 import ptgan.reid
 import spgan.reid.model
 from arn.config import PRESETS as ARN
@@ -409,6 +410,46 @@ def test_names_that_are_not_utf_8_are_named(market, capsys):
         pass
     assert datasets_command(["check", "market1501", "--root", str(market)]) == 2
     assert "expected file names in UTF-8" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.png", png_header(20_000, 20_000)),
+        ("a.png", b"text"),
+        ("a.npy", b"text"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4'}\n"),
+        ("lying.npy", (10**12, 256)),
+        ("lying.npy", (2**62, 2**62)),
+    ],
+)
+def test_masks_that_are_none_are_named(tmp_path, name, content):
+    path = tmp_path / name
+    if isinstance(content, tuple):
+        header = {"descr": "<f4", "fortran_order": False, "shape": content}
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(bytes(64))
+    else:
+        path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(InputError, match=name):
+            ptgan.masks.read_mask(path, (256, 256))
+
+
+@pytest.mark.parametrize("kind", [complex, "U3", "M8[s]"])
+def test_masks_hold_real_numbers(tmp_path, kind):
+    np.save(tmp_path / "a.npy", np.ones((4, 2)).astype("i8").astype(kind))
+    with pytest.raises(InputError, match=r"a.npy: expected a mask as .npy array, found numbers of"):
+        ptgan.masks.read_mask(tmp_path / "a.npy", (4, 2))
+
+
+def test_a_pipe_as_a_mask_does_not_hang(tmp_path):
+    for name in ("a.png", "a.npy"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(InputError, match=f"{name}: expected .*found a pipe"):
+            ptgan.masks.read_mask(tmp_path / name, (4, 2))
 
 
 # ---------------------------------------------------------------- feature files

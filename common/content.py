@@ -45,16 +45,17 @@ def read_bytes(path: Path, most: int, *, links: bool = False) -> bytes:
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)  # a pipe must not block
     try:
-        with open(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{path}: expected a regular file, found a device, pipe or folder")
-            content = file.read(most + 1)
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = file.read(most + 1) if regular else b""
     except OSError as error:
         link = error.errno == errno.ELOOP and not links
         reason = "expected a regular file, found a symbolic link" if link else error.strerror
         raise InputError(f"{path}: {reason}") from None
     except ValueError as error:  # a name that no file can have
         raise InputError(f"{str(path)!r}: {error}") from None
+    if not regular:
+        raise InputError(f"{path}: expected a regular file, found a device or pipe")
     if len(content) > most:
         raise InputError(f"{path}: expected at most {most:,} bytes")
     return content

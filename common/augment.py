@@ -55,8 +55,8 @@ def colour_adjustments(strength: float, rng: random.Random) -> list[tuple[Callab
 
 
 def jitter_colours(image: Image.Image, strength: float, rng: random.Random) -> Image.Image:
-    """The control of all papers: brightness, contrast and saturation scaled by U(1 - s, 1 + s), the hue
-    turned by U(-s/4, s/4), in random order.
+    """Scales brightness, contrast and saturation by U(1 - s, 1 + s) and turns the hue by U(-s/4, s/4), in
+    random order: the control of HHL, SPGAN and PTGAN.
     """
     for adjust, amount in colour_adjustments(strength, rng):
         image = adjust(image, amount)
@@ -170,8 +170,8 @@ def training_images(
 
 
 def on_device(images: Tensor | PackedImages, device: torch.device) -> Tensor:
-    """A loader's images as the network takes them: float32 `(B, 3, h, w)` on the device, channels-last,
-    finished there if they come as `PackedImages`.
+    """Returns a loader's images as the network takes them: float32 `(B, 3, h, w)` on the device,
+    channels-last, finished there if they come as `PackedImages`.
     """
     if isinstance(images, Tensor):
         return images.to(device, non_blocking=True, memory_format=torch.channels_last)
@@ -182,8 +182,8 @@ def on_device(images: Tensor | PackedImages, device: torch.device) -> Tensor:
 
 
 def crop_resize_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: tuple[int, int]) -> Tensor:
-    """`image.crop(box).resize(size, BILINEAR)` and the mirror image of each image where `flips` `(B,)` says
-    so.
+    """Crops, resizes and mirrors as Pillow does: `image.crop(box).resize(size, BILINEAR)`, mirrored where
+    `flips` `(B,)` is true.
 
     uint8 `(B, H, W, 3)` and boxes (left, top, right, bottom) `(B, 4)` inside the images to whole numbers
     0..255 as float32 `(B, 3, h, w)`, channels-last. Pillow's triangle filter, which widens as it shrinks;
@@ -205,14 +205,14 @@ def crop_resize_flip(images: Tensor, boxes: Tensor, flips: Tensor, size: tuple[i
 
 
 def _along_rows(images: Tensor, weights: Tensor) -> Tensor:
-    """`(B, H, W, 3)` and weights `(B, w, W)` to `(B, H, w, 3)`."""
+    """Resizes rows: `(B, H, W, 3)` and weights `(B, w, W)` to `(B, H, w, 3)`."""
     count, rows, columns, _ = images.shape
     sums = weights @ images.permute(0, 2, 1, 3).reshape(count, columns, rows * 3)
     return _levels(sums).view(count, -1, rows, 3).permute(0, 2, 1, 3)
 
 
 def _along_columns(images: Tensor, weights: Tensor) -> Tensor:
-    """`(B, H, W, 3)` and weights `(B, h, H)` to `(B, h, W, 3)`."""
+    """Resizes columns: `(B, H, W, 3)` and weights `(B, h, H)` to `(B, h, W, 3)`."""
     count, rows, columns, _ = images.shape
     return _levels(weights @ images.reshape(count, rows, columns * 3)).view(count, -1, columns, 3)
 
@@ -242,7 +242,7 @@ def resize_weights(start: Tensor, stop: Tensor, pixels: int, size: int) -> Tenso
 def normalise(
     images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """`common.datasets.loading.normalise` of levels 0..255 as float32 `(B, 3, h, w)`, bit by bit."""
+    """Normalises float32 levels 0..255 `(B, 3, h, w)` as `common.datasets.loading.normalise`, bit by bit."""
     scale, shift = (
         torch.from_numpy(values).to(images.device) for values in scale_and_shift(tuple(mean), tuple(std))
     )
@@ -250,8 +250,8 @@ def normalise(
 
 
 def erase(images: Tensor, boxes: Tensor, fill: Sequence[float]) -> Tensor:
-    """`(B, 3, h, w)` with the boxes (left, top, right, bottom) `(B, 4)` in the colour `fill`; an empty box
-    erases nothing.
+    """Fills the boxes (left, top, right, bottom) `(B, 4)` of `(B, 3, h, w)` with the colour `fill`; an empty
+    box erases nothing.
     """
     left, top, right, bottom = (side[:, None] for side in boxes.unbind(1))
     row, column = (torch.arange(n, device=images.device) for n in images.shape[2:])

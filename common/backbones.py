@@ -37,7 +37,7 @@ class Backbone(nn.Sequential):
 
 
 def thin_resnet() -> Backbone:
-    """The demo protocol's network: a 3x3 stem of 16 channels, three basic blocks (32, 64, 128) of stride 2,
+    """Returns the demo's network: a 3x3 stem of 16 channels, three basic blocks (32, 64, 128) of stride 2,
     0.30 M parameters.
     """
     layers = OrderedDict(
@@ -90,7 +90,7 @@ def imagenet_v1(name: str) -> dict[str, Tensor]:
 
 
 def global_pool(feature_map: Tensor) -> Tensor:
-    """Mean over the map: `(B, C, h, w) -> (B, C)`; called pool5 for a ResNet."""
+    """Returns the mean over the map: `(B, C, h, w) -> (B, C)`; called pool5 for a ResNet."""
     return feature_map.mean(dim=(2, 3))
 
 
@@ -123,8 +123,8 @@ def extract_features(
 
 @torch.no_grad()
 def adabn(model: Network, images: Iterable, device: torch.device) -> Network:
-    """A copy of `model` whose batch-norm running statistics are the means over `images` (Li et al., 2016); no
-    label is used, no weight moves.
+    """Returns a copy of `model` whose batch-norm running statistics are the means over `images` (Li et al.,
+    2016); no label is used, no weight moves.
 
     Every batch weighs the same, so give batches of one size. The copy is returned in evaluation mode.
     """
@@ -148,8 +148,8 @@ def adabn_on(
     batch: int = 128,
     workers: int = 0,
 ) -> Network:
-    """`adabn` over shuffled batches of samples (a target's training images), each through `transform` (the
-    test images' one).
+    """Returns `adabn` over shuffled batches of samples (a target's training images), each through `transform`
+    (the test images' one).
     """
     plan = epoch_plan(len(samples), min(batch, len(samples)), seed=0, stream="adabn")
     return adabn(

@@ -1,6 +1,6 @@
 """Bounds of configuration fields: declared at the field, checked once for all papers.
 
-    epochs: int = count(60)
+    epochs: int = positive(60)
     dropout: float = below_one(0.5)
 
 A value that a field cannot have ends with one line that names its flag: `--net.dropout nan: expected ...`.

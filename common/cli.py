@@ -40,7 +40,7 @@ def load_dataset(name: str, root: Path | None, config: Any) -> ReIDDataset:
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """Replaces dotted fields: `{"triplet.beta": 0.4}`. Raises `KeyError` for a field that does not exist."""
+    """Replaces dotted fields: `{"method.beta": 0.4}`. Raises `KeyError` for a field that does not exist."""
     for name, value in changes.items():
         head, _, tail = name.partition(".")
         if not dataclasses.is_dataclass(config) or head not in {f.name for f in dataclasses.fields(config)}:

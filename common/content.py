@@ -80,12 +80,12 @@ def parse_json(text: str, origin: str) -> Any:
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in fields:
             raise ValueError(f"{shown(name)} appears twice")
-        found[name] = value
-    return found
+        fields[name] = value
+    return fields
 
 
 # ---------------------------------------------------------------- shapes
@@ -127,29 +127,29 @@ def shown(value: Any) -> str:
 def _problem(value: Any, kind: Any, path: str, depth: int = 0) -> str:
     """Returns `field: expected ..., found ...` for the first part that does not fit; empty if all do."""
     options = typing.get_args(kind)
-    whole = typing.get_origin(kind) or kind
-    if whole in (Union, UnionType):
+    base = typing.get_origin(kind) or kind
+    if base in (Union, UnionType):
         fits = any(not _problem(value, option, path) for option in options)
         return "" if fits else _mismatch(value, " or ".join(map(_words, options)), path)
-    if whole is Any:
+    if base is Any:
         return _plain(value, path, depth)
     if typing.is_typeddict(kind):
         return _table(value, kind, path)
-    if whole is Literal:
+    if base is Literal:
         return "" if value in options else _mismatch(value, f"one of {', '.join(map(str, options))}", path)
-    if whole is dict and isinstance(value, dict):
+    if base is dict and isinstance(value, dict):
         named = [(name, item, f"{path}.{name}" if path else name) for name, item in value.items()]
         return _first(
             problem
             for name, item, inside in named
             for problem in (_name_problem(name, path), _problem(item, (*options, Any, Any)[1], inside))
         )
-    if whole in (list, tuple) and isinstance(value, (list, tuple)):
-        kinds = options if whole is tuple and Ellipsis not in options else options[:1] * len(value)
+    if base in (list, tuple) and isinstance(value, (list, tuple)):
+        kinds = options if base is tuple and Ellipsis not in options else options[:1] * len(value)
         if len(kinds) != len(value):
             return _mismatch(value, f"{len(kinds)} values", path)
         return _first(_problem(item, k, f"{path}[{i}]") for i, (item, k) in enumerate(zip(value, kinds)))
-    return "" if _is_a(value, whole) else _mismatch(value, _words(whole), path)
+    return "" if _is_a(value, base) else _mismatch(value, _words(base), path)
 
 
 def _table(value: Any, kind: Any, path: str) -> str:
@@ -199,8 +199,8 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 
 def _words(kind: Any) -> str:
-    whole = typing.get_origin(kind) or kind
-    return "a number or nan" if whole is NumberOrNan else WORDS.get(whole, "an object")
+    base = typing.get_origin(kind) or kind
+    return "a number or nan" if base is NumberOrNan else WORDS.get(base, "an object")
 
 
 def _mismatch(value: Any, words: str, path: str) -> str:

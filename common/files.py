@@ -1,4 +1,6 @@
-"""Atomic file writes, locks between processes, and the check of a path that is to be read."""
+"""Atomic file writes, locks between processes, and the check that a path is a file (`common.content` reads
+and checks contents).
+"""
 
 from __future__ import annotations
 

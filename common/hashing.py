@@ -13,10 +13,10 @@ LATER = {"later": True}
 
 
 def canonical(value: Any) -> Any:
-    """Plain JSON values of dataclasses, tuples and paths, for hashing and for records.
+    """Returns plain JSON values of dataclasses, tuples and paths, for hashing and for records.
 
-    A field with the metadata `LATER` is left out at its default: it came when records had been made, which
-    then keep their config hash.
+    A field with the metadata `LATER` is left out at its default: records made before the field existed keep
+    their config hash.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
@@ -32,5 +32,5 @@ def canonical(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """A short hash of anything that `canonical` accepts."""
+    """Returns a short hash of anything that `canonical` accepts."""
     return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()[:12]

@@ -31,7 +31,7 @@ MAX_PICTURE = 1 << 20
 class Options:
     """The flags that all five papers share."""
 
-    # starting values: demo, released, paper, blog or scratch, as the paper offers them
+    # starting values: demo, released, paper, blog, scratch or scratch_cpu, as the paper offers them
     preset: str = "demo"
     experiment: tuple[str, ...] = ()  # keys to run, from --list-experiments
     list_experiments: bool = False  # print this paper's experiments as JSON and exit

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def code_version() -> str:
-    """The checkout's commit or tag, `-dirty` if a tracked file outside reports/, which no run reads, differs
-    from it; or the installed version.
+    """Returns the checkout's commit or tag, `-dirty` if a tracked file outside reports/, on which no measured
+    number depends, differs from it; or the installed version.
     """
     try:
         commit = _git("describe", "--always", "--abbrev=10")
@@ -43,7 +43,7 @@ def library_versions() -> dict[str, str]:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Processor model, usable cores and the device's name; nothing that identifies a machine."""
+    """Returns processor model, usable cores and the device's name; nothing that identifies a machine."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

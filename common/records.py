@@ -69,8 +69,8 @@ class Paper:
 
 
 def check_experiments(paper: str, experiments: list[Experiment]) -> dict[str, Experiment]:
-    """key -> experiment. Raises `ValueError` for a malformed or repeated key and for an alias that leads
-    nowhere.
+    """Returns key -> experiment. Raises `ValueError` for a malformed or repeated key and for an alias that
+    leads nowhere.
     """
     table: dict[str, Experiment] = {}
     for experiment in experiments:
@@ -125,8 +125,8 @@ class Record:
         return (self.key, self.source, self.target, self.seed, self.config_hash)
 
     def measure(self, name: str) -> float | None:
-        """The measure that a paper's column of this name holds: of that name, or with `_l2` where the paper
-        names no norm.
+        """Returns the measure of a paper's column: the one of its name, or, where the paper names no norm,
+        `<name>_l2`.
         """
         return self.measures.get(name, self.measures.get(f"{name}_l2"))
 
@@ -135,7 +135,7 @@ class Record:
 
 
 def newest_configuration(records: Sequence[Record]) -> list[Record]:
-    """Of records of one experiment, pair and preset those of the newest configuration."""
+    """Returns, of records of one experiment, pair and preset, those of the newest configuration."""
     latest = max(((r.created, r.config_hash) for r in records), default=("", ""))[1]
     return [r for r in records if r.config_hash == latest]
 
@@ -189,7 +189,7 @@ def _check(record: Record, origin: str) -> None:
 
 
 def _is_utc(text: str) -> bool:
-    """Whether a text is a date or a time in UTC, as `isoformat` writes it: such texts sort by time."""
+    """Returns whether a text is a date or time in UTC, as `isoformat` writes it: such texts sort by time."""
     try:
         datetime.datetime.fromisoformat(text)
     except ValueError:
@@ -198,7 +198,7 @@ def _is_utc(text: str) -> bool:
 
 
 def _is_inside(path: str) -> bool:
-    """Whether a path stays below the folder that it is relative to."""
+    """Returns whether a path stays below the folder that it is relative to."""
     parts = path.split("/")
     return path.isprintable() and "\\" not in path and not {"", ".", ".."} & set(parts)
 

@@ -15,9 +15,9 @@ from common.evaluation.yardsticks import (
     build_person_judge,
     build_style_judge,
     judged_styles,
-    person_judge,
+    load_person_judge,
+    load_style_judge,
     share_found,
-    style_judge,
 )
 from common.job import Job, Workspace
 from hhl.styles import CameraStyles
@@ -29,7 +29,7 @@ IMAGES = 100  # training images, spread evenly, whose styles are judged
 def judge_styles(job: Job, styles: CameraStyles) -> dict[str, float]:
     """Returns the measures of `judge`, or none where the row has no styles or asks for no judges.
 
-    The judges depend on the target alone: all rows and seeds share them.
+    The judges depend on the target and the number of steps alone: all rows and seeds share them.
     """
     steps, target = job.config.style.judge_steps, job.target
     if styles.folder is None or steps == 0:
@@ -61,8 +61,8 @@ def judge(work: Workspace, target: ReIDDataset, folder: Path, style: Path, perso
     whose nearest real image of another camera, by the person judge, shows the same person.
     `style_judge_accuracy`: on the target's test images, whose people the judge has not seen.
     """
-    cameras = style_judge(style, target.num_cameras, work.device)
-    people = person_judge(person, len(target.train_labels), work.device)
+    style_network = load_style_judge(style, target.num_cameras, work.device)
+    person_network = load_person_judge(person, len(target.train_labels), work.device)
     samples = target.train[:: max(1, len(target.train) // IMAGES)]
     pairs = [(s, camera) for s in samples for camera in range(target.num_cameras) if camera != s.camid]
     originals, target_cameras = [s for s, _ in pairs], np.array([camera for _, camera in pairs])
@@ -75,12 +75,14 @@ def judge(work: Workspace, target: ReIDDataset, folder: Path, style: Path, perso
     measures = {}
     for name, paths in images.items():
         measures[f"style_share{name}"] = float(
-            (judged_styles(cameras, paths, work.device) == target_cameras).mean()
+            (judged_styles(style_network, paths, work.device) == target_cameras).mean()
         )
-        measures[f"people_found{name}"] = share_found(people, paths, originals, target.train, work.device)
+        measures[f"people_found{name}"] = share_found(
+            person_network, paths, originals, target.train, work.device
+        )
     test = [*target.query, *target.gallery]
-    seen = judged_styles(cameras, test, work.device)
-    measures["style_judge_accuracy"] = float((seen == np.array([s.camid for s in test])).mean())
+    predicted = judged_styles(style_network, test, work.device)
+    measures["style_judge_accuracy"] = float((predicted == np.array([s.camid for s in test])).mean())
     return {name: round(value, 4) for name, value in measures.items()}
 
 

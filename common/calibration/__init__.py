@@ -1,1 +1,1 @@
-"""Measures whether the synthetic domains meet their acceptance criteria. This package trains networks."""
+"""Checks the synthetic domains against their acceptance criteria, for which it trains small networks."""

@@ -70,13 +70,13 @@ DATASETS: dict[str, Entry] = {
 
 def read_dataset(name: str, root: str | Path | None = None, **options) -> ReIDDataset:
     """Reads a dataset, or a camera split of one (`NAME@c123`), without checking its content."""
-    whole, cameras = parse_split(name)
-    if whole not in DATASETS:
-        near = difflib.get_close_matches(whole.lower(), DATASETS, n=1, cutoff=0.5)
+    base_name, cameras = parse_split(name)
+    if base_name not in DATASETS:
+        near = difflib.get_close_matches(base_name.lower(), DATASETS, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise InputError(f"unknown dataset {whole!r}{hint}: expected one of {', '.join(DATASETS)}")
-    load = DATASETS[whole].load
-    _check_options(whole, load, options)
+        raise InputError(f"unknown dataset {base_name!r}{hint}: expected one of {', '.join(DATASETS)}")
+    load = DATASETS[base_name].load
+    _check_options(base_name, load, options)
     dataset = load(root, **options)
     return camera_split(dataset, cameras) if cameras else dataset
 

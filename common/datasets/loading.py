@@ -72,7 +72,7 @@ class SampleImages(Dataset):
         return self.transform(image, rng), index
 
     def place(self, key: int | Draw) -> tuple[int, random.Random]:
-        """The index of the image and its random generator."""
+        """Returns the index of the image and its random generator."""
         if isinstance(key, Draw):
             index, place = key.index, f"{key.step}/{key.slot % self.period if self.period else key.slot}"
         else:
@@ -185,7 +185,7 @@ class Batch(NamedTuple):
 def ordered_loader(
     images: Dataset, batch_size: int, *, workers: int = 0, pin_memory: bool = False
 ) -> DataLoader:
-    """For evaluation: all images in order, the last batch as small as it comes."""
+    """Loads all images in order, for evaluation; the last batch may be smaller."""
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1")
     return _Loader(images, batch_size=batch_size, num_workers=workers, pin_memory=pin_memory)
@@ -194,8 +194,8 @@ def ordered_loader(
 def normalise(
     image: Image.Image, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """RGB image -> float32 `(3, H, W)`: (value / 255 - mean) / std; `mean=std=(0.5, 0.5, 0.5)` gives the
-    GANs' range -1..1.
+    """Normalises an RGB image: float32 `(3, H, W)`, (value / 255 - mean) / std; `mean=std=(0.5, 0.5, 0.5)`
+    is the GANs' range -1..1.
     """
     scale, shift = scale_and_shift(tuple(mean), tuple(std))
     pixels = np.asarray(image).transpose(2, 0, 1)
@@ -207,7 +207,9 @@ def normalise(
 
 @lru_cache(maxsize=8)
 def scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """float32 `(3, 1, 1)` each: a normalised value is the pixel's times the first, minus the second."""
+    """Returns two float32 arrays `(3, 1, 1)`: a normalised value is the pixel's times the first, minus the
+    second.
+    """
     mean_, std_ = (np.asarray(values, np.float64).reshape(3, 1, 1) for values in (mean, std))
     return (1 / (255 * std_)).astype(np.float32), (mean_ / std_).astype(np.float32)
 

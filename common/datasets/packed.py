@@ -55,8 +55,8 @@ def pack(
     interpolation: str = "bilinear",
     check_contents: bool = False,
 ) -> PackedImages:
-    """The packed images of samples (or paths), from `cache` if they are there and match, otherwise decoded
-    now.
+    """Returns the packed images of samples (or paths), from `cache` if they are there and match, otherwise
+    decoded now.
 
     `size`, (height, width): every image of another size is resized to it first. A file matches if the names
     and sizes in bytes of its sources are the present ones, with `check_contents` their contents too (reads
@@ -64,8 +64,8 @@ def pack(
     broken image, `OSError` for a full disk; neither leaves a part of a file.
     """
     paths = [(s.path if isinstance(s, Sample) else Path(s)).absolute() for s in samples]
-    how = f"{size} {interpolation}" if size else "own sizes"
-    name = _digest([how, *map(str, paths)])[:16]
+    form = f"{size} {interpolation}" if size else "own sizes"
+    name = _digest([form, *map(str, paths)])[:16]
     pixels, about = cache / f"{name}.npy", cache / f"{name}.json"
     with locked(cache / f"{name}.lock", f"{pixels.name}, {len(paths)} images,"):
         packed = _open(pixels, about, paths, check_contents)
@@ -82,19 +82,19 @@ def pack(
 
 
 def _open(pixels: Path, about: Path, paths: Sequence[Path], check_contents: bool) -> PackedImages | None:
-    """The images on disk, or None if there are none, if a part is missing, or if they are not those of the
-    sources.
+    """Returns the images on disk, or None if there are none, if a part is missing, or if they are not those
+    of the sources.
     """
     try:
-        told = json.loads(about.read_text(encoding="utf-8"))
-        whole = pixels.stat().st_size == told["bytes"]
+        saved = json.loads(about.read_text(encoding="utf-8"))
+        complete = pixels.stat().st_size == saved["bytes"]
         if (
-            not whole
-            or told["files"] != _files(paths)
-            or (check_contents and told["contents"] != _contents(paths))
+            not complete
+            or saved["files"] != _files(paths)
+            or (check_contents and saved["contents"] != _contents(paths))
         ):
             return None
-        mapped, sizes = np.load(pixels, mmap_mode="r"), np.array(told["sizes"], np.int64).reshape(-1, 2)
+        mapped, sizes = np.load(pixels, mmap_mode="r"), np.array(saved["sizes"], np.int64).reshape(-1, 2)
         if mapped.dtype != np.uint8 or mapped.ndim != 1 or (sizes < 1).any():
             return None
     except InputError:  # of a source
@@ -112,8 +112,8 @@ def _open(pixels: Path, about: Path, paths: Sequence[Path], check_contents: bool
 def _write(
     pixels: Path, about: Path, paths: Sequence[Path], size: tuple[int, int] | None, interpolation: str
 ) -> None:
-    """Ordinary writes, not through a map: a full disk is then an error and not a dead process. The
-    description comes last, so it vouches for all.
+    """Writes the pixels by ordinary writes, not through a memory map, in which a full disk would kill the
+    process; the description is written last and marks the file as complete.
     """
     about.unlink(missing_ok=True)
     files, contents = _files(paths), _contents(paths)
@@ -128,8 +128,8 @@ def _write(
             total += file.write(np.asarray(image).tobytes())
         file.seek(0)
         _write_header(file, total)
-    told = {"files": files, "contents": contents, "sizes": sizes, "bytes": pixels.stat().st_size}
-    write_atomic(about, json.dumps(told))
+    description = {"files": files, "contents": contents, "sizes": sizes, "bytes": pixels.stat().st_size}
+    write_atomic(about, json.dumps(description))
 
 
 def _write_header(file, total: int) -> None:
@@ -140,7 +140,7 @@ def _write_header(file, total: int) -> None:
 
 
 def _files(paths: Sequence[Path]) -> str:
-    """A hash of names and sizes in bytes."""
+    """Returns a hash of names and sizes in bytes."""
     return _digest(f"{path.name} {regular_file(path, 'an image').st_size}" for path in paths)
 
 

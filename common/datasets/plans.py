@@ -25,7 +25,7 @@ def random_stream(seed: int, stream: str, *place: int) -> np.random.Generator:
 
 
 class Passes(Protocol):
-    """Batches in passes over a list of images, `steps_per_epoch` batches each; also a plan over the steps."""
+    """Batches in passes over a list of images, `steps_per_epoch` batches each."""
 
     @property
     def steps_per_epoch(self) -> int: ...
@@ -141,7 +141,9 @@ class PairPlans:
 
 
 def pair_plans(num_source: int, num_target: int, batch: int, seed: int) -> PairPlans:
-    """Raises `InputError` for a domain of one image, and for one that does not fill a batch."""
+    """Returns the batches of both domains. Raises `InputError` for a domain of one image, and for one
+    that does not fill a batch.
+    """
     for domain, count in (("source", num_source), ("target", num_target)):
         if count < 2:
             raise InputError(

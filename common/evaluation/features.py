@@ -131,8 +131,8 @@ def _announced_bytes(file: IO[bytes]) -> int:
 
 
 def evaluate_files(query: str | Path, gallery: str | Path, **options) -> RankingResult:
-    """`evaluate` on two feature files; `options` as there. Raises `InputError` if they do not come from one
-    model.
+    """Returns `evaluate` of two feature files; `options` as there. Raises `InputError` if they do not come
+    from one model.
     """
     a, b = load_features(query), load_features(gallery)
     if (a.model, a.normalised) != (b.model, b.normalised):

@@ -106,12 +106,12 @@ def _person(sample: Sample) -> tuple[str, int]:
     return sample.path.parent.as_posix(), sample.pid
 
 
-def style_judge(folder: Path, classes: int, device: torch.device) -> nn.Module:
+def load_style_judge(folder: Path, classes: int, device: torch.device) -> nn.Module:
     """Loads the style judge of a finished stage, in evaluation mode."""
     return _load(style_network(classes), folder, device)
 
 
-def person_judge(folder: Path, people: int, device: torch.device) -> PersonNetwork:
+def load_person_judge(folder: Path, people: int, device: torch.device) -> PersonNetwork:
     """Loads the person judge of a finished stage, in evaluation mode."""
     network = PersonNetwork(people)
     _load(network, folder, device)

@@ -46,7 +46,7 @@ class TrainTransform:
         return normalise(image, *STATISTICS[self.normalise])
 
     def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
-        """Returns the whole of an image of this size, mirrored or not."""
+        """Draws the flip; the box is the whole image."""
         return Drawn((0, 0, width, height), rng.random() < self.flip)
 
     def on_device(self) -> DeviceTransform:
@@ -55,8 +55,8 @@ class TrainTransform:
 
 
 def eval_transform(net: NetConfig) -> EvalTransform:
-    """Returns resize and normalise. The released code also mirrors test images at random, because it reuses
-    the training list; ours does not.
+    """Returns the transform of test images: resize, then normalise. The released code also mirrors them at
+    random, because it reuses the training list; ours does not.
     """
     return EvalTransform(net.height, net.width, "bilinear", *STATISTICS[net.normalise])
 

@@ -101,8 +101,9 @@ def difference_loss(
     `nxn`: images are the columns of H, so ||H_c^T H_p||_F^2 is the sum of (e_c,i . e_p,j)^2 over all pairs of
     images. `dxd`: images are the rows; the same norm of a D x D matrix, computed as trace(K_c K_p) with K = H
     H^T. It is as large for orthogonal codes as for equal ones, because ||e_c,i||^2 ||e_p,i||^2 does not see
-    an angle. `dot`, released: the sum of e_c,i . e_p,i, not squared; only codes >= 0 bound it. `center`
-    subtracts the batch's mean code, then `row_norm` scales every code to length 1. `mean`: over N^2, D^2, N.
+    an angle. `dot`, released: the sum of e_c,i . e_p,i, not squared, and without `row_norm` unbounded below
+    unless all codes are >= 0. `center` subtracts the batch's mean code, then `row_norm` scales every code to
+    length 1. `reduction="mean"` divides by N^2 (nxn), D^2 (dxd) or N (dot).
     """
     if center:
         common, private = common - common.mean(dim=0), private - private.mean(dim=0)

@@ -143,22 +143,22 @@ def generated_images(job: Job, count: int) -> tuple[list[Sample], dict[str, Any]
     training images, not on the run's: the splits of CUHK03 share Market-1501's.
     """
     config, pool = job.config.dcgan, job.config.pool
-    seen = load(config.dataset, job.options.data_root, job.config.eval) if config.dataset else job.source
+    gan_data = load(config.dataset, job.options.data_root, job.config.eval) if config.dataset else job.source
     config = replace(config, dataset="")  # the manifest identifies it
     gan = job.stage(
         "dcgan",
-        {"config": config, "dataset": seen.manifest},
-        lambda work: train_dcgan(config, seen.train, work),
+        {"config": config, "dataset": gan_data.manifest},
+        lambda work: train_dcgan(config, gan_data.train, work),
         seed=job.seed,
     )
-    size = max(count, round(pool.amount * len(seen.train)))
+    size = max(count, round(pool.amount * len(gan_data.train)))
     pool = replace(pool, amount=1.0, people="")  # the number of images replaces the amount
 
     def generate(work: Workspace) -> None:
         seed_everything(work.seed, deterministic=work.options.deterministic)
         generator = load_generator(config, gan.folder / "generator.pt", work.device)
         sample(generator, pool, size, work, checkpoint_hash=gan.hash)
-        work.write_json("measures.json", diversity(work.folder / FOLDER, [s.path for s in seen.train]))
+        work.write_json("measures.json", diversity(work.folder / FOLDER, [s.path for s in gan_data.train]))
 
     samples = job.stage("samples", {"dcgan": gan.hash, "pool": pool, "images": size}, generate, seed=job.seed)
     images = first_images(samples.folder / FOLDER, count)

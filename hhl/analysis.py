@@ -1,10 +1,9 @@
 """Measures what a trained network is robust to: Table 1's distances, and the blog's closing questions.
 
-These are in its Sec. 2.6. *Does the network recognise people across the source's cameras only?* Retrieval on
-the target among images of the query's own camera, and of one other camera at a time: each camera's gallery is
-separate, so that both searches have lists of one kind. *Do the two feature spaces overlap already?* How far
-the nearest neighbours of a source and of a target image are mixed, and how well a linear rule separates the
-domains.
+These are in its Sec. 2.6. *Does the network recognise people across the source's cameras only?* Each query is
+ranked against the gallery of one camera at a time, its own or another, so that both results come from
+single-camera lists. *Do the two feature spaces overlap already?* Measured by how often nearest neighbours
+belong to the other domain, and by how well a linear rule separates the domains.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def train_transforms(
 def crop_box(width: int, height: int, rng: random.Random, *, keep_aspect: bool = False) -> Box:
     """Draws a box of 64 to 100 % of the area, 2 to 3 times as high as wide.
 
-    After ten boxes that do not fit: the whole image.
+    With `keep_aspect` the box has the image's aspect ratio. After ten boxes that do not fit: the whole image.
     """
     for _ in range(10):
         area = rng.uniform(0.64, 1.0) * (width * height)

@@ -51,7 +51,8 @@ class RecipeConfig:
     epochs: int = positive(60)
     # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
     epochs_of_batch: int | None = positive(None)
-    # of cross-entropy on the source before every row, in place of ImageNet weights: the demo's deviation
+    # of cross-entropy on the source before every row, in place of ImageNet weights: demo, scratch and
+    # scratch_cpu
     pretrain_epochs: int = non_negative(0)
     # learning rates x 0.1 every so many epochs, as released; Sec. 4.2: once in 60
     drop_epoch: int = positive(40)
@@ -135,7 +136,7 @@ class GANConfig:
     channels: int = size(64)  # of the generator's first layer
     blocks: int = layers(6)  # residual blocks
     downsamplings: int = layers(2)
-    residual: bool = False  # output = input + change: the demo's deviation
+    residual: bool = False  # output = input + change: a deviation of demo and scratch_cpu
     d_channels: int = size(64)  # of the discriminator's first layer
     d_layers: int = layers(6)
     iterations: int = positive(220_000)  # steps of D; released code
@@ -148,7 +149,7 @@ class GANConfig:
     lambda_cls: float = non_negative(1.0)
     lambda_rec: float = non_negative(10.0)
     lambda_gp: float = non_negative(10.0)
-    # of |x - G(x, own camera)|, the demo's deviation; in neither paper nor code
+    # of |x - G(x, own camera)|, a deviation of demo and scratch_cpu; in neither paper nor code
     lambda_idt: float = non_negative(0.0)
     # quirk: as released, ends at 99.9 % of lr; true_linear: 0
     lr_decay: Literal["quirk", "true_linear"] = "quirk"
@@ -179,7 +180,8 @@ class TranslationConfig:
     resize_real_first: bool = False
     # make the styles also for a row that does not train on them, to measure Table 1's distances
     measure: bool = False
-    # ours: training steps of the independent networks that judge the styles (hhl/judges.py); 0: no judges
+    # ours: training steps of the network that judges styles, three times as many for that of people
+    # (hhl/judges.py); 0: no judges
     judge_steps: int = bounded(0, Bound("0 or more", least=0), later=True)
 
 
@@ -198,6 +200,10 @@ class HHLConfig:
         check_fields(self)
         _check_terms(self.method, self.recipe)
         _check_triplets(self.method, self.recipe)
+        if self.stargan.uniform_gamma and self.stargan.conditional_norm:
+            raise InputError(
+                "--stargan.uniform-gamma: has no effect with --stargan.conditional-norm; omit one"
+            )
 
 
 def _check_terms(method: MethodConfig, recipe: RecipeConfig) -> None:

@@ -46,7 +46,8 @@ class Part:
     samples: Sequence[Sample]
     plan: Plan
     labels: Labels
-    period: int | None = None  # slots that are equal modulo it share their augmentation
+    # slots whose numbers are equal modulo `period` share their augmentation; None: no slots do
+    period: int | None = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,6 @@ def pseudo_labels(step: int, n: int, *, kind: str = "random10k", seed: int, num_
     if num_ids > PSEUDO_LABELS.start:
         raise InputError(
             f"pseudo-labels random10k begin at {PSEUDO_LABELS.start}, but the source has {num_ids} "
-            "identities: use unique"
+            "identities: use --method.pseudo unique"
         )
     return random_stream(seed, "pseudo-labels", step).integers(PSEUDO_LABELS.start, PSEUDO_LABELS.stop, n)

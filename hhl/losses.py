@@ -53,7 +53,7 @@ def batch_hard_triplet(
     hardest_negative = torch.where(negative, distance, torch.inf).amin(dim=1)  # min_n D(a, n), Eq. 2
     precision = (hardest_negative > hardest_positive).float().mean()
     excess = _excess(hardest_positive - hardest_negative, margin, hinge)
-    loss = {"mean": excess.mean, "sum": excess.sum}[reduction]()  # L_T, Eq. 2
+    loss = {"mean": excess.mean, "sum": excess.sum}[reduction]()  # L_T, L_C, L_D or L_CD, Eqs. 2-5
     return loss, precision
 
 

@@ -50,7 +50,9 @@ from hhl.views import TargetViews, expected_views, target_views
 
 
 def train(job: Job) -> Record:
-    """Runs one row of Table 2 or 3: its stages, scores (`last`, `last+adabn`), pictures and record."""
+    """Runs one row, point of a figure or control: its stages, scores (`last`, `last+adabn`), pictures and
+    record.
+    """
     test, target = job.config.test, job.target
     styles = camera_styles(job)
     reid = reid_stage(job, styles, pretrain(job))
@@ -136,7 +138,9 @@ def reid_stage(job: Job, styles: CameraStyles, start: Stage | None) -> Stage:
 
 
 def pretrain(job: Job) -> Stage | None:
-    """Trains the demo's substitute for ImageNet weights: cross-entropy on the source, for all rows."""
+    """Trains the substitute for ImageNet weights (demo, scratch presets): cross-entropy on the source, for
+    all rows.
+    """
     if job.config.recipe.pretrain_epochs == 0:
         return None
     config, source = pretraining(job.config), job.source

@@ -14,7 +14,7 @@ from common.datasets import Sample
 from common.datasets.images import read_image
 from ptgan.masks import MaskSource, resize_mask
 
-IMAGES = 200  # at least so many of each set, at equal distances
+IMAGES = 200  # at least so many of each set, evenly spaced, or all of a smaller set
 
 
 def analyse(

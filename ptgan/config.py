@@ -1,8 +1,8 @@
 """Every switch of PTGAN, with the source of its value.
 
-Field defaults are the fact sheet's suggested defaults: the released code where it is sound. The paper's own
-settings are known from secondary sources alone; "unverified" marks those that no text confirms. The released
-repository contains the GAN only: no re-ID code, no masks, no weights.
+Field defaults are the released code where it is sound, else our choice. The paper's own settings are known
+from secondary sources alone; "unverified" marks those that no text confirms. The released repository contains
+the GAN only: no re-ID code, no masks, no weights.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ class TranslationConfig:
     # of the stored image: the source file's own, or the generator's (released: 256x256)
     size: Literal["file", "generator"] = "file"
     quality: int = quality(95)  # of JPEG; released: scipy's imsave, 75
-    # kind gan only: transferred images made elsewhere, in place of a GAN's; the source's names, an AtoB_
-    # before them is dropped
+    # only with kind=gan: a folder of images transferred elsewhere, used in place of a GAN; files have the
+    # source's names, with or without the prefix AtoB_
     folder: str = ""
 
 

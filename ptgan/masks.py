@@ -36,7 +36,7 @@ MaskSource = Callable[[Sample], np.ndarray]  # to float32 (H, W) in 0..1, of the
 RELEASED_SIZE = 256  # a .npy of the released kind contains 256 x 256 values
 SEGMENTED_SIZE = (512, 256)  # height and width at which a segmentation network sees a person's box
 PERSON = 15  # of the 21 VOC classes
-CHECKED = 500  # the coverage is measured on at least so many masks, at equal distances
+CHECKED = 500  # the coverage is measured on at least so many masks, evenly spaced, or all of a smaller set
 
 
 class Masks(NamedTuple):

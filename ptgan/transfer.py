@@ -115,10 +115,10 @@ def reference_masks(job: Job) -> Masks | None:
         return Masks(mask_source("oracle"), True)
     folder = config.source_folder
     if config.kind == "torchvision":
-        made = job.finished("masks", segmentation(job))
-        if made is None:
+        stage_folder = job.finished("masks", segmentation(job))
+        if stage_folder is None:
             return None
-        folder = str(made / source.name)
+        folder = str(stage_folder / source.name)
     try:
         mask_path(source.train[0], "disk", folder)
     except InputError:
@@ -195,8 +195,8 @@ def cyclegan_folder(job: Job) -> Path | None:
     gan = job.finished("gan", depends_on, seed=job.seed)
     if gan is None:
         return None
-    made = job.finished("translation", translation_depends_on(job, gan.name.removeprefix("gan-")))
-    return made / FOLDER if made else None
+    stage_folder = job.finished("translation", translation_depends_on(job, gan.name.removeprefix("gan-")))
+    return stage_folder / FOLDER if stage_folder else None
 
 
 def images_of(target: ReIDDataset, camera: int | None) -> Sequence[Sample]:

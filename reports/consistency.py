@@ -36,7 +36,7 @@ class Contradiction:
     text: str
 
     def is_listed_as(self, known: Rule) -> bool:
-        """Whether an entry of `known` covers it; fields that the entry omits match anything."""
+        """Returns whether an entry of `known` covers it; fields that the entry omits match anything."""
         names = ("key", "against", "pair", "metric")
         return all(known.get(name, getattr(self, name)) == getattr(self, name) for name in names)
 

@@ -128,7 +128,7 @@ def _has_field(field: str) -> bool:
 
 @lru_cache
 def has_definition(dotted: str, root: Path = ROOT) -> bool:
-    """Whether the source defines `package.module.name` or `package.module.Class.method`."""
+    """Returns whether the source defines `package.module.name` or `package.module.Class.method`."""
     parts = dotted.split(".")
     for depth in range(len(parts) - 1, 0, -1):
         path = root.joinpath(*parts[:depth]).with_suffix(".py")

@@ -48,12 +48,12 @@ def update_readmes(root: Path = ROOT, reports: Path = REPORTS) -> None:
 
 def write_between(path: Path, text: str) -> None:
     """Replaces the text between the two marks. Raises `InputError` if one is missing."""
-    whole = read_text(path, 10_000_000, links=True)
-    if BEGIN not in whole or END not in whole:
+    document = read_text(path, 10_000_000, links=True)
+    if BEGIN not in document or END not in document:
         raise InputError(
             f"{path}: expected the marks {BEGIN!r} and {END!r}; add both around the generated table"
         )
-    head, rest = whole.split(BEGIN, 1)
+    head, rest = document.split(BEGIN, 1)
     _, tail = rest.split(END, 1)
     write_atomic(path, f"{head}{BEGIN}\n{text}\n{END}{tail}")
 

@@ -144,7 +144,7 @@ class Table:
 
 
 def from_scratch(preset: str) -> bool:
-    """Whether a preset trains on real photographs without ImageNet weights; its name starts with scratch."""
+    """Returns whether a preset, named scratch*, trains on real photographs without ImageNet weights."""
     return preset.startswith("scratch")
 
 
@@ -216,7 +216,7 @@ def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[Place, 
 
 @lru_cache
 def is_planned(key: str, place: Place, root: Path = ROOT) -> bool:
-    """Whether `sweeps.toml` names a key on a synthetic pair.
+    """Returns whether `sweeps.toml` names a key on a synthetic pair.
 
     The run of an alias may be planned under another name, which `--table` does not find.
     """

@@ -151,7 +151,7 @@ def _in_table(paper: str, key: str, pattern: str) -> bool:
 
 
 def is_done(cell: Cell, folder: Path) -> bool:
-    """Whether the output folder holds the cell's record."""
+    """Returns whether the output folder holds the cell's record."""
     path = run_folder(folder, cell.key, cell.source, cell.target, cell.seed, cell.preset) / "record.json"
     try:
         return cell.matches(read_record_file(path))

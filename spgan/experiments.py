@@ -34,7 +34,7 @@ def score_name(parts: int, mode: str) -> str:
 
 
 def tables() -> list[Experiment]:
-    """Tables 2 and 3."""
+    """Returns the rows of Tables 2 and 3."""
     rows = [Experiment(f"spgan/table2/{row}", title, overrides) for row, (title, overrides) in ROWS.items()]
     rows.append(
         Experiment(
@@ -54,7 +54,9 @@ def tables() -> list[Experiment]:
 
 
 def figures() -> list[Experiment]:
-    """Fig. 7 (base models; SVDNet is not built) and Fig. 8 (the weight of the contrastive loss)."""
+    """Returns the points of Fig. 7 (base models; SVDNet is not built) and Fig. 8 (the weight of the
+    contrastive loss).
+    """
     plus = RECIPES["ide_plus"]
     points = [
         Experiment(f"spgan/fig7/IDE,{row}", f"IDE, {ROWS[row][0]}", alias_of=f"spgan/table2/{row}")
@@ -90,8 +92,8 @@ def cell(head: str, bn: str, lr: float) -> str:
 
 
 def grid() -> list[Experiment]:
-    """Direct transfer over head x batch norm x learning rate, to explain the gap between IDE and IDE+; the
-    named recipes are cells of it.
+    """Returns direct transfer over head x batch norm x learning rate, to explain the gap between IDE and
+    IDE+; the named recipes are cells of it.
     """
     rows = []
     for head, bn, lr in product(HEADS, NORMS, RATES):
@@ -112,7 +114,7 @@ def grid() -> list[Experiment]:
 
 
 def controls() -> list[Experiment]:
-    """SiaNet's negative pairs, and runs that neither the paper nor the code has."""
+    """Returns SiaNet's negative pairs, and runs that neither the paper nor the code has."""
     rows = [
         Experiment(
             "spgan/negatives/real_real",

@@ -42,7 +42,8 @@ from spgan.translations import (
     translation_depends_on,
 )
 
-PRETRAINING = RecipeConfig(bn="train", batch=32, lr=0.1, head_lr_factor=1.0)  # as in the other papers' demos
+# learning rate 0.1 as in the other papers' demos
+PRETRAINING = RecipeConfig(bn="train", batch=32, lr=0.1, head_lr_factor=1.0)
 
 
 def train(job: Job) -> Record:

@@ -43,9 +43,9 @@ SIANET_SWITCHES = (
 )
 
 
-def ordered(source: ReIDDataset, target: ReIDDataset) -> tuple[ReIDDataset, ReIDDataset]:
-    """Returns the GAN's source and target: by name, so that both directions share one training. Duke comes
-    first, as released.
+def by_name(source: ReIDDataset, target: ReIDDataset) -> tuple[ReIDDataset, ReIDDataset]:
+    """Returns the GAN's source and target, sorted by name, so that both directions share one training. Duke
+    comes first, as released.
     """
     first, second = sorted((source, target), key=lambda dataset: dataset.name)
     return first, second
@@ -58,7 +58,7 @@ def gan_depends_on(config: GANConfig, source: ReIDDataset, target: ReIDDataset) 
     """
     if config.lambda3 == 0:
         config = dataclasses.replace(config, **{name: getattr(GANConfig(), name) for name in SIANET_SWITCHES})
-    return {"gan": config, "domains": [dataset.manifest for dataset in ordered(source, target)]}
+    return {"gan": config, "domains": [dataset.manifest for dataset in by_name(source, target)]}
 
 
 def translation_depends_on(gan: str, translation: TranslationConfig, source: ReIDDataset) -> dict:
@@ -68,7 +68,7 @@ def translation_depends_on(gan: str, translation: TranslationConfig, source: ReI
 
 def train_gan(work: Workspace, config: GANConfig, source: ReIDDataset, target: ReIDDataset) -> None:
     """Trains the GAN of a pair of domains, in the order of their names."""
-    first, second = ([s.path for s in dataset.train] for dataset in ordered(source, target))
+    first, second = ([s.path for s in dataset.train] for dataset in by_name(source, target))
     process.train(work, config, first, second)
 
 
@@ -77,7 +77,7 @@ def gan_curves(gan: Stage, source: ReIDDataset, target: ReIDDataset) -> list[dic
     target change places.
     """
     lines = read_curves(gan.folder / "curves.jsonl")
-    if ordered(source, target)[0] is source:
+    if by_name(source, target)[0] is source:
         return lines
     return [{_exchanged(name): value for name, value in line.items()} for line in lines]
 
@@ -101,7 +101,7 @@ def gan_translations(
     target: ReIDDataset,
 ) -> None:
     """Translates the source's training images with a trained GAN."""
-    role = "g_s2t" if ordered(source, target)[0] is source else "g_t2s"
+    role = "g_s2t" if by_name(source, target)[0] is source else "g_t2s"
     images = [(s.path, translated_path(work.folder / FOLDER, s)) for s in source.train]
     process.translate(work, *configs, gan.folder / "networks.npz", role, images)
     write_manifest(work, "SPGAN", gan.hash, source, target)

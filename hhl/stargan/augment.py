@@ -25,8 +25,8 @@ def augment(images: Tensor) -> Tensor:
     columns = torch.arange(width) + torch.randint(0, 2 * across + 1, (count, 1))
     columns = torch.where(flip[:, None], columns.flip(1), columns).to(device)
     rows = (torch.arange(height) + torch.randint(0, 2 * down + 1, (count, 1))).to(device)
-    seen = padded[torch.arange(count, device=device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return seen.permute(0, 3, 1, 2) * _holes(count, height, width).to(device)
+    crop = padded[torch.arange(count, device=device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return crop.permute(0, 3, 1, 2) * _holes(count, height, width).to(device)
 
 
 def _holes(count: int, height: int, width: int) -> Tensor:

@@ -47,8 +47,9 @@ def generator_losses(
 ) -> dict[str, Tensor]:
     """Returns the terms `fake`, `cls` and `rec` of L_G.
 
-    `own_camera` (c) and `style` (c') are cameras `(B,)`, 0-based. `identity` adds the demo's term `idt`: an
-    image does not change in its own camera's style. The released code has none.
+    `own_camera` (c) and `style` (c') are cameras `(B,)`, 0-based. `identity` adds the term `idt` of the
+    presets demo and scratch_cpu: an image does not change in its own camera's style. The released code has
+    none.
     """
     own = camera_one_hot(own_camera, generator.num_cameras)
     fake = generator(real, camera_one_hot(style, generator.num_cameras))

@@ -86,9 +86,10 @@ class Generator(nn.Module):
     """G(x, c): 7x7 stem, strided convolutions, residual blocks, transposed convolutions, 7x7 output, tanh.
 
     Zero padding is part of the design: instance norm cancels a constant label plane except at the border.
-    `residual=True`, the demo's deviation, returns x + G(x, c), clamped to -1..1, and starts close to x: short
-    training then keeps the person. `conditional_norm=True`, ours: see `CameraNorm2d`. `uniform_gamma=True`
-    draws the norms' gains from U(0, 1), as PyTorch 0.4 did; today's default is 1.
+    `residual=True`, a deviation of demo and scratch_cpu, returns x + G(x, c), clamped to -1..1, and starts
+    close to x: short training then keeps the person. `conditional_norm=True`, ours: see `CameraNorm2d`.
+    `uniform_gamma=True` draws the norms' gains from U(0, 1), as PyTorch 0.4 did; today's default is 1. It has
+    no effect on `CameraNorm2d`.
     """
 
     def __init__(
@@ -134,8 +135,8 @@ class Generator(nn.Module):
         if residual:
             nn.init.normal_(output.weight, std=0.001)
         if uniform_gamma:
-            for norm in (m for m in self.modules() if isinstance(m, ImageNorm2d)):
-                nn.init.uniform_(norm.weight)
+            for layer in (m for m in self.modules() if isinstance(m, ImageNorm2d)):
+                nn.init.uniform_(layer.weight)
 
     def forward(self, images: Tensor, camera: Tensor) -> Tensor:
         """Translates images `(B, 3, H, W)` in -1..1 to the cameras `(B, num_cameras)`, one-hot."""

@@ -78,7 +78,7 @@ def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
         "g_optimizer": g_optimizer,
         "d_optimizer": d_optimizer,
     }
-    seen = AugmentedDiscriminator(discriminator) if gan.augment_d else discriminator
+    critic = AugmentedDiscriminator(discriminator) if gan.augment_d else discriminator
     save_every = min(10_000, max(1, gan.iterations // 4))
     loop = Loop(work, gan.iterations, state, label="StarGAN", save_every=save_every)
     weights = {name: getattr(gan, name) for name in ("lambda_cls", "lambda_rec", "lambda_gp", "lambda_idt")}
@@ -93,7 +93,7 @@ def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
         with torch.no_grad():
             fake = generator(real, camera_one_hot(style, target.num_cameras))
         alpha = torch.rand(len(real), 1, 1, 1).to(work.device)
-        d_terms = discriminator_losses(seen, real, fake, own, alpha)
+        d_terms = discriminator_losses(critic, real, fake, own, alpha)
         d_optimizer.zero_grad()
         total(d_terms, **weights).backward()  # L_D
         d_optimizer.step()
@@ -101,7 +101,7 @@ def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
 
         # G, every n_critic-th step: realistic, in the target style, and reversible
         if (step + 1) % gan.n_critic == 0:
-            g_terms = generator_losses(generator, seen, real, own, style, identity=gan.lambda_idt > 0)
+            g_terms = generator_losses(generator, critic, real, own, style, identity=gan.lambda_idt > 0)
             g_optimizer.zero_grad()
             total(g_terms, **weights).backward()  # L_G
             g_optimizer.step()

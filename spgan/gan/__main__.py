@@ -77,8 +77,9 @@ def run(job: dict[str, Any]) -> None:
 def main(path: Path) -> int:
     """Runs a job and returns the exit code.
 
-    0; 2 for an `InputError` and 1 for a `RunError`, with its text in `<job>.error`; 130 when interrupted;
-    `OS_ERROR` + errno for a full disk or a missing folder, which cannot hold a text.
+    0; 2 for an `InputError` and 1 for a `RunError`, whose text is in `<job>.error`; 130 when interrupted;
+    `OS_ERROR` + errno for an error of the file system (a full disk, a missing folder), whose text could not
+    be written.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # the legacy sampler warns that it is deprecated; --gan.resize chooses it on purpose

@@ -97,8 +97,8 @@ def pairs(
     """
     domains = []
     for paths, stream in ((source, "source"), (target, "target")):
-        whole = plan(len(paths), steps.stop * config.batch, config, work.seed, stream)
-        drawn = {name: values[steps.start * config.batch :] for name, values in whole.items()}
+        all_steps = plan(len(paths), steps.stop * config.batch, config, work.seed, stream)
+        drawn = {name: values[steps.start * config.batch :] for name, values in all_steps.items()}
         domains.append(batches(paths, drawn, config, work.options.threads))
     try:
         yield from tf.data.Dataset.zip(tuple(domains)).as_numpy_iterator()

@@ -108,7 +108,7 @@ def contrastive(e: Quadruple, config: GANConfig, *, for_generator: bool) -> dict
 
 
 def _real_negatives(e: Quadruple, config: GANConfig) -> tf.Tensor:
-    """The pair of real images counts twice, as released."""
+    """Returns the term of the pair of real images, which counts twice, as released."""
     return 2 * tf.reduce_mean(negative_pair(e.source, e.target, config.margin, config.dist))
 
 

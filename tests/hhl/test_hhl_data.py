@@ -181,7 +181,7 @@ def test_pseudo_labels():
         drawn[:16] != drawn[16:32]
     ).any()
     assert pseudo_labels(5, 4, kind="unique", seed=0, num_ids=1367).tolist() == [1367, 1368, 1369, 1370]
-    with pytest.raises(InputError, match="1001 identities: use unique"):
+    with pytest.raises(InputError, match="1001 identities: use --method.pseudo unique"):
         pseudo_labels(0, 16, seed=0, num_ids=1001)
     with pytest.raises(InputError, match="expected random10k or unique"):
         pseudo_labels(0, 16, kind="random", seed=0, num_ids=10)

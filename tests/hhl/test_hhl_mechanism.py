@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import hhl.train
+from common.errors import InputError
 from common.evaluation.yardsticks import PersonNetwork, share_found
 from common.hashing import digest
-from hhl.config import GANConfig, TranslationConfig
+from hhl.config import GANConfig, HHLConfig, TranslationConfig
 from hhl.stargan.augment import AugmentedDiscriminator, augment
 from hhl.stargan.model import CameraNorm2d, Discriminator, Generator, camera_one_hot
 
@@ -27,6 +28,11 @@ def test_the_new_switches_are_off_and_leave_hashes_as_they_were():
     assert not any("CameraNorm" in name for name in names)
     assert digest(GANConfig()) == digest(GANConfig(conditional_norm=False, augment_d=False))
     assert digest(GANConfig()) != digest(GANConfig(augment_d=True))
+
+
+def test_uniform_gains_are_refused_with_conditional_norms_which_ignore_them():
+    with pytest.raises(InputError, match="uniform-gamma: has no effect with --stargan.conditional-norm"):
+        HHLConfig(stargan=GANConfig(uniform_gamma=True, conditional_norm=True))
 
 
 def test_a_conditional_norm_is_instance_norm_with_the_cameras_gain_and_bias():

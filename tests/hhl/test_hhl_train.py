@@ -388,7 +388,7 @@ def test_faults_of_large_data_are_reported_before_training(data_root, tmp_path, 
     with pytest.raises(InputError, match="2 training images are called"):
         checked(source, twice)
     crowd = replace(source, train=[replace(source.train[0], pid=1 + i // 2) for i in range(2082)])
-    with pytest.raises(InputError, match="1041 identities: use unique"):
+    with pytest.raises(InputError, match="1041 identities: use --method.pseudo unique"):
         checked(crowd, target)
 
 

@@ -146,10 +146,9 @@ def load_network(path: Path) -> tuple[NetConfig, ARNNet]:
     another file.
     """
     config, num_ids, state = saved_network(path, saved_config, "ARN", entry="architecture")
-    with torch.device("meta"):
-        network = build_network(replace(config, net=replace(config.net, weights="none")), num_ids)
+    network = build_network(replace(config, net=replace(config.net, weights="none")), num_ids)
     load_strictly(network, state, path)
-    return config.net, network.float().to(memory_format=torch.channels_last).eval()
+    return config.net, network.to(memory_format=torch.channels_last).eval()
 
 
 @dataclass(frozen=True)

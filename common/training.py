@@ -403,7 +403,7 @@ def accelerate(model: Network, device: torch.device, options: Options) -> Networ
     and optimiser stay float32. compile: the children with convolutions. Names in the state dict do not
     change. Raises `InputError` without a compiler.
     """
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for child in model.children():
         if options.precision == "bf16":
             child.__class__ = _under_autocast(type(child), device.type)

@@ -87,7 +87,8 @@ def main() -> None:
     for metric, gap in found.items():
         interval = "" if gap.half_width is None else f" ± {gap.half_width:.1f}"
         print(
-            f"{metric}: bf16 {gap.left:.1f}, float32 {gap.right:.1f}, difference {gap.mean:+.1f}{interval} ({gap.n} seeds)"
+            f"{metric}: bf16 {gap.left:.1f}, float32 {gap.right:.1f}, "
+            f"difference {gap.mean:+.1f}{interval} ({gap.n} seeds)"
         )
 
 

@@ -68,7 +68,8 @@ def main() -> None:
     processor = (time.process_time() - processor) / options.repeats
     extra = (_kilobytes("VmHWM") - before) / 1024
     print(
-        f"{options.size} {options.backend}: median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, "
+        f"{options.size} {options.backend}: "
+        f"median {np.median(times):.2f} s of {[round(t, 2) for t in times]}, "
         f"{processor:.2f} CPU s each, {extra:.0f} MB beyond the features"
     )
 

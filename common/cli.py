@@ -150,7 +150,7 @@ def main(
 
 def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | None, load: Load) -> None:
     if {"--list-experiments", "--list-switches"} & set(argv):
-        print(json.dumps(_lists(paper, argv), indent=1))
+        print(json.dumps(list_answer(paper, argv), indent=1))
         return
     options, experiments = parse(paper, argv)
     device = _prepare(options)
@@ -187,7 +187,7 @@ def _prepare(options: Options) -> torch.device:
     return device
 
 
-def _lists(paper: Paper, argv: Sequence[str]) -> Any:
+def list_answer(paper: Paper, argv: Sequence[str]) -> Any:
     """Returns what --list-experiments and --list-switches print; with both flags an object of both lists."""
     lists = {}
     if "--list-experiments" in argv:

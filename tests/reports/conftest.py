@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
+
+from common import cli
+from common.provenance import ROOT
+from common.records import PAPERS, Paper
+from reports import experiments
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -129,3 +137,29 @@ def browser(tmp_path_factory):
     page = Browser(program, tmp_path_factory.mktemp("profile"))
     yield page
     page.close()
+
+
+@lru_cache
+def answer(paper: str, preset: str) -> experiments.Answer:
+    """What the paper's command prints, without a process that imports PyTorch."""
+    module = importlib.import_module(f"{paper}.experiments")
+    declared = next(value for value in vars(module).values() if isinstance(value, Paper))
+    flags = ["--list-experiments", "--list-switches", "--preset", preset]
+    data = json.loads(json.dumps(cli.list_answer(declared, flags)))
+    return experiments.Answer({entry["key"]: entry for entry in data["experiments"]}, data["switches"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def answers_in_this_process() -> Iterator[Callable[..., experiments.Answer]]:
+    """Answers for the papers of this repository come from this process; yields the command's own `ask`.
+
+    `test_the_command_answers_what_this_process_does` compares the two.
+    """
+    ask = experiments.ask
+
+    def quick(paper: str, preset: str = "demo", root: Path = ROOT) -> experiments.Answer:
+        return answer(paper, preset) if root == ROOT and paper in PAPERS else ask(paper, preset, root)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "ask", quick)
+        yield ask

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -63,6 +64,17 @@ def one_thread() -> Iterator[None]:
 def formulas() -> SimpleNamespace:
     """The functions above; a paper's own conftest adds how its golden networks were filled."""
     return SimpleNamespace(scatter=scatter, fingerprint=fingerprint)
+
+
+@pytest.fixture
+def torchrun() -> list[str]:
+    """The start of a command that runs a script in two processes of one computer, on a port that is free now:
+    tests in other processes, and CI beside a training, must not meet on one port.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [sys.executable, *f"-m torch.distributed.run --nproc-per-node 2 --master-port {port}".split()]
 
 
 @pytest.fixture(scope="session")

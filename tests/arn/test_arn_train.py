@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,7 +71,7 @@ def run_arn(*args, **options) -> int:
 
 def record(out: Path, row: str = "ablation/full"):
     (path,) = (out / "runs" / f"arn/{row}".replace("/", "+")).rglob("record.json")
-    return read_record(path.read_text())
+    return read_record(path.read_text(encoding="utf-8"))
 
 
 def weights(out: Path, row: str = "ablation/full") -> dict:
@@ -132,7 +131,7 @@ def test_measures_by_hand():
 def test_curves_hold_every_term(finished):
     terms = {
         path.split("/")[1].split("-")[0]: set().union(
-            *(json.loads(line) for line in (finished / path).read_text().splitlines())
+            *(json.loads(line) for line in (finished / path).read_text(encoding="utf-8").splitlines())
         )
         for path in record(finished).curves
     }
@@ -227,7 +226,7 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
     assert record(tmp_path).scores == record(finished).scores
 
 
-def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path):
+def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, torchrun):
     """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each
     process draws its own mask.
     """
@@ -236,18 +235,8 @@ def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path):
         "--w.diff 1 --recipe.batch 24 --pretrain.batch 48"
     ).split() + ["--recipe.no-ei-bn-eval"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29583",
-        "train.py",
-    ]
     subprocess.run(
-        [*two, *command(data_root, tmp_path / "two", *flags)],
+        [*torchrun, "train.py", *command(data_root, tmp_path / "two", *flags)],
         cwd=ROOT / "arn",
         env=environment,
         check=True,
@@ -264,7 +253,7 @@ def test_the_released_preset_and_a_start_from_a_checkpoint(data_root, tmp_path):
     assert run_arn(data_root, tmp_path, *RELEASED) == 0
     first = record(tmp_path)
     assert set(first.stages) == {"pretrain", "joint", "scores"} and first.config["w"]["mmd"] == 0.1
-    lines = next(tmp_path.glob("stages/joint-*/curves.jsonl")).read_text()
+    lines = next(tmp_path.glob("stages/joint-*/curves.jsonl")).read_text(encoding="utf-8")
     assert '"mmd"' in lines and '"diff"' in lines
     checkpoint = next(tmp_path.glob("stages/joint-*/model.pt"))
     assert run_arn(data_root, tmp_path / "from", *RELEASED, "--recipe.init", str(checkpoint)) == 0
@@ -389,7 +378,7 @@ def test_scores_rank_direct_transfer_of_the_released_network_by_e_c(data_root, t
     work = Workspace(tmp_path, device=torch.device("cpu"))
     evaluate.score(build_network(config, 5).eval(), config.net, config.ranked, target, work)
     ranked, width = load_features(tmp_path / "query.npz").features, build_backbone("thin").num_features
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert ranked.shape[1] == width and scores["last"] != scores["X"]
 
 

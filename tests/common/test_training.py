@@ -129,7 +129,9 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path):
 
 
 def test_a_half_written_last_line_of_the_curves_is_dropped(tmp_path):
-    (tmp_path / "curves.jsonl").write_text(json.dumps({"step": 2, "loss": 1.0}) + '\n{"step": 4, "lo')
+    (tmp_path / "curves.jsonl").write_text(
+        json.dumps({"step": 2, "loss": 1.0}) + '\n{"step": 4, "lo', encoding="utf-8"
+    )
     assert read_curves(tmp_path / "curves.jsonl") == [{"step": 2, "loss": 1.0}]
 
 
@@ -282,12 +284,13 @@ def test_split_batch_norm_is_two_batches_and_keeps_the_first_ones_statistics():
     assert torch.equal(split.eval()(x), halves[0].eval()(x))
 
 
-def test_gathered_losses_and_averaged_gradients_equal_one_process(tmp_path):
+def test_gathered_losses_and_averaged_gradients_equal_one_process(tmp_path, torchrun):
     """Two processes with half of the batch each, a loss over all pairs of embeddings, against one process
     with the whole batch.
     """
     script = tmp_path / "pairs.py"
-    script.write_text("""
+    script.write_text(
+        """
 import sys, torch
 from common.runs import rank_and_world
 from common.training import average_gradients, broadcast, gather, start_processes
@@ -302,18 +305,14 @@ torch.cdist(embeddings, embeddings).pow(2).mean().backward()
 average_gradients(model.parameters())
 if rank == 0:
     torch.save(model.weight.grad, sys.argv[1])
-""")
+""",
+        encoding="utf-8",
+    )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(tmp_path / "one.pt")], check=True, env=environment)
     subprocess.run(
         [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--master-port",
-            "29571",
+            *torchrun,
             str(script),
             str(tmp_path / "two.pt"),
         ],

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +87,7 @@ def run_lsro(*args, **options) -> int:
 
 def record(out: Path, key: str = LSRO_24K):
     (path,) = (out / "runs" / key.replace("/", "+")).rglob("record.json")
-    return read_record(path.read_text())
+    return read_record(path.read_text(encoding="utf-8"))
 
 
 def weights(out: Path, key: str = LSRO_24K) -> dict[str, torch.Tensor]:
@@ -121,7 +120,7 @@ def test_five_rows_share_one_dcgan_and_one_pool(finished):
     real = record(finished).data["source"]["train"]
     # the largest amount of Table 2
     assert len(list(folder.glob("gan_*.png"))) == round(real * 36_000 / 12_936)
-    manifest = json.loads((folder.parent / "manifest.json").read_text())
+    manifest = json.loads((folder.parent / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["checkpoint"] == generated[0]["dcgan"]["hash"] and manifest["images"] == len(
         list(folder.iterdir())
     )
@@ -146,7 +145,7 @@ def test_records_hold_every_view_the_parts_of_the_loss_and_pictures(finished):
     terms = {
         term
         for path in lsro.curves
-        for line in (finished / path).read_text().splitlines()
+        for line in (finished / path).read_text(encoding="utf-8").splitlines()
         for term in json.loads(line)
     }
     assert {"real_ce", "gan_kl", "gan_confidence", "accuracy", "d_real", "d_fake", "g_loss"} <= terms
@@ -155,7 +154,7 @@ def test_records_hold_every_view_the_parts_of_the_loss_and_pictures(finished):
 def test_steps_of_the_rows(finished):
     def steps(key: str) -> int:
         (curves,) = finished.glob(f"stages/reid-{record(finished, key).stages['reid']['hash']}/curves.jsonl")
-        return json.loads(curves.read_text().splitlines()[-1])["step"]
+        return json.loads(curves.read_text(encoding="utf-8").splitlines()[-1])["step"]
 
     real = record(finished).data["source"]["train"]
     both = real + round(real * 24_000 / 12_936)
@@ -263,7 +262,7 @@ def stage_keys(data_root: Path, folder: Path, dataset: str, monkeypatch, **overr
     """What each stage of LSRO depends on; the pool is not generated, so its images are not looked for."""
     monkeypatch.setattr(training, "first_images", lambda *_: [])
     for name in ("measures.json", "scores.json"):
-        (folder / name).write_text("{}")
+        (folder / name).write_text("{}", encoding="utf-8")
     (folder / "curves.jsonl").touch()
     options = Options(source=dataset, target=dataset, data_root=data_root, device="cpu")
     data, config = load_dataset(dataset, data_root), cli.override(PRESETS["demo"], overrides)
@@ -359,8 +358,8 @@ def cuhk03(tmp_path) -> Path:
         {"train": rows(*rest), "query": rows(*test), "gallery": rows(*test)}
         for test, rest in (((1, 2), (3, 4)), ((3, 4), (1, 2)))
     ]
-    (folder / "splits_classic_detected.json").write_text(json.dumps(splits))
-    (folder / "splits_new_detected.json").write_text(json.dumps(splits[:1]))
+    (folder / "splits_classic_detected.json").write_text(json.dumps(splits), encoding="utf-8")
+    (folder / "splits_new_detected.json").write_text(json.dumps(splits[:1]), encoding="utf-8")
     net = PRESETS["demo"].net
     save_checkpoint(
         tmp_path / "model.pt",
@@ -461,7 +460,7 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
     assert record(tmp_path).scores == record(finished).scores
 
 
-def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, monkeypatch):
+def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, monkeypatch, torchrun):
     """Each process normalises by its own half of the batch; dropout is off, because each process draws its
     own mask.
     """
@@ -481,18 +480,8 @@ def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, monk
         "48",
     ]  # five steps, the last one smaller
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29587",
-        "train.py",
-    ]
     subprocess.run(
-        [*two, *command(data_root, tmp_path / "two", *flags)],
+        [*torchrun, "train.py", *command(data_root, tmp_path / "two", *flags)],
         cwd=ROOT / "dcgan_lsro",
         env=environment,
         check=True,

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +67,7 @@ def run_hhl(*args, **options) -> int:
 
 def record(out: Path, row: str = "L_CD"):
     (path,) = (out / "runs" / f"hhl+table2+{row}").rglob("record.json")
-    return read_record(path.read_text())
+    return read_record(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +98,7 @@ def test_three_rows_give_records_pictures_and_a_camera_style_folder(finished):
     assert all((finished / p).stat().st_size > 1000 for p in hhl.pictures)
     (folder,) = finished.rglob(FOLDER)
     assert len(list(folder.glob("*_fake_?.jpg"))) == 6 * hhl.data["target"]["train"]
-    manifest = json.loads((folder.parent / "manifest.json").read_text())
+    manifest = json.loads((folder.parent / "manifest.json").read_text(encoding="utf-8"))
     assert (
         manifest["checkpoint"] == hhl.stages["stargan"]["hash"] and manifest["source"] == hhl.data["target"]
     )
@@ -108,7 +107,7 @@ def test_three_rows_give_records_pictures_and_a_camera_style_folder(finished):
 def test_curves_hold_every_term(finished):
     terms = set()
     for path in record(finished).curves:
-        for line in (finished / path).read_text().splitlines():
+        for line in (finished / path).read_text(encoding="utf-8").splitlines():
             terms |= set(json.loads(line))
     assert {
         "cross_entropy",
@@ -235,7 +234,7 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
     assert record(tmp_path).scores == record(finished).scores
 
 
-def test_two_processes_equal_one_with_split_batch_norm(finished, data_root, tmp_path):
+def test_two_processes_equal_one_with_split_batch_norm(finished, data_root, tmp_path, torchrun):
     """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each
     process draws its own mask.
     """
@@ -255,18 +254,8 @@ def test_two_processes_equal_one_with_split_batch_norm(finished, data_root, tmp_
         "0",
     ]  # four steps
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29577",
-        "train.py",
-    ]
     subprocess.run(
-        [*two, *command(data_root, tmp_path / "two", *flags)],
+        [*torchrun, "train.py", *command(data_root, tmp_path / "two", *flags)],
         cwd=ROOT / "hhl",
         env=environment,
         check=True,
@@ -419,7 +408,7 @@ def test_the_network_of_another_paper_is_refused(tmp_path):
 
 
 def test_an_output_folder_that_is_a_file(data_root, tmp_path, capsys):
-    (tmp_path / "out").write_text("")
+    (tmp_path / "out").write_text("", encoding="utf-8")
     assert run_hhl(data_root, tmp_path / "out", rows=ROWS[:1]) == 2
     assert "out" in complaint(capsys)
 

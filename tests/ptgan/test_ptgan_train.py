@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def run_ptgan(*args, **options) -> int:
 
 def record(out: Path, row: str = "transfer+PTGAN"):
     (path,) = (out / "runs" / f"ptgan+{row}").rglob("record.json")
-    return read_record(path.read_text())
+    return read_record(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +100,7 @@ def test_three_rows_give_records_pictures_and_a_transferred_dataset(finished, da
         Image.open(made[name]).size == Image.open(originals[name]).size
         and made[name].read_bytes() != originals[name].read_bytes()
     )
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert (manifest["generator"], manifest["checkpoint"], manifest["source"]) == (
         "PTGAN",
         ptgan.stages["gan"]["hash"],
@@ -113,7 +112,7 @@ def test_curves_hold_every_term(finished):
     terms = {
         term
         for path in record(finished).curves
-        for line in (finished / path).read_text().splitlines()
+        for line in (finished / path).read_text(encoding="utf-8").splitlines()
         for term in json.loads(line)
     }
     assert {
@@ -188,7 +187,7 @@ def test_rows_without_a_gan_ignore_the_folder(finished, data_root, tmp_path):
     manifest = json.loads(
         (
             tmp_path / "stages" / f"translation-{identity.stages['translation']['hash']}" / "manifest.json"
-        ).read_text()
+        ).read_text(encoding="utf-8")
     )
     assert manifest["generator"] == "identity"
 
@@ -260,24 +259,14 @@ def weights(out: Path, stage: str, name: str) -> dict[str, bytes]:
     return {key: tensor.numpy().tobytes() for key, tensor in saved.get("state_dict", saved).items()}
 
 
-def test_two_processes_equal_one_in_the_gan(data_root, tmp_path):
+def test_two_processes_equal_one_in_the_gan(data_root, tmp_path, torchrun):
     """Instance norm is independent of the batch, the losses are means and every process keeps the whole
     history: the mean gradient of the halves of a batch is that of the batch.
     """
     flags = ["--gan.epochs", "1", "--gan.decay", "none", "--recipe.epochs", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    two = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29583",
-        "train.py",
-    ]
     subprocess.run(
-        [*two, *arguments(data_root, tmp_path / "two", *flags)],
+        [*torchrun, "train.py", *arguments(data_root, tmp_path / "two", *flags)],
         cwd=ROOT / "ptgan",
         env=environment,
         check=True,

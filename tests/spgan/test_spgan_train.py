@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +67,9 @@ def run_spgan(*args, **options) -> int:
 
 def record(out: Path, row: str, pair=DUKE_TO_MARKET):
     return read_record(
-        (out / "runs" / f"spgan+table2+{row}" / "+".join(pair) / "seed=0" / "record.json").read_text()
+        (out / "runs" / f"spgan+table2+{row}" / "+".join(pair) / "seed=0" / "record.json").read_text(
+            encoding="utf-8"
+        )
     )
 
 
@@ -111,10 +112,13 @@ def test_rows_share_one_gan_and_both_directions_do(data_root, finished, capsys):
     assert "SPGAN + LMP" in capsys.readouterr().out
 
     gan = finished / "stages" / f"gan-{forward.stages['gan']['hash']}"
-    assert json.loads((gan / "stage.json").read_text())["depends_on"]["seed"] == 0
+    assert json.loads((gan / "stage.json").read_text(encoding="utf-8"))["depends_on"]["seed"] == 0
     stage = finished / "stages" / f"translation-{forward.stages['translation']['hash']}"
     assert len(list((stage / FOLDER).glob("*.jpg"))) == forward.data["source"]["train"]
-    assert json.loads((stage / "manifest.json").read_text())["checkpoint"] == forward.stages["gan"]["hash"]
+    assert (
+        json.loads((stage / "manifest.json").read_text(encoding="utf-8"))["checkpoint"]
+        == forward.stages["gan"]["hash"]
+    )
 
     back = DUKE_TO_MARKET[::-1]
     assert run_spgan(data_root, finished, rows=("spgan/table2/SPGAN",), pair=back) == 0
@@ -157,7 +161,7 @@ def test_wide_maps_are_pooled_one_way_at_a_time(data_root, finished, tmp_path, m
     monkeypatch.setattr(evaluate, "ONE_PASS_WIDTH", model.base.num_features - 1)
     work = Workspace(tmp_path, device=torch.device("cpu"))
     evaluate.score(model, load_dataset("market1501", data_root), PRESETS["demo"].test, work)
-    assert json.loads((tmp_path / "scores.json").read_text()) == direct.scores
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == direct.scores
 
 
 def test_pools_and_networks_that_cannot_be_scored(data_root, finished, tmp_path, capsys):
@@ -195,7 +199,7 @@ def test_a_translated_folder_needs_no_gan(data_root, finished, tmp_path):
 def test_the_statistics_control_runs(data_root, tmp_path):
     assert run_spgan(data_root, tmp_path, rows=("spgan/control/statistics",)) == 0
     (path,) = tmp_path.rglob("record.json")
-    measures = read_record(path.read_text()).measures
+    measures = read_record(path.read_text(encoding="utf-8")).measures
     assert measures["style_gap"] < measures["style_gap_before"]
 
 
@@ -206,7 +210,7 @@ def test_a_row_shows_what_earlier_rows_translated(data_root, tmp_path, monkeypat
     shades, grids = iter((50, 100)), []
 
     def no_gan(work, config, source, target):
-        (work.folder / "curves.jsonl").write_text("")
+        (work.folder / "curves.jsonl").write_text("", encoding="utf-8")
 
     def paint(work, config, translation, networks, role, images):
         picture = Image.new("RGB", (8, 16), (next(shades),) * 3)
@@ -261,21 +265,11 @@ def test_kill_and_resume_of_the_network(data_root, finished, tmp_path, monkeypat
     assert record(tmp_path, "direct").scores == record(finished, "direct").scores
 
 
-def test_two_processes_equal_one(data_root, tmp_path):
+def test_two_processes_equal_one(data_root, tmp_path, torchrun):
     """Batch norm is in evaluation mode, so the halves of a batch do not differ from the whole."""
     flags = ["--recipe.pretrain-epochs", "0", "--recipe.batch", "32", "--recipe.lr-scale", "1"]
-    two = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29583",
-        "train.py",
-    ]
     subprocess.run(
-        [*two, *command(data_root, tmp_path / "two", *flags)],
+        [*torchrun, "train.py", *command(data_root, tmp_path / "two", *flags)],
         cwd=ROOT / "spgan",
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=True,

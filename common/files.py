@@ -51,7 +51,7 @@ def write_atomic(path: Path, content: bytes | memoryview | str, *, durable: bool
     `durable`: also after a power failure, which takes milliseconds for each file; images do without.
     """
     with atomic_file(path, durable=durable) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

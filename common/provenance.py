@@ -28,7 +28,12 @@ def code_version() -> str:
 
 def _git(*arguments: str) -> str:
     return subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        ["git", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=10,
+        check=True,
+        encoding="utf-8",
     ).stdout.strip()
 
 
@@ -46,7 +51,7 @@ def hardware(device: str) -> dict[str, Any]:
     """Returns processor model, usable cores and the device's name; nothing that identifies a machine."""
     model = platform.processor() or platform.machine()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         model = next(
             (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
         )

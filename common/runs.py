@@ -174,16 +174,22 @@ class StageStore:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def run_folder(out: Path, key: str, source: str, target: str, seed: int, preset: str) -> Path:
-    """Returns the folder of a run's record and pictures; presets other than demo have separate folders."""
+def run_folder(
+    out: Path, key: str, pair: tuple[str, str], seed: int, preset: str, data_seed: int = 0
+) -> Path:
+    """Returns the folder of a run's record and pictures; `pair`: names of source and target.
+
+    Presets other than demo and other drawings of the synthetic domains have separate folders.
+    """
     prefix = "" if preset == "demo" else f"{preset}+"
-    return out / "runs" / key.replace("/", "+") / f"{source}+{target}" / f"{prefix}seed={seed}"
+    drawing = f",data={data_seed}" if data_seed else ""
+    return out / "runs" / key.replace("/", "+") / "+".join(pair) / f"{prefix}seed={seed}{drawing}"
 
 
 def read_curves(path: Path) -> list[dict]:
     """Returns the lines of a `curves.jsonl`, without a last line that a kill cut short."""
     lines = []
-    for text in path.read_text().splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
     return lines

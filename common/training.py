@@ -293,7 +293,7 @@ class Loop:
         line |= {name: float(f"{sum(column) / len(column):.6g}") for name, column in values.items()}
         self._pending.clear()
         if self.main:
-            with self.workspace.curves.open("a") as file:
+            with self.workspace.curves.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         if self._board is not None:
             for name in values:

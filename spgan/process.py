@@ -84,7 +84,7 @@ def _run(work: Workspace, job: dict[str, Any]) -> None:
         raise OSError(code - OS_ERROR, os.strerror(code - OS_ERROR), str(work.folder))
     if code != 0:
         crash = f"TensorFlow's process ended with code {code}; its last output is above"
-        message = error.read_text() if error.is_file() else crash
+        message = error.read_text(encoding="utf-8", errors="surrogateescape") if error.is_file() else crash
         raise InputError(message) if code == 2 else RunError(message)
     path.unlink()
 

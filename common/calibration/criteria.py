@@ -208,13 +208,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file; its results for other data seeds are kept")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    measured = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    measured = json.loads(args.out.read_text(encoding="utf-8")) if args.out and args.out.exists() else {}
     for data_seed in args.data_seeds:
         measured[str(data_seed)] = measure(data_seed)
     measured = dict(sorted(measured.items()))
     print(table(measured))
     if args.out:
-        args.out.write_text(json.dumps(measured, indent=2) + "\n")
+        args.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def main(path: Path) -> int:
     # the legacy sampler warns that it is deprecated; --gan.resize chooses it on purpose
     tf.get_logger().setLevel(logging.ERROR)
     try:
-        run(json.loads(path.read_text()))
+        run(json.loads(path.read_text(encoding="utf-8")))
     except (InputError, RunError) as error:
         write_atomic(path.with_suffix(".error"), str(error))
         return 2 if isinstance(error, InputError) else 1

@@ -127,7 +127,7 @@ class Loop:
             line = {"step": self._pending[-1][0] + 1, "seconds": round(time.perf_counter() - begun, 2)}
             line |= {name: float(f"{sum(column) / len(column):.6g}") for name, column in values.items()}
             self._pending.clear()
-            with self.work.curves.open("a") as file:
+            with self.work.curves.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _save(self, step: int) -> None:

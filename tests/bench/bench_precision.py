@@ -51,7 +51,9 @@ def scores(
     (record,) = out.rglob("record.json")
     return {
         metric: 100 * value
-        for metric, value in read_record(record.read_text(), str(record)).scores["last"].items()
+        for metric, value in read_record(record.read_text(encoding="utf-8"), str(record))
+        .scores["last"]
+        .items()
     }
 
 

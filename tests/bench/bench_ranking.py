@@ -99,7 +99,7 @@ def extra_megabytes(job: Callable[[], object]) -> float:
     status = Path("/proc/self/status")
     try:
         ctypes.CDLL(None).malloc_trim(0)  # gives freed memory back, so that using it again counts
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present size
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # sets the peak to the present size
         before = _kilobytes(status, "VmRSS")
         job()
         return (_kilobytes(status, "VmHWM") - before) / 1024
@@ -109,7 +109,9 @@ def extra_megabytes(job: Callable[[], object]) -> float:
 
 def _kilobytes(status: Path, field: str) -> int:
     return next(
-        int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field + ":")
+        int(line.split()[1])
+        for line in status.read_text(encoding="utf-8").splitlines()
+        if line.startswith(field + ":")
     )
 
 

@@ -47,7 +47,7 @@ def rerank_all(queries, gallery) -> float:
 def _kilobytes(field: str) -> int:
     return next(
         int(line.split()[1])
-        for line in Path("/proc/self/status").read_text().splitlines()
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         if line.startswith(field + ":")
     )
 
@@ -61,7 +61,7 @@ def main() -> None:
     sets = features(*SIZES[options.size])
     if options.backend == "torch":
         sets = tuple(map(torch.from_numpy, sets))
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to the present size
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # sets the peak to the present size
     before = _kilobytes("VmRSS")
     processor = time.process_time()
     times = [rerank_all(*sets) for _ in range(options.repeats)]

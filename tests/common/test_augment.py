@@ -196,7 +196,7 @@ def test_two_at_once_decode_once(photos, tmp_path, decoded):
     for thread in threads:
         thread.join()
     assert len(decoded) == 4
-    assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text())["sizes"] == [
+    assert json.loads(next((tmp_path / "cache").glob("*.json")).read_text(encoding="utf-8"))["sizes"] == [
         list(size) for size in SIZES
     ]
 

@@ -61,11 +61,11 @@ def toy_train(job: Job):
     built = job.store.out / "built"
 
     def build_data(work):
-        built.open("a").write("data\n")
+        built.open("a", encoding="utf-8").write("data\n")
         work.write_json("data.json", [1, 2, 3])
 
     def build_net(work):
-        built.open("a").write("net\n")
+        built.open("a", encoding="utf-8").write("net\n")
         work.write_json("scores.json", {"last": {**SCORE, "R-1": 0.25 + job.config.beta / 2}})
 
     data = job.stage("data", {}, build_data, seed=job.seed)
@@ -83,7 +83,7 @@ def run_toy(out: Path, *flags: str, train=toy_train, check=None) -> int:
 
 
 def records(out: Path) -> dict[str, dict]:
-    found = [json.loads(path.read_text()) for path in out.rglob("record.json")]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in out.rglob("record.json")]
     return {record["key"]: record for record in found}
 
 
@@ -216,12 +216,12 @@ def test_help_names_every_field(capsys):
 
 def test_rows_share_stages_and_later_runs_reuse_them(tmp_path, capsys):
     assert run_toy(tmp_path) == 0
-    assert (tmp_path / "built").read_text().split() == ["data", "net", "net"]
+    assert (tmp_path / "built").read_text(encoding="utf-8").split() == ["data", "net", "net"]
     assert run_toy(tmp_path) == 0
-    assert (tmp_path / "built").read_text().split() == ["data", "net", "net"]
+    assert (tmp_path / "built").read_text(encoding="utf-8").split() == ["data", "net", "net"]
     assert all(stage["reused"] for stage in records(tmp_path)["toy/table1/full"]["stages"].values())
     assert run_toy(tmp_path, "--fresh") == 0  # anew, but still once for both rows
-    assert (tmp_path / "built").read_text().split().count("net") == 4
+    assert (tmp_path / "built").read_text(encoding="utf-8").split().count("net") == 4
     assert "baseline" in capsys.readouterr().out
 
 
@@ -242,7 +242,7 @@ def test_a_finished_stage_of_another_row_is_found(tmp_path, toy_job):
 def test_other_fields_and_seeds_give_other_stages(tmp_path):
     for flags in ([], ["--beta", "0.7"], ["--seed", "1"]):
         assert run_toy(tmp_path, "--experiment", "toy/table1/full", *flags) == 0
-    assert (tmp_path / "built").read_text().split() == ["data", "net", "net", "data", "net"]
+    assert (tmp_path / "built").read_text(encoding="utf-8").split() == ["data", "net", "net", "data", "net"]
     # beta=0.7 took the place of beta=0.5 with seed 0
     assert len(list((tmp_path / "runs").rglob("record.json"))) == 2
 
@@ -250,7 +250,7 @@ def test_other_fields_and_seeds_give_other_stages(tmp_path):
 def test_a_record_carries_what_the_contract_lists(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     (path,) = tmp_path.rglob("record.json")
-    record = read_record(path.read_text())
+    record = read_record(path.read_text(encoding="utf-8"))
     assert (
         record.config == {"net": {"width": 2}, "beta": 0.5} and record.preset == "demo" and record.seed == 0
     )
@@ -260,7 +260,9 @@ def test_a_record_carries_what_the_contract_lists(tmp_path):
         and record.hardware["cores"] >= 1
     )
     assert [(tmp_path / picture).is_file() for picture in record.pictures] == [True]
-    assert "hostname" not in path.read_text() and str(tmp_path) not in path.read_text()
+    assert "hostname" not in path.read_text(encoding="utf-8") and str(tmp_path) not in path.read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_the_schema_check_names_what_is_wrong(tmp_path, change, words):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     (path,) = tmp_path.rglob("record.json")
     with pytest.raises(InputError, match=words):
-        read_record(json.dumps({**json.loads(path.read_text()), **change}))
+        read_record(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **change}))
 
 
 def test_results_that_are_being_collected_do_not_make_the_code_dirty(tmp_path, monkeypatch):
@@ -300,7 +302,7 @@ def test_results_that_are_being_collected_do_not_make_the_code_dirty(tmp_path, m
 def test_missing_and_unknown_fields_of_a_record_are_named(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
     (path,) = tmp_path.rglob("record.json")
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     data["extra"] = data.pop("seed")
     with pytest.raises(InputError, match=r"missing fields \['seed'\], unknown fields \['extra'\]"):
         read_record(json.dumps(data))
@@ -311,7 +313,7 @@ def test_missing_and_unknown_fields_of_a_record_are_named(tmp_path):
 def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsys):
     def stopped(job):
         def build(work):
-            (work.folder / "half").write_text("1")
+            (work.folder / "half").write_text("1", encoding="utf-8")
             work.kept.touch()
             raise KeyboardInterrupt
 
@@ -337,11 +339,13 @@ def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsy
 @pytest.mark.parametrize("calls_before_the_kill", [0, 1])
 def test_a_kill_while_fresh_replaces_a_stage_leaves_a_whole_one(tmp_path, monkeypatch, calls_before_the_kill):
     def build(content):
-        return lambda work: (work.folder / "model").write_text(content)
+        return lambda work: (work.folder / "model").write_text(content, encoding="utf-8")
 
     def obtain(content, **options):
         store = StageStore(tmp_path, **options)
-        return (store.obtain("net", {}, build(content), Workspace(Path())).folder / "model").read_text()
+        return (store.obtain("net", {}, build(content), Workspace(Path())).folder / "model").read_text(
+            encoding="utf-8"
+        )
 
     replace, calls = os.replace, []
 
@@ -368,7 +372,7 @@ def test_a_damaged_stage_ends_in_one_line(tmp_path, toy_job, content):
     path = stage.folder / "scores.json"
     path.unlink()
     if content is not None:
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match="delete its folder or use --fresh"):
         stage.json("scores.json")
 
@@ -386,7 +390,7 @@ StageStore(Path({str(tmp_path)!r})).obtain("slow", {{}}, build, Workspace(Path()
 """
     processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [p.wait() for p in processes] == [0, 0]
-    assert (tmp_path / "built").read_text() == "x"
+    assert (tmp_path / "built").read_text(encoding="utf-8") == "x"
 
 
 # ---------------------------------------------------------------- failures
@@ -427,7 +431,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError):
         write_atomic(path, "half")
-    assert path.read_text() == "good" and [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+    assert path.read_text(encoding="utf-8") == "good" and [p.name for p in tmp_path.iterdir()] == ["model.pt"]
 
 
 def test_pictures_over_1_mb_are_refused(tmp_path):
@@ -440,7 +444,7 @@ def test_pictures_over_1_mb_are_refused(tmp_path):
 
 def test_the_table_shows_published_beside_measured(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
-    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
+    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text(encoding="utf-8"))
     hhl = dataclasses.replace(
         record,
         paper="hhl",
@@ -459,7 +463,7 @@ def test_the_table_shows_published_beside_measured(tmp_path):
 
 def test_the_table_compares_only_where_data_and_preset_are_the_papers(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
-    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
+    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text(encoding="utf-8"))
     row = Experiment("hhl/table2/L_CD", "HHL")  # published: 62.2, 31.4
     for r1, words in (0.610, "in band"), (0.655, "outside"):
         real = dataclasses.replace(
@@ -480,7 +484,7 @@ def test_the_table_compares_only_where_data_and_preset_are_the_papers(tmp_path):
 
 def test_measures_stand_beside_what_the_paper_prints_in_their_unit(tmp_path):
     run_toy(tmp_path, "--experiment", "toy/table1/full")
-    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text())
+    record = read_record(next(iter(tmp_path.rglob("record.json"))).read_text(encoding="utf-8"))
     moved = dataclasses.replace(
         record,
         source="synthetic-duke",

@@ -216,7 +216,7 @@ def run_row(key: str, device: torch.device, data_root: Path, out: Path, monkeypa
     ]
     assert module.main([*flags, *ROWS[key].split()]) == 0
     (path,) = out.rglob("record.json")
-    return read_record(path.read_text())
+    return read_record(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("key", ROWS)

@@ -280,7 +280,7 @@ def test_an_output_folder_removed_while_running_is_one_line(tmp_path, capsys):
 
     def run() -> None:
         StageStore(tmp_path / "out").obtain("net", {}, build, Workspace(Path()))
-        (tmp_path / "out" / "gone").read_text()
+        (tmp_path / "out" / "gone").read_text(encoding="utf-8")
 
     assert exit_code(run) == 2
     one_line(capsys)
@@ -294,21 +294,21 @@ def test_a_message_is_one_line_even_if_a_name_has_two(capsys):
 
 
 def test_a_lock_never_empties_what_its_link_points_to(tmp_path):
-    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "precious").write_text("kept", encoding="utf-8")
     (tmp_path / "x.lock").symlink_to(tmp_path / "precious")
     with pytest.raises(InputError, match="found a link"):
         with locked(tmp_path / "x.lock", "x"):
             pass
     with locked(tmp_path / "precious", "x"):
         pass
-    assert (tmp_path / "precious").read_text() == "kept"
+    assert (tmp_path / "precious").read_text(encoding="utf-8") == "kept"
 
 
 def test_no_temporary_file_stays_in_a_finished_stage(tmp_path):
     def build(work: Workspace) -> None:
         (work.folder / "translation").mkdir()
-        (work.folder / "translation" / ".a.jpg.x1y2z3w4").write_text("left by a kill")
-        (work.folder / "translation" / "a.jpg").write_text("whole")
+        (work.folder / "translation" / ".a.jpg.x1y2z3w4").write_text("left by a kill", encoding="utf-8")
+        (work.folder / "translation" / "a.jpg").write_text("whole", encoding="utf-8")
 
     stage = StageStore(tmp_path).obtain("translation", {}, build, Workspace(Path()))
     assert [path.name for path in (stage.folder / "translation").iterdir()] == ["a.jpg"]
@@ -645,7 +645,7 @@ def test_manifests_of_drawn_data_are_checked(tmp_path, content):
 @pytest.mark.parametrize("content", ["[" * 100_000, "[]", "3", json.dumps([{"train": [[5]]}])])
 def test_lists_of_cuhk03_are_checked(tmp_path, content):
     (tmp_path / "images_detected").mkdir()
-    (tmp_path / "splits_new_detected.json").write_text(content)
+    (tmp_path / "splits_new_detected.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match="expected splits as torchreid writes them"):
         load_dataset("cuhk03", tmp_path)
 

@@ -25,7 +25,7 @@ def sources(room: str) -> list[Path]:
 
 def imported(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -65,8 +65,33 @@ def test_imports_without_a_framework(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def text_without_encoding(call: ast.Call) -> bool:
+    """Whether a call opens, reads or writes text in the encoding of the machine's locale."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    keywords = {word.arg: word.value for word in call.keywords}
+    if "encoding" in keywords or None in keywords:
+        return False
+    if name in {"read_text", "write_text"}:
+        return isinstance(call.func, ast.Attribute) and len(call.args) <= (name == "write_text")
+    if name in {"open", "fdopen"}:
+        of = getattr(getattr(call.func, "value", None), "id", "")
+        binary = of in {"Image", "archive", "browser"} or (of == "os" and name == "open")
+        words = [word.value for word in call.args[:2] if isinstance(word, ast.Constant)]
+        return not binary and not any("b" in word for word in words if isinstance(word, str))
+    return "text" in keywords or "universal_newlines" in keywords
+
+
+def test_text_is_read_and_written_as_utf8():
+    """A computer may have another locale: `encoding` is named at every place."""
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.relative_to(ROOT).parts[0] in {*ROOMS, "tests"}:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call):
+                    assert not text_without_encoding(node), f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
 def test_no_machine_and_no_registry_in_tracked_files():
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, encoding="utf-8")
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     pattern = re.compile(r"(?<![\w.])/(?:work|root|home)/\w|pypi\.org|files\.pythonhosted")
@@ -77,5 +102,5 @@ def test_no_machine_and_no_registry_in_tracked_files():
             and path.is_file()
             and path != Path(__file__).resolve()
         ):
-            found = pattern.search(path.read_text(errors="replace"))
+            found = pattern.search(path.read_text(errors="replace", encoding="utf-8"))
             assert found is None, f"{name}: {found.group()}"

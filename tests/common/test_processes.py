@@ -69,7 +69,7 @@ def finish(processes: list[subprocess.Popen]) -> list[int]:
 @pytest.fixture(scope="module")
 def script(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("script") / "toy.py"
-    path.write_text(SCRIPT)
+    path.write_text(SCRIPT, encoding="utf-8")
     return path
 
 
@@ -93,4 +93,4 @@ def test_a_signal_to_one_process_stops_all_and_a_resume_equals_an_uninterrupted_
 def test_two_commands_on_one_folder_build_a_stage_once(script, tmp_path):
     commands = [start(script, tmp_path / "shared") for _ in range(2)]
     assert [finish(command) for command in commands] == [[0, 0], [0, 0]]
-    assert (tmp_path / "shared" / "built").read_text() == "x"
+    assert (tmp_path / "shared" / "built").read_text(encoding="utf-8") == "x"

@@ -98,7 +98,7 @@ def paper_of(name: str) -> Paper:
 
 @lru_cache
 def committed(name: str) -> list[Record]:
-    text = (ROOT / "reports" / "results" / f"{name}.jsonl").read_text()
+    text = (ROOT / "reports" / "results" / f"{name}.jsonl").read_text(encoding="utf-8")
     return [read_record(line) for line in text.splitlines()]
 
 
@@ -128,7 +128,7 @@ def test_stage_keys_of_committed_records(name, monkeypatch, tmp_path):
     train = importlib.import_module(f"{name}.train").train
     for reader, replacement in READERS[name].items():
         monkeypatch.setattr(reader, replacement)
-    golden = json.loads((ROOT / "tests" / "golden" / "stage_keys.json").read_text())
+    golden = json.loads((ROOT / "tests" / "golden" / "stage_keys.json").read_text(encoding="utf-8"))
     for record, run in current(name):
         numerics = {key: record.hardware[key] for key in ("precision", "pack") if key in record.hardware}
         pair = {"source": record.source, "target": record.target}

@@ -148,7 +148,7 @@ def test_the_loop_tells_images_a_second_and_the_share_of_waiting(tmp_path):
     for step, (batch, _) in loop.over(slow()):
         time.sleep(0.05)
         loop.log(step, size=float(len(batch)))
-    measured = json.loads((tmp_path / "throughput.json").read_text())
+    measured = json.loads((tmp_path / "throughput.json").read_text(encoding="utf-8"))
     assert measured["images"] == 32 and measured["from_step"] == 0
     assert measured["images_per_second"] == pytest.approx(32 / measured["seconds"], rel=0.05)
     assert 0.2 < measured["waiting"] < 0.8 and measured["seconds"] >= 0.4

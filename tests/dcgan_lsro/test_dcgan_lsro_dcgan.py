@@ -249,7 +249,7 @@ def test_pools_are_nested_resumable_and_have_a_manifest(tmp_path):
     whole = draw(tmp_path, "whole", 10)
     names = sorted(path.name for path in whole.iterdir())
     assert names == [file_name(i, PoolConfig()) for i in range(10)]
-    assert '"checkpoint": "abc"' in (whole.parent / "manifest.json").read_text()
+    assert '"checkpoint": "abc"' in (whole.parent / "manifest.json").read_text(encoding="utf-8")
     with Image.open(whole / names[0]) as image:
         assert image.size == (8, 16)
     smaller = draw(tmp_path, "smaller", 5)  # the first five of the same pool, although a batch is cut

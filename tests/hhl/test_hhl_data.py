@@ -200,7 +200,7 @@ def target(tmp_path) -> tuple[list[Sample], Path]:
             Image.new("RGB", (8, 16), (10 * (5 * k + i) + 5,) * 3).save(
                 fake_path(folder, sample.path.stem, k) if k else sample.path
             )
-    (folder / "manifest.json").write_text("{}")
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
     return train, folder
 
 

@@ -123,7 +123,7 @@ def judged(draw_data_root, tmp_path_factory) -> Path:
 
 def test_a_row_with_judges_records_what_they_saw(judged):
     (path,) = judged.rglob("record.json")
-    record = json.loads(path.read_text())
+    record = json.loads(path.read_text(encoding="utf-8"))
     assert {"style-judge", "person-judge", "judged"} <= set(record["stages"])
     measures = {n: v for n, v in record["measures"].items() if n.startswith(("style_", "people_"))}
     expected = {"style_share", "style_share_untouched", "people_found", "people_found_untouched"}

@@ -131,7 +131,7 @@ def test_released_checkpoints_load(net, formulas, tmp_path):
 
 def test_checkpoints_that_do_not_fit(net, tmp_path):
     torch.save(net.state_dict(), tmp_path / "ten.pth")
-    (tmp_path / "text.pth").write_text("no checkpoint")
+    (tmp_path / "text.pth").write_text("no checkpoint", encoding="utf-8")
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     torch.save({"state_dict": net}, tmp_path / "pickled.pth")  # a whole module: unpickling it could run code
     other = HHLNet(build_backbone("resnet18"), 11, SMALL)

@@ -154,7 +154,7 @@ def run_baseline(out: Path, *flags: str) -> int:
 def test_a_record_says_how_it_was_made(small_data, tmp_path):
     assert run_baseline(tmp_path, "--precision", "bf16", "--pack") == 0
     (path,) = tmp_path.rglob("record.json")
-    record = read_record(path.read_text())
+    record = read_record(path.read_text(encoding="utf-8"))
     assert (
         record.hardware["precision"] == "bf16"
         and record.hardware["pack"] is True

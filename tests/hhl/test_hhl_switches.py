@@ -311,7 +311,7 @@ def test_controls_write_a_camera_style_folder(market, tmp_path, kind):
     folder = tmp_path / styles.FOLDER
     assert len(list(folder.glob("*_fake_?.jpg"))) == 5 * market.num_cameras
     assert read_image(fake_path(folder, few.train[0].path.stem, 1)).size == (32, 64)
-    errors = json.loads((tmp_path / "oracle.json").read_text())
+    errors = json.loads((tmp_path / "oracle.json").read_text(encoding="utf-8"))
     if kind == "oracle":
         assert errors["fake_l1"] < 8 < errors["identity_l1"]  # JPEG alone
     if kind == "self":

@@ -48,7 +48,7 @@ def record(key="hhl/table2/L_CD", seed=0, r1=0.5, **changes) -> Record:
 
 def put(folder: Path, item: Record) -> None:
     folder.mkdir(parents=True)
-    (folder / "record.json").write_text(item.to_json())
+    (folder / "record.json").write_text(item.to_json(), encoding="utf-8")
     Image.new("RGB", (2, 3)).save(folder / "a.png")
 
 
@@ -160,7 +160,8 @@ def test_spoilt_results_are_refused_with_file_and_line(tmp_path, spoil, message)
     spoilt = json.dumps(dataclasses.asdict(spoil(good)))
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "hhl.jsonl").write_text(
-        "\n".join([good.to_json(), record(seed=1).to_json(), spoilt]) + "\n"
+        "\n".join([good.to_json(), record(seed=1).to_json(), spoilt]) + "\n",
+        encoding="utf-8",
     )
     with pytest.raises(InputError, match=f"^hhl.jsonl, line 3: .*{message}"):
         read_results("hhl", tmp_path)
@@ -171,7 +172,7 @@ def test_collect_changes_nothing_when_one_record_is_bad(tmp_path):
     put(tmp_path / "a" / "1", record(key="hhl/table9/none"))
     with pytest.raises(InputError, match="not in hhl's --list-experiments"):
         collect([tmp_path / "a"], tmp_path)
-    (tmp_path / "a" / "1" / "record.json").write_text("{}")
+    (tmp_path / "a" / "1" / "record.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InputError, match="missing fields"):
         collect([tmp_path / "a"], tmp_path)
     with pytest.raises(InputError, match="no record.json"):
@@ -215,7 +216,7 @@ def test_the_commands_answer(capsys, tmp_path):
 
 def test_the_tables_say_not_run_until_something_is(tmp_path):
     for name in ("claims.toml", "figures.toml"):
-        (tmp_path / name).write_text((ROOT / "reports" / name).read_text())
+        (tmp_path / name).write_text((ROOT / "reports" / name).read_text(encoding="utf-8"), encoding="utf-8")
     assert claim_table(tmp_path).count("not run") == 4 * len(read_claims(tmp_path)) - 1
     assert claim_table(tmp_path).endswith(" not run | – |")  # LSRO adapts nothing
     assert result_text("hhl", tmp_path) == "not run"
@@ -248,10 +249,10 @@ def test_the_tables_say_not_run_until_something_is(tmp_path):
 
 
 def test_marks_are_needed(tmp_path):
-    (tmp_path / "README.md").write_text(f"a {BEGIN} old {END} b")
+    (tmp_path / "README.md").write_text(f"a {BEGIN} old {END} b", encoding="utf-8")
     write_between(tmp_path / "README.md", "new")
-    assert (tmp_path / "README.md").read_text() == f"a {BEGIN}\nnew\n{END} b"
-    (tmp_path / "README.md").write_text("none")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == f"a {BEGIN}\nnew\n{END} b"
+    (tmp_path / "README.md").write_text("none", encoding="utf-8")
     with pytest.raises(InputError, match="expected the marks"):
         write_between(tmp_path / "README.md", "new")
 

@@ -373,19 +373,21 @@ right = "hhl/a/c"
 )
 def test_malformed_claims_are_refused(tmp_path, line, words):
     head = HEAD.replace('right = "hhl/a/c"\n', "") if "right =" in line else HEAD
-    (tmp_path / "claims.toml").write_text(head + line)
+    (tmp_path / "claims.toml").write_text(head + line, encoding="utf-8")
     with pytest.raises(InputError, match=words):
         all_claims(tmp_path)
 
 
 def test_a_claims_field_in_a_sections_head_is_refused(tmp_path):
-    (tmp_path / "claims.toml").write_text(HEAD.replace("measured_on", 'answers = "hhl-jitter"\nmeasured_on'))
+    (tmp_path / "claims.toml").write_text(
+        HEAD.replace("measured_on", 'answers = "hhl-jitter"\nmeasured_on'), encoding="utf-8"
+    )
     with pytest.raises(InputError, match=r"\[hhl\]: answers: no such field of a section"):
         all_claims(tmp_path)
 
 
 def test_a_good_one_of_that_file_is_read(tmp_path):
-    (tmp_path / "claims.toml").write_text(HEAD)
+    (tmp_path / "claims.toml").write_text(HEAD, encoding="utf-8")
     assert [(c.left, c.right, c.pair, c.relation) for c in all_claims(tmp_path)] == [
         (("hhl/a/b",), "hhl/a/c", "a->b", "greater")
     ]

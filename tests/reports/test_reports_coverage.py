@@ -30,7 +30,7 @@ def changed(tmp_path):
 
     def change(old: str, new: str):
         assert SMALL.count(old) == 1, (old, SMALL.count(old))
-        (tmp_path / "coverage.toml").write_text(SMALL.replace(old, new))
+        (tmp_path / "coverage.toml").write_text(SMALL.replace(old, new), encoding="utf-8")
         return tmp_path
 
     return change

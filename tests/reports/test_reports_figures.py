@@ -65,7 +65,9 @@ def reports(tmp_path):
         record("hhl/table2/L_C", 0.7, config_hash="d", created="2026-02-01"),
         record("hhl/table1/distances", measures={"crop_l2": 0.25, "camstyle_l2": 0.75}),
     ]
-    (tmp_path / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in items))
+    (tmp_path / "results" / "hhl.jsonl").write_text(
+        "".join(item.to_json() + "\n" for item in items), encoding="utf-8"
+    )
     return tmp_path
 
 
@@ -146,7 +148,8 @@ def test_the_committed_figures_are_declared_well():
 
 def test_unknown_kinds_are_refused(tmp_path):
     (tmp_path / "figures.toml").write_text(
-        '[[figure]]\nname = "f"\ntitle = "t"\nkind = "pie"\nkeys = ["hhl/table2/*"]\n'
+        '[[figure]]\nname = "f"\ntitle = "t"\nkind = "pie"\nkeys = ["hhl/table2/*"]\n',
+        encoding="utf-8",
     )
     with pytest.raises(InputError, match="f: kind 'pie': expected one of curve, bars"):
         figure_specs(tmp_path)
@@ -178,7 +181,7 @@ def test_the_committed_figures_are_what_the_records_give():
     folder = ROOT / "reports" / "figures"
     assert set(files) == {path.name for path in folder.iterdir()}
     for name, text in files.items():
-        old = (folder / name).read_text()
+        old = (folder / name).read_text(encoding="utf-8")
         assert json.loads(old) == json.loads(text) if name.endswith(".json") else old == text, (
             f"figures/{name} is stale: python -m reports build"
         )

@@ -198,7 +198,7 @@ def test_any_bytes_as_a_record_are_refused_in_one_line(tmp_path, content):
 def run_of(folder: Path, **changes) -> Path:
     """Writes a run whose picture is one that `collect` copies."""
     folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps({**GOOD, **changes}))
+    (folder / "record.json").write_text(json.dumps({**GOOD, **changes}), encoding="utf-8")
     Image.new("RGB", (2, 3)).save(folder / "a.png")
     return folder
 
@@ -241,7 +241,7 @@ SPOILT_PICTURES = {
     **SPOILT_FILES,
     "50 MB": (lambda path: os.truncate(path, 50_000_000), "at most 1,048,576 bytes"),
     "empty": (lambda path: path.write_bytes(b""), "expected a PNG picture"),
-    "text": (lambda path: path.write_text("png"), "expected a PNG picture"),
+    "text": (lambda path: path.write_text("png", encoding="utf-8"), "expected a PNG picture"),
     "JPEG": (lambda path: Image.new("RGB", (2, 3)).save(path, "JPEG"), "expected a PNG picture"),
     "cut short": (lambda path: path.write_bytes(path.read_bytes()[:40]), "expected a PNG picture"),
     "too many pixels": (lambda path: Image.new("1", (9000, 9000)).save(path), "expected a PNG picture"),
@@ -275,7 +275,7 @@ def test_a_file_that_cannot_be_written_leaves_no_record_behind(tmp_path, place):
     blocked = reports / place
     if place == "pictures":
         blocked.parent.mkdir()
-        blocked.write_text("")
+        blocked.write_text("", encoding="utf-8")
     else:
         blocked.mkdir(parents=True)
     with pytest.raises((OSError, InputError)):
@@ -325,7 +325,7 @@ def test_build_owns_only_the_figures_that_it_made(tmp_path):
         "copy.json": json.dumps(made),
         "photo.png": "",
     }.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     assert {path.name for path in _own_figures(tmp_path)} == {"old.json", "old.svg"}
 
 
@@ -483,6 +483,6 @@ def test_what_is_wrong_in_a_toml_file_is_named(tmp_path, file, old, new, words):
     folder = tmp_path / "reports"
     folder.mkdir()
     assert old in texts[file]
-    (folder / f"{file}.toml").write_text(texts[file].replace(old, new))
+    (folder / f"{file}.toml").write_text(texts[file].replace(old, new), encoding="utf-8")
     with pytest.raises(InputError, match=f"{file}.toml.*{words}"):
         READERS[f"{file}.toml"](folder)

@@ -94,7 +94,7 @@ def made_up(tmp_path_factory):
     """A page on which HHL's headline claim is reversed."""
     folder = tmp_path_factory.mktemp("reports")
     for name in ("claims.toml", "coverage.toml", "figures.toml"):
-        (folder / name).write_text((REPORTS / name).read_text())
+        (folder / name).write_text((REPORTS / name).read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "results").mkdir()
     recipe = {"recipe": {"base_lr": 0.25, "pretrain_epochs": 5, "epochs": 7}}
     rows = [record("hhl/table2/baseline_source", 0.6 + seed / 100, seed, config=recipe) for seed in range(3)]
@@ -102,7 +102,9 @@ def made_up(tmp_path_factory):
         record("hhl/table2/L_CD", 0.4 + seed / 100, seed, code_version=("v", "v-dirty")[seed > 0])
         for seed in range(3)
     ]
-    (folder / "results" / "hhl.jsonl").write_text("".join(item.to_json() + "\n" for item in rows))
+    (folder / "results" / "hhl.jsonl").write_text(
+        "".join(item.to_json() + "\n" for item in rows), encoding="utf-8"
+    )
     return page(folder)
 
 
@@ -197,7 +199,7 @@ def test_everything_of_the_blog_is_listed_and_what_has_records_links_to_them(mad
 
 
 def test_baselines_name_switches_that_exist():
-    for entry in tomllib.loads((REPORTS / "baselines.toml").read_text())["baseline"]:
+    for entry in tomllib.loads((REPORTS / "baselines.toml").read_text(encoding="utf-8"))["baseline"]:
         paper = entry["key"].split("/")[0]
         names = {switch["name"] for switch in switches(paper)}
         assert entry["key"] in experiments(paper)
@@ -205,7 +207,7 @@ def test_baselines_name_switches_that_exist():
 
 
 def test_the_page_is_whole_and_asks_for_nothing_outside():
-    text = (REPORTS / "index.html").read_text()
+    text = (REPORTS / "index.html").read_text(encoding="utf-8")
     html = Page(text)
     assert len(set(html.ids)) == len(html.ids)
     for link in html.links:
@@ -235,7 +237,7 @@ def test_photographs_stand_apart_and_beside_no_published_number():
 
 
 def test_the_committed_page_is_what_the_records_give():
-    assert (REPORTS / "index.html").read_text() == page(), (
+    assert (REPORTS / "index.html").read_text(encoding="utf-8") == page(), (
         "reports/index.html is stale: run python -m reports build"
     )
 
@@ -244,7 +246,7 @@ STALE = "is stale: run python -m reports readme"
 
 
 def test_the_committed_front_page_is_what_the_records_give():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{BEGIN}\n{claim_table()}\n{END}" in text, f"README.md {STALE}"
     assert len(text.splitlines()) <= 100
 
@@ -253,9 +255,13 @@ def test_the_committed_front_page_is_what_the_records_give():
 def test_the_committed_documents_are_what_records_and_switches_give(paper):
     folder = ROOT / paper
     headline = f"{BEGIN}\n{headline_table(paper)}\n{END}"
-    assert headline in (folder / "README.md").read_text(), f"{paper}/README.md {STALE}"
-    assert (folder / "RESULTS.md").read_text() == results_page(paper), f"{paper}/RESULTS.md {STALE}"
-    assert (folder / "SWITCHES.md").read_text() == switches_page(paper), f"{paper}/SWITCHES.md {STALE}"
+    assert headline in (folder / "README.md").read_text(encoding="utf-8"), f"{paper}/README.md {STALE}"
+    assert (folder / "RESULTS.md").read_text(encoding="utf-8") == results_page(paper), (
+        f"{paper}/RESULTS.md {STALE}"
+    )
+    assert (folder / "SWITCHES.md").read_text(encoding="utf-8") == switches_page(paper), (
+        f"{paper}/SWITCHES.md {STALE}"
+    )
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -272,7 +278,7 @@ def test_the_generated_documents_hold_every_table_and_every_switch(paper):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_papers_readme_is_short_and_names_what_exists(paper):
-    text = (ROOT / paper / "README.md").read_text()
+    text = (ROOT / paper / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
     rows = [line.split("|") for line in text.split("## Where to read what")[1].splitlines() if "|" in line]
     for name in re.findall(r"`([^`]+)`", " ".join(row[2] for row in rows)):
@@ -283,7 +289,7 @@ def test_a_papers_readme_is_short_and_names_what_exists(paper):
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_papers_readme_names_flags_and_experiments_that_exist(paper):
-    text = (ROOT / paper / "README.md").read_text()
+    text = (ROOT / paper / "README.md").read_text(encoding="utf-8")
     names = {switch["name"].replace("_", "-") for switch in switches(paper)}
     for flag in re.findall(r"--([a-z]+\.[\w.-]+)", text):
         assert flag.replace(".no-", ".").replace("_", "-") in names, flag

@@ -19,9 +19,9 @@ def copy(tmp_path):
     def changed(name: str, old: str, new: str):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(FOLDER, folder)
-        text = (folder / f"{name}.toml").read_text()
+        text = (folder / f"{name}.toml").read_text(encoding="utf-8")
         assert text.count(old) == 1, (old, text.count(old))
-        (folder / f"{name}.toml").write_text(text.replace(old, new))
+        (folder / f"{name}.toml").write_text(text.replace(old, new), encoding="utf-8")
         return folder
 
     return changed

@@ -79,9 +79,9 @@ seeds = 1
 def root(tmp_path):
     for name in ("hhl", "reports/results"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "hhl" / "train.py").write_text(FAKE)
-    (tmp_path / "hhl" / "salt").write_text("x")
-    (tmp_path / "reports" / "sweeps.toml").write_text(SWEEPS)
+    (tmp_path / "hhl" / "train.py").write_text(FAKE, encoding="utf-8")
+    (tmp_path / "hhl" / "salt").write_text("x", encoding="utf-8")
+    (tmp_path / "reports" / "sweeps.toml").write_text(SWEEPS, encoding="utf-8")
     ask.cache_clear()
     yield tmp_path
     ask.cache_clear()
@@ -140,7 +140,9 @@ def test_choices_that_leave_nothing_are_refused(root, choice, message):
 
 
 def test_a_pattern_without_experiment_is_refused(root):
-    (root / "reports" / "sweeps.toml").write_text(SWEEPS.replace("hhl/fig*/*", "hhl/fig9/*"))
+    (root / "reports" / "sweeps.toml").write_text(
+        SWEEPS.replace("hhl/fig*/*", "hhl/fig9/*"), encoding="utf-8"
+    )
     with pytest.raises(InputError, match="hhl/fig9/\\* matches no experiment of hhl"):
         planned_cells(Choice(), root)
 
@@ -149,7 +151,7 @@ def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(r
     entry = SWEEPS.replace(
         'keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\nflags = ["--precision", "bf16"]'
     )
-    (root / "reports" / "sweeps.toml").write_text(entry)
+    (root / "reports" / "sweeps.toml").write_text(entry, encoding="utf-8")
     sweep(Choice(), Setup(root=root), dry_run=True)
     assert capsys.readouterr().out.startswith(
         "1 cells on real photographs are left out: they need --data-root DIR\n6 cells: "
@@ -164,7 +166,9 @@ def test_cells_on_real_photographs_wait_for_a_data_root_and_entries_have_flags(r
 def test_two_presets_of_one_pair_do_not_take_each_others_place(root):
     """Both have the fake paper's configurations; each is found in a folder of its own, and so runs once."""
     entry = SWEEPS.split("[[sweep]]")[1]
-    (root / "reports" / "sweeps.toml").write_text(f'[[sweep]]{entry}[[sweep]]\npreset = "paper"{entry}')
+    (root / "reports" / "sweeps.toml").write_text(
+        f'[[sweep]]{entry}[[sweep]]\npreset = "paper"{entry}', encoding="utf-8"
+    )
     cells = planned_cells(Choice(), root)
     assert {cell.preset for cell in cells} == {"demo", "paper"}
     sweep(Choice(), Setup(root=root))
@@ -173,7 +177,8 @@ def test_two_presets_of_one_pair_do_not_take_each_others_place(root):
 
 def test_cells_for_a_gpu_wait_to_be_asked_for(root, capsys):
     (root / "reports" / "sweeps.toml").write_text(
-        SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\ngpu = true')
+        SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\ngpu = true'),
+        encoding="utf-8",
     )
     sweep(Choice(), Setup(data_root=root, root=root), dry_run=True)
     assert capsys.readouterr().out.startswith("1 cells for a GPU are left out: they need --gpu\n6 cells: ")
@@ -198,7 +203,9 @@ def test_an_output_folder_that_is_removed_while_a_job_runs_is_one_line(root, cap
     """The job removes its log with the folder, fails, and the others run."""
     fails = 'if key.endswith("fails"):'
     removing = FAKE.replace(fails, fails + '\n        __import__("shutil").rmtree(out)')
-    (root / "hhl" / "train.py").write_text(removing.replace("time.sleep(60)", "time.sleep(0)"))
+    (root / "hhl" / "train.py").write_text(
+        removing.replace("time.sleep(60)", "time.sleep(0)"), encoding="utf-8"
+    )
     with pytest.raises(RunError, match=r"hhl/fig5/fails: exit code 1: its log is gone \(No such file"):
         sweep(Choice(table="fig[56]"), Setup(jobs=1, root=root))
 
@@ -229,11 +236,13 @@ def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
     sweep(Choice(table="table2"), Setup(root=root))
     assert "6 in the output folder, 0 to run" in capsys.readouterr().out
     record = root / "hhl" / "runs" / "runs" / "hhl+table2+a" / "s+t" / "seed=0" / "record.json"
-    (root / "reports" / "results" / "hhl.jsonl").write_text(record.read_text() + "\n")
+    (root / "reports" / "results" / "hhl.jsonl").write_text(
+        record.read_text(encoding="utf-8") + "\n", encoding="utf-8"
+    )
     record.unlink()
     sweep(Choice(table="table2"), Setup(root=root), dry_run=True)
     assert "1 in reports/results, 5 in the output folder, 0 to run" in capsys.readouterr().out
-    (root / "hhl" / "salt").write_text("y")
+    (root / "hhl" / "salt").write_text("y", encoding="utf-8")
     ask.cache_clear()
     sweep(Choice(table="table2"), Setup(root=root), dry_run=True)
     assert "0 in reports/results, 0 in the output folder, 6 to run" in capsys.readouterr().out
@@ -258,7 +267,11 @@ def test_the_longest_job_goes_first_by_what_cells_took_before(root):
 
 def test_time_left_follows_what_the_finished_cells_took(tmp_path):
     job = Job("j", (), tmp_path, tmp_path / "log", 1, {"a": 10.0, "b": 30.0}, lambda key: key == "a")
-    progress = Progress({("j", "a"): 10.0, ("j", "b"): 30.0}, parallel=2, stream=(tmp_path / "out").open("w"))
+    progress = Progress(
+        {("j", "a"): 10.0, ("j", "b"): 30.0},
+        parallel=2,
+        stream=(tmp_path / "out").open("w", encoding="utf-8"),
+    )
     assert progress.left(0) == 20
     progress.update([job])
     assert progress.left(5) == 15  # a took half of what was expected
@@ -278,7 +291,11 @@ def test_a_signal_stops_the_children_cleanly_and_the_next_call_goes_on(root, num
         "sys.exit(exit_code(lambda: sweep(choice, setup)))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
     )
     ready, deadline = root / "hhl" / "runs" / "ready", time.monotonic() + 30
     while not ready.is_file() and time.monotonic() < deadline:
@@ -286,7 +303,7 @@ def test_a_signal_stops_the_children_cleanly_and_the_next_call_goes_on(root, num
     process.send_signal(number)
     text = process.communicate(timeout=30)[0]
     assert process.returncode == 130 and "stopping 1 processes" in text, text
-    assert (root / "hhl" / "runs" / "kept").read_text() == "saved"
+    assert (root / "hhl" / "runs" / "kept").read_text(encoding="utf-8") == "saved"
     sweep(Choice(table="fig6"), Setup(root=root))
     assert list((root / "hhl" / "runs" / "runs").iterdir())
 

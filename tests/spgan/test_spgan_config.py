@@ -50,12 +50,12 @@ def gan_key(config: SPGANConfig, source=DUKE, target=MARKET) -> str:
 
 def test_every_published_row_is_an_experiment():
     keys = set(check_experiments("spgan", EXPERIMENTS))
-    published = tomllib.loads((ROOT / "reports/published/spgan.toml").read_text())
+    published = tomllib.loads((ROOT / "reports/published/spgan.toml").read_text(encoding="utf-8"))
     ours = {
         key for table in published["table"] if table.get("kind", "ours") == "ours" for key in table["rows"]
     }
     assert ours <= keys, ours - keys
-    claims = tomllib.loads((ROOT / "reports/claims.toml").read_text())["spgan"]["claim"]
+    claims = tomllib.loads((ROOT / "reports/claims.toml").read_text(encoding="utf-8"))["spgan"]["claim"]
     sides = [claim[side] for claim in claims for side in ("left", "right")]
     named = {key.lstrip("-") for side in sides for key in ([side] if isinstance(side, str) else side)}
     assert named <= keys, named - keys
@@ -236,7 +236,9 @@ def test_without_tensorflow_one_line_says_what_to_install(tmp_path):
         "from spgan.train import main; sys.exit(main())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "--out", str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-c", code, "--out", str(tmp_path)],
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"error: {process.WHAT_TO_INSTALL}"
@@ -267,7 +269,7 @@ def test_the_job_arrives_with_absolute_paths(tmp_path, monkeypatch):
         monkeypatch, "j = json.loads(job.read_text()); (job.parent / 'seen.json').write_text(json.dumps(j))"
     )
     train_in_process(tmp_path)
-    seen = json.loads((tmp_path / "seen.json").read_text())
+    seen = json.loads((tmp_path / "seen.json").read_text(encoding="utf-8"))
     assert GANConfig(**seen["gan"]) == GANConfig() and seen["source"] == [str(Path.cwd() / "a.jpg")]
     assert seen["resume"] and seen["folder"] == str(tmp_path)
     assert (seen["seed"], seen["device"], seen["threads"], seen["deterministic"]) == (7, "cpu", 1, False)
@@ -322,5 +324,7 @@ def test_neither_framework_is_imported_beside_the_other():
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     for path in (ROOT / "spgan" / "gan").glob("*.py"):
-        of_torch = re.search(r"^\s*(import|from) (torch|common\.training)", path.read_text(), re.MULTILINE)
+        of_torch = re.search(
+            r"^\s*(import|from) (torch|common\.training)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
         assert not of_torch, path

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "gan"
 TESTS = [
     f"{path.stem}::{node.name}"
     for path in sorted(FOLDER.glob("test_*.py"))
-    for node in ast.parse(path.read_text()).body
+    for node in ast.parse(path.read_text(encoding="utf-8")).body
     if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
 ]
 
@@ -36,7 +36,7 @@ def outcomes(tmp_path_factory) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_ENABLE_ONEDNN_OPTS": "0",
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
     assert report.is_file(), done.stdout[-3000:] + done.stderr[-3000:]
     errors: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):

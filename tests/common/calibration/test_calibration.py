@@ -79,6 +79,8 @@ def test_a_tiny_measurement_runs(monkeypatch):
 
 
 def test_the_readme_shows_the_committed_measurements():
-    measured = json.loads(Path(criteria.__file__).with_suffix(".json").read_text())
+    measured = json.loads(Path(criteria.__file__).with_suffix(".json").read_text(encoding="utf-8"))
     assert set(measured) == {"0", "1", "2", "3"}
-    assert criteria.table(measured) in Path(synthetic.__file__).with_name("README.md").read_text()
+    assert criteria.table(measured) in Path(synthetic.__file__).with_name("README.md").read_text(
+        encoding="utf-8"
+    )

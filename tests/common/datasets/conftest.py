@@ -97,8 +97,8 @@ def cuhk03_extracted_tree(folder: Path, images: str = "detected") -> Path:
         {"train": rows("1", "2_001"), "query": rows("2_002"), "gallery": rows("2_002")},
         {"train": rows("2", "1_001"), "query": rows("1_002"), "gallery": rows("1_002")},
     ]
-    (folder / f"splits_new_{images}.json").write_text(json.dumps([new]))
-    (folder / f"splits_classic_{images}.json").write_text(json.dumps(classic))
+    (folder / f"splits_new_{images}.json").write_text(json.dumps([new]), encoding="utf-8")
+    (folder / f"splits_classic_{images}.json").write_text(json.dumps(classic), encoding="utf-8")
     return folder
 
 
@@ -118,7 +118,7 @@ def msmt17_tree(folder: Path, train: str = "train", test: str = "test") -> Path:
     for (name, images), lines in lists.items():
         for line in lines:
             write_image(folder / images / line.split()[0])
-        (folder / name).write_text("\n".join(lines) + "\n")
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 

@@ -70,7 +70,9 @@ def test_a_subset_is_a_finding_with_both_counts(market, capsys):
 def test_broken_images_are_named(complete, capsys):
     truncate(complete / "bounding_box_train" / "0002_c1s1_000451_03.jpg")
     (complete / "query" / "0003_c3s1_000551_00.jpg").write_bytes(b"")
-    (complete / "bounding_box_test" / "0000_c1s1_000151_01.jpg").write_text("<html>404</html>")
+    (complete / "bounding_box_test" / "0000_c1s1_000151_01.jpg").write_text(
+        "<html>404</html>", encoding="utf-8"
+    )
     code, out, _ = check(capsys, "market1501", "--root", complete, "--jobs", 2)
     assert code == 1 and "9 images decoded without error." in out
     assert (

@@ -26,7 +26,10 @@ def test_importing_the_datasets_does_not_import_torch():
     code = f"import sys, common.datasets.__main__; print([m for m in {frameworks} if m in sys.modules])"
     assert (
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            capture_output=True,
+            check=True,
+            encoding="utf-8",
         ).stdout.strip()
         == "[]"
     )
@@ -162,7 +165,7 @@ def test_cuhk03_says_what_to_do_with_the_raw_file(tmp_path):
 )
 def test_cuhk03_broken_split_file(tmp_path, content, trees):
     folder = trees.cuhk03_extracted(tmp_path)
-    (folder / "splits_new_detected.json").write_text(content)
+    (folder / "splits_new_detected.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match="splits_new_detected.json: expected splits as torchreid"):
         load_dataset("cuhk03", folder)
 
@@ -170,7 +173,8 @@ def test_cuhk03_broken_split_file(tmp_path, content, trees):
 def test_cuhk03_split_file_absent_or_foreign(tmp_path, trees):
     folder = trees.cuhk03_extracted(tmp_path)
     (folder / "splits_new_detected.json").write_text(
-        json.dumps([{"train": [["x/6_001_1_01.png", 0, 0]], "query": [], "gallery": []}])
+        json.dumps([{"train": [["x/6_001_1_01.png", 0, 0]], "query": [], "gallery": []}]),
+        encoding="utf-8",
     )
     with pytest.raises(InputError, match="1_001_1_01.png .*found '6_001_1_01.png'"):
         load_dataset("cuhk03", folder)
@@ -198,7 +202,7 @@ def test_lists_are_put_in_sorted_order(tmp_path, trees):
     folder = trees.msmt17(tmp_path / "MSMT17_V1")
     expected = load_dataset("msmt17", tmp_path)
     for path in folder.glob("list_*.txt"):
-        path.write_text("\n".join(path.read_text().splitlines()[::-1]))
+        path.write_text("\n".join(path.read_text(encoding="utf-8").splitlines()[::-1]), encoding="utf-8")
     found = load_dataset("msmt17", tmp_path)
     assert (found.train, found.query, found.gallery) == (expected.train, expected.query, expected.gallery)
     assert names(found.gallery) == sorted(names(found.gallery)) and len(found.gallery) == 2
@@ -216,11 +220,11 @@ def test_msmt17_versions(tmp_path, trees):
 
 def test_msmt17_lists(tmp_path, caplog, trees):
     folder = trees.msmt17(tmp_path)
-    with (folder / "list_train.txt").open("a") as file:
+    with (folder / "list_train.txt").open("a", encoding="utf-8") as file:
         file.write("0002/0002_000_02_0303morning_0008_0.jpg 2\n\n")
     assert len(load_dataset("msmt17", folder).train) == 3
     assert "1 listed images are not on disk and left out: 0002_000_02_0303morning_0008_0.jpg" in caplog.text
-    (folder / "list_query.txt").write_text("0000/0000.jpg 0\n")
+    (folder / "list_query.txt").write_text("0000/0000.jpg 0\n", encoding="utf-8")
     with pytest.raises(InputError, match="list_query.txt: line 1: expected 'FOLDER/NAME ID'"):
         load_dataset("msmt17", folder)
 
@@ -280,7 +284,7 @@ def test_bad_names_and_options(tmp_path, name, options, message):
 
 @pytest.mark.parametrize("name", ["market1501", "dukemtmc", "cuhk03", "msmt17", "prid2011"])
 def test_a_missing_or_foreign_folder_is_one_clear_line(tmp_path, name):
-    (tmp_path / "holiday.txt").write_text("")
+    (tmp_path / "holiday.txt").write_text("", encoding="utf-8")
     for root, message in (
         (None, "pass --data-root DIR"),
         (tmp_path / "none", "found nothing"),

@@ -22,7 +22,9 @@ def golden():
 
     def load(name: str):
         with np.load(GOLDEN / f"{name}.npz") as arrays:
-            return dict(arrays), json.loads((GOLDEN / f"{name}.json").read_text())["tolerance"]
+            return dict(arrays), json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))[
+                "tolerance"
+            ]
 
     return load
 

@@ -255,13 +255,15 @@ def job(files, tmp_path) -> Path:
         "deterministic": False,
     }
     path = tmp_path / "job.json"
-    path.write_text(json.dumps(job))
+    path.write_text(json.dumps(job), encoding="utf-8")
     return path
 
 
 def test_the_process_reports_a_faulty_job(job, caplog):
     with caplog.at_level(logging.INFO, logger="run"):
-        assert tf_process.main(job) == 2 and "at least two" in job.with_suffix(".error").read_text()
+        assert tf_process.main(job) == 2 and "at least two" in job.with_suffix(".error").read_text(
+            encoding="utf-8"
+        )
     assert "GAN: trains on the CPU" in caplog.messages
 
 

@@ -231,7 +231,7 @@ def _lose_manifest(folder: Path) -> str:
 
 
 def _spoil_manifest(folder: Path) -> str:
-    (folder / "manifest.json").write_text(json.dumps([1, 2]))
+    (folder / "manifest.json").write_text(json.dumps([1, 2]), encoding="utf-8")
     return "manifest.json"
 
 

@@ -1,6 +1,7 @@
 """The house rules: who may import whom, what imports without a framework, and what no file may contain."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from common.provenance import ROOT
 from common.records import PAPERS
+from reports.readme import results_page
 
 ROOMS = (*PAPERS, "common", "reports")
 ALLOWED = {
@@ -88,6 +90,17 @@ def test_text_is_read_and_written_as_utf8():
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call):
                     assert not text_without_encoding(node), f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def test_a_generated_document_does_not_depend_on_the_locale():
+    code = "import sys; from reports.readme import results_page as page\n"
+    code += "assert sys.stdout.encoding != 'utf-8'; sys.stdout.buffer.write(page('ptgan').encode('utf-8'))"
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ascii_only.pop("PYTHONIOENCODING", None)
+    options = "-X warn_default_encoding -W error::EncodingWarning".split()
+    command = [sys.executable, *options, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=ascii_only, capture_output=True, check=True)
+    assert done.stdout.decode("utf-8") == results_page("ptgan")
 
 
 def test_no_machine_and_no_registry_in_tracked_files():

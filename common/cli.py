@@ -159,9 +159,11 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
     for experiment, config in experiments:
         key = experiment.runs_as
         if key not in records:
-            log.info("== %s | %s -> %s | seed %d", key, options.source, options.target, options.seed)
+            drawn = f" | data seed {options.data_seed}" if options.data_seed else ""
+            pair = f"{options.source} -> {options.target}"
+            log.info("== %s | %s | seed %d%s", key, pair, options.seed, drawn)
             names = dict.fromkeys((options.source, options.target))  # one, for a supervised paper
-            data = {name: load(name, options.data_root, config) for name in names}
+            data = {name: load(drawing(name, options), options.data_root, config) for name in names}
             source, target = data[options.source], data[options.target]
             job = Job(paper.name, experiment, config, source, target, device, options, store)
             if check is not None:
@@ -172,6 +174,13 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
         rows = [(e, records[e.runs_as]) for e in paper.experiments if e.runs_as in records]
         if measured := measures_table(paper.name, rows):
             print(measured)
+
+
+def drawing(name: str, options: Options) -> str:
+    """Returns the name of a dataset with --data-seed as its option, for a synthetic domain."""
+    entry = datasets.DATASETS.get(name.partition("@")[0])
+    synthetic = entry is not None and entry.about is None
+    return f"{name}:data_seed={options.data_seed}" if options.data_seed and synthetic else name
 
 
 def _prepare(options: Options) -> torch.device:

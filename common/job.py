@@ -42,6 +42,7 @@ class Options:
     # folder that holds the datasets; synthetic ones are drawn into the cache without it
     data_root: Path | None = None
     seed: int = non_negative(0)  # of all random numbers
+    data_seed: int = non_negative(0)  # of the drawing of the synthetic domains
     out: Path | None = None  # output folder; default: runs/ in the paper's folder
     resume: bool = False  # continue from the checkpoint of an interrupted run
     fresh: bool = False  # recompute every stage
@@ -136,7 +137,8 @@ class Job:
     def folder(self) -> Path:
         options = self.options
         key = self.experiment.runs_as
-        return run_folder(self.store.out, key, options.source, options.target, self.seed, options.preset)
+        pair = (options.source, options.target)
+        return run_folder(self.store.out, key, pair, self.seed, options.preset, options.data_seed)
 
     def stage(
         self,

@@ -122,7 +122,13 @@ class Record:
     @property
     def identity(self) -> tuple:
         """Two records with the same identity are duplicates."""
-        return (self.key, self.source, self.target, self.seed, self.config_hash)
+        return (self.key, self.source, self.target, self.seed, self.data_seed, self.config_hash)
+
+    @property
+    def data_seed(self) -> int:
+        """The drawing of the synthetic domains; 0 for real datasets too."""
+        options = self.data.get("target", {}).get("options") or self.data.get("source", {}).get("options")
+        return options.get("data_seed", 0) if isinstance(options, dict) else 0
 
     def measure(self, name: str) -> float | None:
         """Returns the measure of a paper's column: the one of its name, or, where the paper names no norm,

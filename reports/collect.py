@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
@@ -15,7 +16,7 @@ from PIL import Image
 from common.content import read_bytes, read_text
 from common.datasets.synthetic import DOMAINS
 from common.errors import InputError
-from common.files import atomic_file
+from common.files import atomic_file, locked
 from common.job import MAX_PICTURE
 from common.records import Record, read_record, read_record_file
 from reports.claims import read_claims
@@ -58,7 +59,7 @@ def check_together(records: Sequence[Record], origins: Sequence[str]) -> None:
                 f"{origin}: {_name(record)} with config {record.config_hash} is there already, {first}: "
                 "remove one of the two"
             )
-        place = (record.source, record.target, record.preset)
+        place = (record.source, record.target, record.preset, record.data_seed)
         for (role, name), manifest in _drawn(record).items():
             known, first = manifests.setdefault((*place, role, name), (manifest, origin))
             if manifest != known:
@@ -153,15 +154,16 @@ def _lines(records: Sequence[Record]) -> bytes:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Lets one process at a time change the files of a folder, where the file system has locks."""
+    """Lets one process at a time change the files of a folder, where the file system has locks.
+
+    The lock is outside the folder, whose files are committed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    name = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+    with ExitStack() as held:
+        with suppress(OSError, InputError):
+            held.enter_context(locked(Path(tempfile.gettempdir()) / f"reid-{name}.lock", "records"))
         yield
-    finally:
-        os.close(handle)
 
 
 def _write_all(files: Mapping[Path, bytes]) -> None:
@@ -190,18 +192,19 @@ def _rivals(record: Record, known: Sequence[Record], path: Path, replace: bool) 
 
 
 def _older_on_other_data(old: Record, new: Record) -> bool:
-    same = (old.source, old.target, old.preset) == (new.source, new.target, new.preset)
+    places = [(r.source, r.target, r.preset, r.data_seed) for r in (old, new)]
     after = _drawn(new)
     changed = any(manifest != after.get(role, manifest) for role, manifest in _drawn(old).items())
-    return same and changed and old.created < new.created
+    return places[0] == places[1] and changed and old.created < new.created
 
 
 def _cell(record: Record) -> tuple:
-    return (record.key, record.source, record.target, record.seed, record.preset)
+    return (record.key, record.source, record.target, record.seed, record.data_seed, record.preset)
 
 
 def _name(record: Record) -> str:
-    return f"{record.key} {record.source} -> {record.target} seed {record.seed}"
+    drawing = f", data seed {record.data_seed}" if record.data_seed else ""
+    return f"{record.key} {record.source} -> {record.target} seed {record.seed}{drawing}"
 
 
 def _record_files(folders: Sequence[Path]) -> list[Path]:

@@ -34,6 +34,7 @@ class SweepEntry(_Planned, total=False):
 
     preset: str
     flags: list[str]
+    draws: bool  # seed N runs on drawing N of the synthetic domains (--data-seed N)
     real: bool  # on real photographs
     gpu: bool  # would take days without a GPU
 

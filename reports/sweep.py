@@ -40,19 +40,27 @@ class Cell:
     seed: int
     preset: str
     config_hash: str
+    data_seed: int = 0  # drawing of the synthetic domains
     flags: tuple[str, ...] = field(default=(), compare=False)  # of the command; they change no score
     real: bool = field(default=False, compare=False)  # needs a real dataset
     gpu: bool = field(default=False, compare=False)  # would take days without one
 
     @property
-    def job(self) -> tuple[str, str, str, int, str, tuple[str, ...], bool]:
+    def job(self) -> tuple:
         """The values that cells share if they run in one process."""
-        return (self.paper, self.source, self.target, self.seed, self.preset, self.flags, self.real)
+        pair = (self.source, self.target)
+        return (self.paper, pair, self.seed, self.data_seed, self.preset, self.flags, self.real)
 
     @property
     def identity(self) -> tuple:
         """What the cell's record has as its identity and its preset."""
-        return ((self.key, self.source, self.target, self.seed, self.config_hash), self.preset)
+        drawn = (self.seed, self.data_seed)
+        return ((self.key, self.source, self.target, *drawn, self.config_hash), self.preset)
+
+    def folder(self, out: Path) -> Path:
+        """Returns the folder of the cell's run below the output folder."""
+        pair = (self.source, self.target)
+        return run_folder(out, self.key, pair, self.seed, self.preset, self.data_seed)
 
     def matches(self, record: Record) -> bool:
         return self.identity == (record.identity, record.preset)
@@ -140,7 +148,17 @@ def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
     seeds = range(entry["seeds"]) if choice.seeds is None else choice.seeds
     needs = tuple(entry.get("flags", ())), entry.get("real", False), entry.get("gpu", False)
     return [
-        Cell(paper, key, entry["source"], entry["target"], seed, preset, table[key]["config_hash"], *needs)
+        Cell(
+            paper,
+            key,
+            entry["source"],
+            entry["target"],
+            seed,
+            preset,
+            table[key]["config_hash"],
+            seed if entry.get("draws", False) else 0,
+            *needs,
+        )
         for seed in seeds
         for key in runs
     ]
@@ -152,9 +170,8 @@ def _in_table(paper: str, key: str, pattern: str) -> bool:
 
 def is_done(cell: Cell, folder: Path) -> bool:
     """Returns whether the output folder holds the cell's record."""
-    path = run_folder(folder, cell.key, cell.source, cell.target, cell.seed, cell.preset) / "record.json"
     try:
-        return cell.matches(read_record_file(path))
+        return cell.matches(read_record_file(cell.folder(folder) / "record.json"))
     except InputError:
         return False
 
@@ -230,6 +247,10 @@ def _job(cells: Sequence[Cell], seconds: Mapping[Cell, float], setup: Setup) -> 
         "--threads": setup.threads,
         "--out": folder,
     }
+    drawn = f"seed={first.seed}"
+    if first.data_seed:
+        flags["--data-seed"] = first.data_seed
+        drawn += f",data={first.data_seed}"
     command = [sys.executable, "train.py", *(str(part) for flag in flags.items() for part in flag)]
     command += ["--resume", *first.flags]
     if first.real and setup.data_root:
@@ -237,11 +258,11 @@ def _job(cells: Sequence[Cell], seconds: Mapping[Cell, float], setup: Setup) -> 
     by_key = {cell.key: cell for cell in cells}
     preset = "" if first.preset == "demo" else f"{first.preset} "
     return Job(
-        name=f"{first.paper} {first.source}->{first.target} {preset}seed {first.seed}",
+        name=f"{first.paper} {first.source}->{first.target} {preset}{drawn.replace('=', ' ')}",
         command=tuple(command),
         folder=setup.root / first.paper,
         threads=setup.threads,
-        log=folder / "logs" / f"{first.preset}+{first.source}+{first.target}+seed={first.seed}.log",
+        log=folder / "logs" / f"{first.preset}+{first.source}+{first.target}+{drawn}.log",
         seconds={cell.key: seconds[cell] for cell in cells},
         is_done=lambda key: is_done(by_key[key], folder),
     )

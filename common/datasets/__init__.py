@@ -11,9 +11,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import re
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.datasets import cuhk03, dukemtmc, market1501, msmt17, prid2011
@@ -69,15 +70,22 @@ DATASETS: dict[str, Entry] = {
 
 
 def read_dataset(name: str, root: str | Path | None = None, **options) -> ReIDDataset:
-    """Reads a dataset, or a camera split of one (`NAME@c123`), without checking its content."""
-    base_name, cameras = parse_split(name)
+    """Reads a dataset, or a camera split of one (`NAME@c123`), without checking its content.
+
+    `NAME:key=value,...` gives the reader's options within the name: `cuhk03:images=labeled,protocol=classic`.
+    """
+    plain_name, given = parse_options(name)
+    base_name, cameras = parse_split(plain_name)
     if base_name not in DATASETS:
         near = difflib.get_close_matches(base_name.lower(), DATASETS, n=1, cutoff=0.5)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise InputError(f"unknown dataset {base_name!r}{hint}: expected one of {', '.join(DATASETS)}")
     load = DATASETS[base_name].load
+    options |= given
     _check_options(base_name, load, options)
     dataset = load(root, **options)
+    if given:
+        dataset = replace(dataset, options=given)
     return camera_split(dataset, cameras) if cameras else dataset
 
 
@@ -105,6 +113,25 @@ def load_dataset(
             len(findings) - 1,
         )
     return dataset
+
+
+def parse_options(name: str) -> tuple[str, dict[str, int | str]]:
+    """Parses `cuhk03:images=labeled,split=3` to ("cuhk03", {"images": "labeled", "split": 3}).
+
+    Raises `InputError` for anything after the colon that is no list of KEY=VALUE.
+    """
+    plain_name, colon, text = name.partition(":")
+    return plain_name, dict(map(parse_option, text.split(","))) if colon else {}
+
+
+def parse_option(text: str) -> tuple[str, int | str]:
+    """Parses `KEY=VALUE`; a value of digits is a number. Raises `InputError` for anything else."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"option {text}: expected KEY=VALUE, as images=labeled")
+    if key in ("name", "root"):
+        raise InputError(f"unknown option {key!r}: it has its own place on the command line")
+    return key, int(value) if re.fullmatch(r"-?[0-9]{1,30}", value) else value
 
 
 def _check_options(name: str, function: Callable, options: dict) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 
 from common.cli import exit_code
-from common.datasets import DATASETS, load_dataset, read_dataset
+from common.datasets import DATASETS, load_dataset, parse_option, read_dataset
 from common.datasets.doctor import examine, report_lines
 from common.errors import InputError
 
@@ -31,7 +30,7 @@ def check(options: argparse.Namespace) -> int:
     """Prints the doctor's report; returns 1 if it contains findings."""
     if not 1 <= options.jobs <= MAX_JOBS:
         raise InputError(f"--jobs {options.jobs}: expected at least 1 and at most {MAX_JOBS}")
-    dataset = read_dataset(options.name, options.root, **dict(map(_key_value, options.option)))
+    dataset = read_dataset(options.name, options.root, **dict(map(parse_option, options.option)))
     report = examine(dataset, decode=not options.no_decode, jobs=options.jobs)
     print("\n".join(report_lines(report)))
     about = REAL.get(options.name)
@@ -60,15 +59,6 @@ def make(options: argparse.Namespace) -> int:
     train, query, gallery = map(len, (dataset.train, dataset.query, dataset.gallery))
     print(f"{dataset.name}: {train:,} train, {query:,} query, {gallery:,} gallery images in {dataset.root}")
     return 0
-
-
-def _key_value(text: str) -> tuple[str, str | int]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--option {text}: expected KEY=VALUE, as images=labeled")
-    if key in ("name", "root"):
-        raise InputError(f"--option {key}: unknown option {key!r}: it has its own place on the command line")
-    return key, int(value) if re.fullmatch(r"-?[0-9]{1,30}", value) else value
 
 
 def _parser() -> argparse.ArgumentParser:

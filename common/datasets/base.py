@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -86,6 +86,7 @@ class ReIDDataset:
     num_cameras: int
     official: Official | None = None
     problems: tuple[str, ...] = ()
+    options: Mapping[str, int | str] = field(default_factory=dict)  # of the reader, as the name gave them
 
     @cached_property
     def train_labels(self) -> dict[int, int]:
@@ -94,7 +95,9 @@ class ReIDDataset:
 
     @cached_property
     def manifest(self) -> dict:
-        """Counts of each split and a hash of all file names (relative to the root) and sizes in bytes."""
+        """Counts of each split, a hash of all file names (relative to the root) and sizes in bytes, and the
+        options that the dataset's name gave, if any.
+        """
         digest = hashlib.sha256()
         for split in SPLITS:
             for s in getattr(self, split):
@@ -109,4 +112,5 @@ class ReIDDataset:
             "gallery": len(self.gallery),
             "cameras": self.num_cameras,
             "hash": digest.hexdigest()[:16],
+            **({"options": dict(self.options)} if self.options else {}),
         }

@@ -125,7 +125,7 @@ def test_everything_wrong_is_said_at_once(market, trees):
             "no/such/folder: expected a folder with market1501, found nothing",
         ),
         (["market1501", "--root", ".", "--jobs", "0"], "--jobs 0: expected at least 1"),
-        (["cuhk03", "--root", ".", "--option", "images"], "--option images: expected KEY=VALUE"),
+        (["cuhk03", "--root", ".", "--option", "images"], "option images: expected KEY=VALUE"),
         (
             ["cuhk03", "--root", ".", "--option", "split=3"],
             "cuhk03: split 3: expected 0 to 19 with protocol classic",

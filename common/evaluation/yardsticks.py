@@ -125,7 +125,7 @@ def _load(network: nn.Module, folder: Path, device: torch.device) -> nn.Module:
 
 def judged_styles(judge: nn.Module, paths: Sequence[Path | Sample], device: torch.device) -> np.ndarray:
     """Returns the style `(N,)` that a judge sees in each image."""
-    return _embed(judge, paths, device).argmax(axis=1)
+    return embed(judge, paths, device).argmax(axis=1)
 
 
 def share_found(
@@ -139,7 +139,7 @@ def share_found(
 
     `queries`: translations (or the images themselves); `originals` `(N,)`: the images they were made from.
     """
-    rows, columns = (_embed(judge.features, images, device) for images in (queries, gallery))
+    rows, columns = (embed(judge.features, images, device) for images in (queries, gallery))
     pids, cameras = (np.array([getattr(s, name) for s in gallery]) for name in ("pid", "camid"))
     own = np.array([s.camid for s in originals])
     similarity = np.where(own[:, None] == cameras[None, :], -np.inf, rows @ columns.T)
@@ -147,7 +147,7 @@ def share_found(
     return float((nearest == np.array([s.pid for s in originals])).mean())
 
 
-def _embed(function, images: Sequence[Path | Sample], device: torch.device) -> np.ndarray:
+def embed(function, images: Sequence[Path | Sample], device: torch.device) -> np.ndarray:
     """Returns L2-normalised outputs `(N, D)` of a judge."""
     transform = EvalTransform(HEIGHT, WIDTH, "bilinear", HALF, HALF)
     loader = ordered_loader(SampleImages(images, transform), 128)

@@ -22,6 +22,8 @@ from common.errors import InputError
 
 LARGEST = 1e15  # of any number in a record or a TOML file
 DEEPEST = 20  # nesting of lists and objects
+# flags that Windows lacks, and the one that only Windows has: bytes are read as they are
+O_NONBLOCK, O_NOFOLLOW, O_BINARY = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
 UNUSABLE = re.compile("[\0\ud800-\udfff]")  # NUL, and lone surrogates, which UTF-8 cannot encode
 WORDS = {
     str: "a text",
@@ -43,7 +45,7 @@ def read_bytes(path: Path, most: int, *, links: bool = False) -> bytes:
     """Reads a regular file of at most `most` bytes. Raises `InputError` for a file that is missing,
     unreadable or larger, for a folder or device, and (unless `links`) for a symbolic link.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)  # a pipe must not block
+    flags = os.O_RDONLY | O_BINARY | O_NONBLOCK | (0 if links else O_NOFOLLOW)  # a pipe must not block
     try:
         with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
             regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)

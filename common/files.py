@@ -5,7 +5,7 @@ and checks contents).
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import logging
 import os
 import stat
@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock, Timeout
+
 from common.errors import InputError
 
 log = logging.getLogger("run")
+UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def regular_file(path: str | Path, what: str) -> os.stat_result:
@@ -76,24 +79,34 @@ def atomic_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 def locked(path: Path, name: str) -> Iterator[None]:
     """Holds an exclusive lock on `path` while `name` is built; a second process waits.
 
-    The file's content is kept. Raises `InputError` for a link and for a file system without locks.
+    A file with content is never opened: the lock is then a file beside it. Raises `InputError` for a link and
+    for a file system without locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        raise InputError(f"{path}: expected a lock file, found a link: delete it")
+    if path.is_file() and path.stat().st_size:  # releases of filelock differ in whether they empty it
+        path = path.with_name(f"{path.name}.lock")
+    lock = FileLock(path)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
-    except OSError:
-        if not path.is_symlink():
-            raise
-        raise InputError(f"{path}: expected a lock file, found a link: delete it") from None
-    with os.fdopen(handle, "r+b", buffering=0) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire(timeout=0)
+        except Timeout:
             log.info("%s: another process is building it; waiting", name)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise InputError(
-                f"{path.parent}: this file system cannot lock files ({error.strerror}): "
-                "choose another --out or --data-root"
-            ) from None
+            lock.acquire()
+    except NotImplementedError as error:
+        raise _cannot_lock(path, error) from None
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            raise
+        raise _cannot_lock(path, error.strerror) from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _cannot_lock(path: Path, reason: object) -> InputError:
+    return InputError(
+        f"{path.parent}: this file system cannot lock files ({reason}): choose another --out or --data-root"
+    )

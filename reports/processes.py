@@ -163,7 +163,10 @@ def _stop(processes: Sequence[subprocess.Popen], progress: Progress) -> None:
         try:
             process.wait(max(0.1, deadline - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):  # or a second Ctrl-C
-            os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):  # Windows has no process groups
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
             process.wait()
 
 

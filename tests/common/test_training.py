@@ -1,6 +1,5 @@
 """The training loop: exact resume, curves, the NaN guard, Ctrl-C, safe checkpoints, several processes."""
 
-import errno
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ from torch import nn
 from common.backbones import SplitBatchNorm2d, adabn, build_backbone, split_batch_norm
 from common.checkpoints import load_checkpoint, save_checkpoint, weights_content
 from common.errors import InputError, RunError
-from common.files import locked
 from common.job import Options, Workspace
 from common.runs import read_curves
 from common.training import Loop, pick_device, seed_everything
@@ -166,15 +164,6 @@ def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(InputError, match="--nproc-per-node 1"):
         pick_device("auto")
-
-
-def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
-    def flock(file, how):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("common.files.fcntl.flock", flock)
-    with pytest.raises(InputError, match="cannot lock files"), locked(tmp_path / "stage.lock", "stage"):
-        pass
 
 
 def test_checkpoints_are_whole_and_read_safely(tmp_path):

@@ -277,16 +277,16 @@ _SMALL_STARGAN = GANConfig(
     lambda_idt=10.0,
 )
 
-# the paper's reading (FC-1024 and FC-128 learn like the backbone), small enough for 2 CPU cores; deviations: a
-# thin ResNet pretrained on the source instead of ImageNet, a residual StarGAN, batches halved, a shorter
+# the paper's reading (FC-1024 and FC-128 learn like the backbone), small enough for 2 CPU cores; deviations:
+# a thin ResNet pretrained on the source instead of ImageNet, a residual StarGAN, batches halved, a shorter
 # schedule, learning rate of the backbone x 10
 _DEMO = HHLConfig(
     net=NetConfig(backbone="thin", weights="none", height=64, width=32),
     recipe=replace(_FROM_SCRATCH, epochs=5, pretrain_epochs=5, drop_epoch=4, batch_scale=0.5),
     stargan=_SMALL_STARGAN,
 )
-# the demo's images are so few and small that its StarGAN transfers no style: instance norm cancels the plane of
-# a camera label except at the border, and D recognises the images themselves. Chosen on drawings 11 and up.
+# the demo's StarGAN transfers no style: instance norm cancels the plane of a camera label except at the
+# border, and D knows so few images by heart. Chosen on drawings 11 and up.
 _STUDY_STARGAN = replace(
     _SMALL_STARGAN,
     conditional_norm=True,

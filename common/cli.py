@@ -17,7 +17,8 @@ import tyro
 
 from common import datasets
 from common.checks import check_fields
-from common.datasets import ReIDDataset
+from common.datasets import DATASETS, ReIDDataset, label_of
+from common.datasets.validate import check_source, check_target
 from common.errors import InputError, RunError
 from common.hashing import digest
 from common.job import Job, Options
@@ -165,7 +166,11 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
             names = dict.fromkeys((options.source, options.target))  # one, for a supervised paper
             data = {name: load(drawing(name, options), options.data_root, config) for name in names}
             source, target = data[options.source], data[options.target]
-            job = Job(paper.name, experiment, config, source, target, device, options, store)
+            check_source(source)
+            check_target(target)
+            labels = {role: label_of(getattr(options, role), DATASETS) for role in ("source", "target")}
+            named = dataclasses.replace(options, **labels)
+            job = Job(paper.name, experiment, config, source, target, device, named, store)
             if check is not None:
                 check(job)
             records[key] = train(job)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -183,7 +184,8 @@ def run_folder(
     """
     prefix = "" if preset == "demo" else f"{preset}+"
     drawing = f",data={data_seed}" if data_seed else ""
-    return out / "runs" / key.replace("/", "+") / "+".join(pair) / f"{prefix}seed={seed}{drawing}"
+    datasets = re.sub(r"[/\\:]", "-", "+".join(pair))  # options of a reader: cuhk03:protocol=767/700
+    return out / "runs" / key.replace("/", "+") / datasets / f"{prefix}seed={seed}{drawing}"
 
 
 def read_curves(path: Path) -> list[dict]:

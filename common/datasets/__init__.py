@@ -11,16 +11,25 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.datasets import cuhk03, dukemtmc, market1501, msmt17, prid2011
 from common.datasets.base import DISTRACTOR, JUNK, About, Counts, Official, ReIDDataset, Sample, count
 from common.datasets.cameras import camera_split, parse_split
-from common.datasets.validate import differences, validate
+from common.datasets.names import (
+    folder_of,
+    is_path,
+    label_of,
+    parse_option,
+    parse_options,
+    split_names,
+)
+from common.datasets.own import read_own, skipped_text
+from common.datasets.together import together
+from common.datasets.validate import differences, unmatched_text, validate
 from common.errors import InputError
 
 __all__ = [
@@ -33,7 +42,9 @@ __all__ = [
     "ReIDDataset",
     "Sample",
     "count",
+    "label_of",
     "load_dataset",
+    "parse_option",
     "read_dataset",
 ]
 
@@ -70,38 +81,63 @@ DATASETS: dict[str, Entry] = {
 
 
 def read_dataset(name: str, root: str | Path | None = None, **options) -> ReIDDataset:
-    """Reads a dataset, or a camera split of one (`NAME@c123`), without checking its content.
+    """Reads what `common.datasets.names` describes, without checking its content: a dataset, some of its
+    cameras (`NAME@c123`), a folder of your own, or several of them.
 
     `NAME:key=value,...` gives the reader's options within the name: `cuhk03:images=labeled,protocol=classic`.
     """
+    names = split_names(name)
+    if len(names) > 1:
+        return together([read_dataset(part, root, **options) for part in names])
+    if is_path(name) and Path(name).expanduser().is_dir() and name not in DATASETS:
+        return _own(Path(name), options)
     plain_name, given = parse_options(name)
     base_name, cameras = parse_split(plain_name)
-    if base_name not in DATASETS:
-        near = difflib.get_close_matches(base_name.lower(), DATASETS, n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise InputError(f"unknown dataset {base_name!r}{hint}: expected one of {', '.join(DATASETS)}")
-    load = DATASETS[base_name].load
     options |= given
-    _check_options(base_name, load, options)
-    dataset = load(root, **options)
+    folder = folder_of(base_name, DATASETS)
+    dataset = _own(folder, options) if folder is not None else _known(base_name, root, options)
     if given:
         dataset = replace(dataset, options=given)
     return camera_split(dataset, cameras) if cameras else dataset
 
 
+def _own(folder: Path, options: dict) -> ReIDDataset:
+    if options:
+        raise InputError(f"{folder}: unknown option {next(iter(options))!r}: a folder of your own takes none")
+    return read_own(folder)
+
+
+def _known(name: str, root: str | Path | None, options: dict) -> ReIDDataset:
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name.lower(), DATASETS, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise InputError(
+            f"unknown dataset {name!r}{hint}: expected one of {', '.join(DATASETS)}, or the path of a folder"
+        )
+    load = DATASETS[name].load
+    _check_options(name, load, options)
+    return load(root, **options)
+
+
 def load_dataset(
-    name: str, root: str | Path | None = None, *, strict: bool = False, **options
+    name: str,
+    root: str | Path | None = None,
+    *,
+    strict: bool = False,
+    needs: Sequence[str] | None = None,
+    **options,
 ) -> ReIDDataset:
-    """Loads and checks one of `DATASETS`, or a camera split of one (`market1501@c123`).
+    """Loads and checks what `read_dataset` reads.
 
     `root` is the folder that holds the datasets (`--data-root`) or the dataset's folder itself; the synthetic
     domains need none. `options` are the keyword arguments of the dataset's reader, e.g. `images="labeled"`
-    for `load_cuhk03`. Counts that differ from the published ones, as in a subset, are logged as warnings;
-    with `strict` they are an error. Raises `InputError` for an unknown name or option, a missing or
-    unexpected layout, and for whatever `common.datasets.validate` rejects.
+    for `load_cuhk03`. `needs`: the splits that will be used, all by default, in a folder of your own those
+    that are there. Counts that differ from the published ones, as in a subset, are logged as warnings; with
+    `strict` they are an error. Raises `InputError` for an unknown name or option, a missing or unexpected
+    layout, and for whatever `common.datasets.validate` rejects.
     """
     dataset = read_dataset(name, root, **options)
-    validate(dataset)
+    validate(dataset, needs)
     findings = [*dataset.problems, *differences(dataset)]
     if findings and strict:
         raise InputError(f"{dataset.root}: not the complete {name}: {'; '.join(findings)}")
@@ -112,26 +148,11 @@ def load_dataset(
             findings[0],
             len(findings) - 1,
         )
+    if dataset.own and dataset.skipped:
+        logger.info("%s: %s", name, skipped_text(dataset.skipped))
+    if unmatched := unmatched_text(dataset):
+        logger.warning("%s: %s", name, unmatched)
     return dataset
-
-
-def parse_options(name: str) -> tuple[str, dict[str, int | str]]:
-    """Parses `cuhk03:images=labeled,split=3` to ("cuhk03", {"images": "labeled", "split": 3}).
-
-    Raises `InputError` for anything after the colon that is no list of KEY=VALUE.
-    """
-    plain_name, colon, text = name.partition(":")
-    return plain_name, dict(map(parse_option, text.split(","))) if colon else {}
-
-
-def parse_option(text: str) -> tuple[str, int | str]:
-    """Parses `KEY=VALUE`; a value of digits is a number. Raises `InputError` for anything else."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InputError(f"option {text}: expected KEY=VALUE, as images=labeled")
-    if key in ("name", "root"):
-        raise InputError(f"unknown option {key!r}: it has its own place on the command line")
-    return key, int(value) if re.fullmatch(r"-?[0-9]{1,30}", value) else value
 
 
 def _check_options(name: str, function: Callable, options: dict) -> None:

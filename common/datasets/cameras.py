@@ -61,6 +61,7 @@ def camera_split(dataset: ReIDDataset, cameras: Sequence[int]) -> ReIDDataset:
         dataset,
         name=name,
         num_cameras=len(cameras),
+        camera_names=tuple(dataset.camera_names[c] for c in cameras) if dataset.camera_names else (),
         official=None,
         train=[s for s in taken(dataset.train) if s.pid in mine],
         query=taken(dataset.query),

@@ -11,7 +11,17 @@ from pathlib import Path
 from common.datasets.base import JUNK, Official, ReIDDataset, Sample
 from common.errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+# pictures, as their names say, in formats that are not read: never left out without a finding
+OTHER_IMAGES = (
+    *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".exr", ".hdr", ".ico"),
+    *(".raw", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".npy"),
+)
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin")
+SYSTEM = "hidden or of the system"
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 _MAX_DEPTH = 3  # DIR/prid2011/prid_2011/single_shot
@@ -102,16 +112,26 @@ def _not_found(
     return f"{expected}, here or in a folder called {', '.join(names)}; found {listing}"
 
 
-def list_images(folder: Path) -> list[str]:
-    """Lists the sorted image names of a folder; skips other files (Thumbs.db, lists, macOS `._` files).
+def is_system(name: str) -> bool:
+    """Returns whether a file or folder belongs to the system (hidden, Thumbs.db, __MACOSX), not to the
+    dataset.
+    """
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
+
+
+def list_images(folder: Path, skipped: Counter[str] | None = None) -> list[str]:
+    """Lists the sorted image names of a folder; counts in `skipped`, by kind, the other files (Thumbs.db,
+    lists, macOS `._` files).
 
     Raises `InputError` for a name that is not UTF-8: records and feature files could not hold it.
     """
-    names = [
-        name
-        for name in _listing(folder)
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    ]
+    names = []
+    for name in _listing(folder):
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in IMAGE_SUFFIXES and not is_system(name):
+            names.append(name)
+        elif skipped is not None and not (suffix == "" and (folder / name).is_dir() and not is_system(name)):
+            skipped[SYSTEM if is_system(name) else suffix or "without an ending"] += 1
     for name in names:
         try:
             name.encode()
@@ -120,11 +140,35 @@ def list_images(folder: Path) -> list[str]:
     return names
 
 
-def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]:
+def list_folders(folder: Path, skipped: Counter[str] | None = None) -> list[str]:
+    """Lists the sorted folders in a folder, without those of the system, which `skipped` counts."""
+    names = [name for name in _listing(folder) if (folder / name).is_dir()]
+    if skipped is not None:
+        skipped[SYSTEM] += sum(map(is_system, names))
+    return [name for name in names if not is_system(name)]
+
+
+def unread_images(folder: Path, skipped: Counter[str]) -> list[str]:
+    """Returns a problem if `skipped` counts pictures in formats that are not read."""
+    unread = {suffix: count for suffix, count in sorted(skipped.items()) if suffix in OTHER_IMAGES}
+    if not unread:
+        return []
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in unread.items())
+    return [
+        f"{folder}: {sum(unread.values())} images in formats that are not read and left out: {kinds}; "
+        "convert them to .png or .jpg"
+    ]
+
+
+def read_folder(
+    folder: Path, parse: Parse, problems: list[str], skipped: Counter[str] | None = None
+) -> list[Sample]:
     """Returns the samples of a folder in sorted order; names that `parse` rejects go to `problems`."""
     samples: list[Sample] = []
     unknown: list[str] = []
-    for name in list_images(folder):
+    skipped = Counter() if skipped is None else skipped
+    here: Counter[str] = Counter()
+    for name in list_images(folder, here):
         parsed = parse(name)
         if parsed is None:
             unknown.append(name)
@@ -133,6 +177,8 @@ def read_folder(folder: Path, parse: Parse, problems: list[str]) -> list[Sample]
     if unknown:
         names = f"image name{'s' * (len(unknown) > 1)}"
         problems.append(f"{folder}: {len(unknown)} {names} not understood and left out: {shorten(unknown)}")
+    problems += unread_images(folder, here)
+    skipped += here
     return samples
 
 
@@ -153,17 +199,23 @@ def read_market_layout(
 ) -> ReIDDataset:
     """Reads `bounding_box_train`, `query` and `bounding_box_test`; junk is left out of training."""
     problems: list[str] = []
-    train, query, gallery = (read_folder(root / folder, parse, problems) for folder in MARKET_FOLDERS)
+    skipped: Counter[str] = Counter()
+    train, query, gallery = (
+        read_folder(root / folder, parse, problems, skipped) if (root / folder).is_dir() else []
+        for folder in MARKET_FOLDERS
+    )
     junk = sum(s.pid == JUNK for s in train)
     if junk:
         problems.append(f"{root / MARKET_FOLDERS[0]}: {junk} junk images (pid -1) left out of training")
         train = [s for s in train if s.pid != JUNK]
-    return ReIDDataset(name, root, train, query, gallery, num_cameras, official, tuple(problems))
+    return ReIDDataset(
+        name, root, train, query, gallery, num_cameras, official, tuple(problems), skipped=skipped
+    )
 
 
 def refuse_equal_names(samples: Sequence[Sample]) -> None:
-    """Raises `InputError` if two images share a stem: one translation would overwrite the other."""
-    name, count = Counter(sample.path.stem for sample in samples).most_common(1)[0]
+    """Raises `InputError` if two images share a name: one translation would overwrite the other."""
+    name, count = Counter(sample.stem for sample in samples).most_common(1)[0]
     if count > 1:
         raise InputError(
             f"{samples[0].path.parent.parent}: {count} training images are called {name}: "

@@ -71,7 +71,7 @@ def load_synthetic(
     train, query, gallery = (
         [_sample(folder, FOLDERS[split], key) for key in getattr(plan, split)] for split in FOLDERS
     )
-    return ReIDDataset(name, folder, train, query, gallery, get_domain(name).num_cameras)
+    return ReIDDataset(name, folder, train, query, gallery, get_domain(name).num_cameras, drawn=True)
 
 
 def dataset_folder(

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import LBFGS, Adam
 
 from common.backbones import build_backbone, extract_features, global_pool
 from common.checkpoints import load_checkpoint, save_checkpoint
@@ -152,3 +152,39 @@ def embed(function, images: Sequence[Path | Sample], device: torch.device) -> np
     transform = EvalTransform(HEIGHT, WIDTH, "bilinear", HALF, HALF)
     loader = ordered_loader(SampleImages(images, transform), 128)
     return extract_features(function, loader, device).numpy()
+
+
+def linear_probe(first: np.ndarray, second: np.ndarray, steps: int = 100) -> float:
+    """Returns how well a linear classifier distinguishes the rows of `first` `(N, D)` from those of `second`
+    `(M, D)`: its accuracy (a guess: 0.5) on half of the rows, after training on the other half.
+
+    min(N, M) random rows of each count. `steps`: of L-BFGS on the cross-entropy of standardised rows.
+    """
+    draw, count = np.random.default_rng(SEED), min(len(first), len(second)) // 2 * 2
+    drawn = [rows[draw.permutation(len(rows))[:count]] for rows in (first, second)]
+    known, unknown = (
+        torch.from_numpy(np.concatenate([rows[half::2] for rows in drawn])).float() for half in (0, 1)
+    )
+    mean, deviation = known.mean(dim=0), known.std(dim=0) + 1e-6
+    labels = torch.arange(2).repeat_interleave(count // 2)
+    classifier = _logistic_regression((known - mean) / deviation, labels, steps)
+    with torch.no_grad():
+        predicted = classifier((unknown - mean) / deviation).argmax(dim=1)
+    return float((predicted == labels).float().mean())
+
+
+def _logistic_regression(rows: Tensor, labels: Tensor, steps: int) -> nn.Linear:
+    """Returns a linear classifier of `rows` `(N, D)`, from zero weights, with an L2 penalty of 1e-3."""
+    classifier = nn.Linear(rows.shape[1], 2)
+    for parameter in classifier.parameters():
+        nn.init.zeros_(parameter)
+    optimizer = LBFGS(classifier.parameters(), max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(classifier(rows), labels) + 1e-3 * classifier.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return classifier

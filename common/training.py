@@ -406,7 +406,7 @@ def accelerate(model: Network, device: torch.device, options: Options) -> Networ
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for child in model.children():
         if options.precision == "bf16":
-            child.__class__ = _under_autocast(type(child), device.type)
+            child.__class__ = under_autocast(type(child), device.type)
         if options.compile and any(isinstance(module, nn.modules.conv._ConvNd) for module in child.modules()):
             if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
                 raise InputError(
@@ -416,7 +416,7 @@ def accelerate(model: Network, device: torch.device, options: Options) -> Networ
     return model
 
 
-def _under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
+def under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
     """Returns a subclass whose forward runs under autocast.
 
     A subclass rather than a replaced `forward` method: `copy.deepcopy` (AdaBN) must yield a network that runs

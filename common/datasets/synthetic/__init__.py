@@ -2,7 +2,7 @@
 
 from common.datasets.synthetic.build import dataset_folder, load_synthetic
 from common.datasets.synthetic.domains import DOMAINS, TEST_IDS, TRAIN_IDS, ImageKey
-from common.datasets.synthetic.oracle import oracle, unstyled
+from common.datasets.synthetic.oracle import moved, oracle, unstyled
 from common.datasets.synthetic.render import SyntheticDomain
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "SyntheticDomain",
     "dataset_folder",
     "load_synthetic",
+    "moved",
     "oracle",
     "unstyled",
 ]

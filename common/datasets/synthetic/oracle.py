@@ -1,4 +1,6 @@
-"""The oracle: renders any image of a synthetic dataset in another camera's style, or without style."""
+"""The oracle: renders any image of a synthetic dataset in another camera's style, without style, or with its
+person in the other domain.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,16 @@ def unstyled(image: Sample | str | Path) -> np.ndarray:
     """Renders an image's scene without camera style, uint8 (128, 64, 3)."""
     path = _path(image)
     return _domain_of(path.parent.parent).unstyled(ImageKey.parse(path))
+
+
+def moved(image: Sample | str | Path, folder: Path, camid: int) -> np.ndarray:
+    """Renders an image's person, pose and occluder before a camera of another domain (from 0), with its
+    background and style: uint8 (128, 64, 3).
+
+    `folder`: of the other domain's dataset. Raises `InputError` like `oracle`.
+    """
+    path = _path(image)
+    return _domain_of(path.parent.parent).image_elsewhere(ImageKey.parse(path), _domain_of(folder), camid)
 
 
 def _path(image: Sample | str | Path) -> Path:

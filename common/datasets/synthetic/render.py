@@ -49,13 +49,17 @@ class SyntheticDomain:
     def _stream(self, purpose: int, *numbers: int) -> np.random.Generator:
         return stream(self.data_seed, self.domain, purpose, *numbers)
 
-    def scene(self, key: ImageKey) -> tuple[np.ndarray, np.ndarray]:
-        """Renders the scene without style: colours (128, 64, 3) and coverage (128, 64), float32 in 0..1."""
+    def scene(self, key: ImageKey, panorama: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Renders the scene without style: colours (128, 64, 3) and coverage (128, 64), float32 in 0..1.
+
+        `panorama`: behind the person, in place of the camera's own.
+        """
         self._check_camera(key.camid)
         track = self._stream(TRACK, key.pid, key.camid, key.sequence, key.frame if key.pid <= 0 else 0)
         shot = self._stream(SHOT, *key)
         pose = scenes.draw_walk(track, shot, key.frame, self._yaws[key.camid])
-        background = scenes.crop_background(self._panoramas[key.camid], track, shot)
+        panorama = self._panoramas[key.camid] if panorama is None else panorama
+        background = scenes.crop_background(panorama, track, shot)
         if key.pid == DISTRACTOR and track.random() < NOBODY:
             return background.copy(), np.zeros((HEIGHT, WIDTH), np.float32)
         if key.pid == JUNK:
@@ -82,6 +86,13 @@ class SyntheticDomain:
     def image(self, key: ImageKey, style_camid: int | None = None) -> np.ndarray:
         """Returns the pixels of `jpeg`, uint8 (128, 64, 3); by default those of the dataset's file."""
         return _decode(self.jpeg(key, style_camid))
+
+    def image_elsewhere(self, key: ImageKey, other: SyntheticDomain, camid: int) -> np.ndarray:
+        """Returns the pixels of the key's person before a camera of another domain, uint8 (128, 64, 3)."""
+        other._check_camera(camid)
+        scene, _ = self.scene(key, other._panoramas[camid])
+        sensor = other._stream(SENSOR, *key, camid)
+        return _decode(photograph(scene, other._styles[camid], sensor))
 
     def unstyled(self, key: ImageKey) -> np.ndarray:
         """Renders the scene without camera style, uint8 (128, 64, 3)."""

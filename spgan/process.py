@@ -24,6 +24,8 @@ WHAT_TO_INSTALL = (
     "SPGAN's GAN needs TensorFlow, which is not installed: pip install -e '.[spgan]' "
     "(or: pip install tensorflow)"
 )
+# Ctrl-C, a termination request, a closed terminal (which Windows does not have)
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 OS_ERROR = 64  # the process exits with this + errno for an error that `common.cli.exit_code` prints
 
 
@@ -72,6 +74,7 @@ def _run(work: Workspace, job: dict[str, Any]) -> None:
         "threads": work.options.threads,
         "deterministic": work.options.deterministic,
         "torch_gpu": _torch_uses_gpu(work.options.device),
+        "parent": os.getpid(),
     }
     path = work.folder / "job.json"
     error = path.with_suffix(".error")
@@ -90,11 +93,13 @@ def _run(work: Workspace, job: dict[str, Any]) -> None:
 
 
 def _start(path: Path) -> subprocess.Popen:
-    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    """Starts the process in the repository's root, so that no file of the stage's folder is imported."""
+    listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    search = [str(ROOT), *(os.path.abspath(entry) for entry in listed if entry)]
     return subprocess.Popen(
         [sys.executable, "-m", "spgan.gan", str(path)],
-        env={**os.environ, "PYTHONPATH": search},
-        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+        cwd=ROOT,
         start_new_session=True,
     )
 
@@ -116,7 +121,7 @@ def _wait(process: subprocess.Popen) -> tuple[int, bool]:
         stopped.append(number)
         process.send_signal(signal.SIGINT)
 
-    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
         return process.wait(), bool(stopped)
     finally:

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -54,9 +53,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 class Loop:
     """The steps of a training: `for step in loop`.
 
-    Saves `state` every `save_every` steps and when it is asked to stop: by Ctrl-C, by a termination signal,
-    or by the end of the process that started this one. The caller deletes `checkpoint` once the result is
-    saved.
+    Saves `state` every `save_every` steps and when Ctrl-C or a termination signal asks it to stop. A state
+    that is not finite ends the training with a `RunError`, before it replaces a good checkpoint and after the
+    last step. The caller deletes `checkpoint` once the result is saved.
     """
 
     def __init__(self, work: Workspace, total: int, state: State, *, save_every: int = 1000):
@@ -76,7 +75,7 @@ class Loop:
 
     def __iter__(self) -> Iterator[int]:
         previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        parent, begun = os.getppid(), time.perf_counter()
+        begun = time.perf_counter()
         bar = tqdm(
             total=self.total, initial=self.start, desc="GAN", disable=None, leave=False, mininterval=0.5
         )
@@ -85,7 +84,6 @@ class Loop:
                 yield step
                 bar.update()
                 last = step + 1 == self.total
-                self._stop = self._stop or os.getppid() != parent
                 save = ((step + 1) % self.save_every == 0 and not last) or self._stop
                 if (step + 1) % LOG_EVERY == 0 or last or save:
                     self._flush(begun)
@@ -96,6 +94,7 @@ class Loop:
                         "GAN: stopped at step %d of %d; --resume continues from there", step + 1, self.total
                     )
                     raise KeyboardInterrupt
+            self._finite(self.total)
         finally:
             bar.close()
             for number, handler in previous.items():
@@ -130,6 +129,17 @@ class Loop:
             with self.work.curves.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
+    def _finite(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the state's arrays. Raises `RunError` for a NaN or an infinity in one of them."""
+        arrays = self.state.arrays()
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise RunError(
+                    f"GAN: {name} is not finite after step {step} of {self.total}; what was saved before is "
+                    "kept"
+                )
+        return arrays
+
     def _save(self, step: int) -> None:
-        save_arrays(self.checkpoint, {"step": np.array(step), **self.state.arrays()})
+        save_arrays(self.checkpoint, {"step": np.array(step), **self._finite(step)})
         self.work.kept.touch()

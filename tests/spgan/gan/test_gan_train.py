@@ -7,6 +7,9 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +21,7 @@ from PIL import Image
 
 from common.errors import InputError, RunError
 from common.job import Options, Workspace
+from common.provenance import ROOT
 from common.runs import read_curves
 from spgan.config import PRESETS, GANConfig, TranslationConfig
 from spgan.gan import __main__ as tf_process
@@ -233,6 +237,65 @@ def test_a_nan_ends_the_training(tmp_path):
         loop.log(2, {"g_loss": float("nan")})
 
 
+class Fading(Counter):
+    """A state whose weights turn NaN at step 3 while every logged term stays finite."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"g_s2t/c1_conv/kernel": np.full(2, np.nan if self.steps >= 3 else 1.0)}
+
+
+@pytest.mark.parametrize("save_every, saved", [(2, True), (3, False), (9, False)])
+def test_weights_that_are_not_finite_are_never_kept(tmp_path, save_every, saved):
+    state = Fading()
+    loop = Loop(Workspace(tmp_path), 3, state, save_every=save_every)
+    with pytest.raises(RunError, match="g_s2t/c1_conv/kernel is not finite after step 3 of 3"):
+        for step in loop:
+            loop.log(step, state())
+    assert loop.checkpoint.is_file() == saved
+    assert not saved or load_arrays(loop.checkpoint)["step"] == 2
+
+
+def test_a_checkpoint_of_finite_weights_is_not_replaced_by_others(tmp_path):
+    state = Fading()
+    with pytest.raises(RunError, match="after step 4 of 9"):
+        for _ in Loop(Workspace(tmp_path), 9, state, save_every=2):
+            state()
+    assert load_arrays(tmp_path / "checkpoint.npz")["step"] == 2
+
+
+@pytest.mark.parametrize("kind", ["kernel", "thread"])
+def test_the_process_ends_with_its_parent(tmp_path, kind):
+    """The parent is killed while the child works; without prctl(2) a thread notices it."""
+    child = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom spgan.gan.__main__ import die_with\n"
+        "if sys.argv[2] == 'thread': sys.platform = 'darwin'\n"
+        "die_with(os.getppid())\nPath(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
+    ready = tmp_path / kind
+    command = f"[sys.executable, '-c', {child!r}, {str(ready)!r}, {kind!r}]"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess, sys; subprocess.run({command})"], cwd=ROOT
+    )
+    wait_for(lambda: ready.is_file() and ready.read_text(encoding="utf-8"))
+    number = int(ready.read_text(encoding="utf-8"))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not alive(number))
+
+
+def alive(number: int) -> bool:
+    """Whether a process runs; one whose parent has not yet asked for its exit code does not."""
+    status = Path(f"/proc/{number}/status")
+    return status.is_file() and "State:\tZ" not in status.read_text(encoding="utf-8")
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_a_damaged_checkpoint(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match="checkpoint.npz"):
@@ -253,6 +316,7 @@ def job(files, tmp_path) -> Path:
         "device": "auto",
         "threads": 0,
         "deterministic": False,
+        "parent": os.getppid(),
     }
     path = tmp_path / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.checks import non_negative
 from common.datasets.base import ReIDDataset
+from common.datasets.validate import unmatched_queries
 from common.errors import RunError
 from common.files import write_atomic
 from common.hashing import canonical, digest
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("run")
 MAX_PICTURE = 1 << 20
+SCORES = "scores"  # the stage of every paper that ranks the target's test set
+
+
+class NoTestSet(Exception):
+    """The row is trained; its target has nothing to score it on."""
+
 
 
 @dataclass(frozen=True)
@@ -153,8 +160,11 @@ class Job:
 
         `depends_on`: all configuration, manifests and stage hashes that the result depends on; a `seed` is
         added to it and reaches the builder as `workspace.seed`. `collective`: all `torchrun` processes train
-        it together. Raises `InputError` for an interrupted build without --resume or --fresh.
+        it together. Raises `InputError` for an interrupted build without --resume or --fresh, and `NoTestSet`
+        for the scores of a target without queries.
         """
+        if name == SCORES and not getattr(self.target, "query", True):
+            raise NoTestSet
         if seed is not None:
             depends_on = {**depends_on, "seed": seed}
         stage = self.store.obtain(name, depends_on, build, self._workspace(seed or 0, collective))
@@ -202,6 +212,8 @@ class Job:
         """Writes `record.json` and returns it. The scores are those of the last epoch."""
         options = self.options
         self._check_pictures()
+        unmatched = unmatched_queries(self.target) if self.target.gallery else 0
+        counted = {"queries_without_match": float(unmatched)} if unmatched else {}
         record = Record(
             paper=self.paper,
             key=self.experiment.runs_as,
@@ -213,7 +225,7 @@ class Job:
             config_hash=digest(self.config),
             data={"source": self.source.manifest, "target": self.target.manifest},
             scores=canonical(scores),
-            measures=dict(measures or {}),
+            measures={**(measures or {}), **counted},
             selection="last epoch",
             stages={
                 name: {

@@ -28,7 +28,7 @@ from hhl.augmentation import crop_box
 from hhl.config import TestConfig
 from hhl.evaluate import embedder
 from hhl.model import HHLNet
-from hhl.views import fake_path
+from hhl.views import StyleFolder
 
 DISTANCE_IMAGES = 200  # target training images whose copies are measured; Table 1 names no number
 SPACE_IMAGES = 500  # training images of each domain in `overlap` and in the picture
@@ -67,8 +67,9 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def other_styles(samples: Sequence[Sample], style_folder: Path, num_cameras: int) -> list[tuple[int, Path]]:
     """Returns (index of the sample, fake) for every camera but the sample's own."""
+    styles = StyleFolder(style_folder)
     return [
-        (i, fake_path(style_folder, sample.path.stem, k + 1))
+        (i, styles.path(sample, k))
         for i, sample in enumerate(samples)
         for k in range(num_cameras)
         if k != sample.camid

@@ -21,7 +21,7 @@ from common.evaluation.yardsticks import (
 )
 from common.job import Job, Workspace
 from hhl.styles import CameraStyles
-from hhl.views import fake_path
+from hhl.views import StyleFolder
 
 IMAGES = 100  # training images, spread evenly, whose styles are judged
 
@@ -66,8 +66,9 @@ def judge(work: Workspace, target: ReIDDataset, folder: Path, style: Path, perso
     samples = target.train[:: max(1, len(target.train) // IMAGES)]
     pairs = [(s, camera) for s in samples for camera in range(target.num_cameras) if camera != s.camid]
     originals, target_cameras = [s for s, _ in pairs], np.array([camera for _, camera in pairs])
+    styles = StyleFolder(folder)
     images: dict[str, Sequence[Path | Sample]] = {
-        "": [fake_path(folder, s.path.stem, camera + 1) for s, camera in pairs],
+        "": [styles.path(s, camera) for s, camera in pairs],
         "_untouched": originals,
     }
     if target.name in DOMAINS:

@@ -20,7 +20,7 @@ from common.evaluation.features import load_features
 from common.evaluation.pictures import image_grid
 from common.evaluation.ranked_lists import ranked_lists
 from common.job import Job
-from hhl.views import fake_path
+from hhl.views import StyleFolder
 
 CURVES = {
     "re-ID losses": ("cross_entropy", "triplet"),
@@ -73,8 +73,9 @@ def feature_spaces(job: Job) -> None:
 def camera_styles(target: ReIDDataset, folder: Path, path: Path, people: int = 4) -> None:
     """Draws target images (rows) in each camera's style (columns); synthetic targets also in the true one."""
     rows, names = [], []
+    styles = StyleFolder(folder)
     for sample in spread_over_cameras(target.train, people):
-        fakes = [read_image(fake_path(folder, sample.path.stem, k + 1)) for k in range(target.num_cameras)]
+        fakes = [read_image(styles.path(sample, k)) for k in range(target.num_cameras)]
         rows.append([read_image(sample.path), *fakes])
         names.append(f"camera {sample.camid + 1}")
         if target.name in DOMAINS:

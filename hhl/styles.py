@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from common.datasets import ReIDDataset, Sample
+from common.datasets.contents import contents_of
 from common.datasets.images import read_image
+from common.datasets.layout import list_images
 from common.datasets.synthetic import DOMAINS, oracle
 from common.errors import InputError
 from common.hashing import digest
@@ -46,8 +48,8 @@ def camera_styles(job: Job) -> CameraStyles:
         return CameraStyles()
     if style.folder:
         folder = Path(style.folder)
-        content = [(path.name, path.stat().st_size) for path in sorted(folder.glob("*_fake_*.jpg"))]
-        return CameraStyles(folder, digest(content))
+        paths = [folder / name for name in list_images(folder) if "_fake_" in name]
+        return CameraStyles(folder, digest([[p.name for p in paths], contents_of(paths, folder)]))
     fakes = stargan_styles(job) if style.kind == "stargan" else control_styles(job)
     return CameraStyles(fakes.folder / FOLDER, fakes.hash, fakes.json("oracle.json"))
 

@@ -1,11 +1,12 @@
 """The views of the target's training images in the triplet loss: the real images and their camera styles.
 
-Styles are files `<stem>_fake_<k>.jpg`, k the camera counted from 1, as the released code names them.
+Styles are files `<stem>_fake_<k>.jpg`, k the camera counted from 1, as the released code names them. A folder
+made elsewhere may use the names of CamStyle and ECN, `<stem>_fake_<own>to<k>.jpg`, whose own style is the image
+itself, and other image formats.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common.datasets import ReIDDataset, Sample
-from common.datasets.layout import refuse_equal_names
+from common.datasets.layout import list_images, refuse_equal_names
 from common.errors import InputError
 from hhl.config import HHLConfig
 
@@ -67,15 +68,38 @@ def expected_views(config: HHLConfig, target: ReIDDataset) -> TargetViews:
     Raises `InputError` for duplicate image names, which fakes would share, and for a folder of styles that
     belongs to another target.
     """
-    if config.method.target_views == "camera" or config.style.measure:
+    method = config.method
+    if method.target_views == "camera" or config.style.measure:
         refuse_equal_names(target.train)
+        check_cameras(target)
         if config.style.folder:
-            camera_style_views(target.train, Path(config.style.folder), target.num_cameras)
+            own = method.include_own_style
+            camera_style_views(target.train, Path(config.style.folder), target.num_cameras, own)
     views = target_views(config, target, None)
     if config.method.target_views != "camera":
         return views
     num_views = target.num_cameras + config.method.include_own_style
     return replace(views, samples=[*target.train] * num_views, num_views=num_views)
+
+
+def check_cameras(target: ReIDDataset) -> None:
+    """Raises `InputError` unless the target has training images of every camera, two at least: a style whose
+    camera has none would be learned from nothing.
+    """
+    seen = sorted({sample.camid + 1 for sample in target.train})
+    if len(seen) < 2:
+        raise InputError(
+            f"{target.root}: the training images are of one camera: camera styles need at least two "
+            "(--method.target-views none or real trains without them)"
+        )
+    if len(seen) < target.num_cameras:
+        numbers = ("," if max(seen) > 9 else "").join(map(str, seen))
+        folder = "" if target.own else f", or the folder itself, --target {target.root}, if it has no others"
+        raise InputError(
+            f"{target.root}: expected training images of all {target.num_cameras} cameras of {target.name}, "
+            f"found cameras {', '.join(map(str, seen))} only: use those, --target "
+            f"{target.root if target.own else target.name}@c{numbers}{folder}"
+        )
 
 
 def fake_path(folder: Path, stem: str, k: int) -> Path:
@@ -90,34 +114,77 @@ def camera_style_views(
 
     A fake keeps the person of its original and has the camera of its style. `include_own=False` leaves out
     the style of the image's own camera; view k is then the k-th other style. The folder may be one of the
-    authors' code. Raises `InputError` unless it holds exactly all C styles of every image.
+    authors' code, or of CamStyle's and ECN's. Raises `InputError` unless it holds exactly all C styles of
+    every image; those of the own camera may be absent if they are not read, or from all images, whose place
+    the images themselves then take.
     """
-    _check_style_folder(train, Path(folder), num_cameras)
+    styles = StyleFolder(Path(folder))
+    styles.check(train, num_cameras, include_own)
     views = list(train)
     for k in range(num_cameras if include_own else num_cameras - 1):
         for sample in train:
             style = k if include_own or k < sample.camid else k + 1
-            path = fake_path(folder, sample.path.stem, style + 1)
-            views.append(replace(sample, path=path, camid=style, origin="translated"))
+            path = styles.find(sample, style)
+            views.append(replace(sample, path=path, camid=style, origin="translated") if path else sample)
     return views
 
 
-def _check_style_folder(train: Sequence[Sample], folder: Path, num_cameras: int) -> None:
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: expected a folder of camera-style images, found none: "
-            "translate the target's training images first"
-        )
-    present = {path.name for path in folder.iterdir() if re.search(r"_fake_.*\.jpg$", path.name)}
-    cameras = range(1, num_cameras + 1)
-    expected = {fake_path(folder, sample.path.stem, k).name for sample in train for k in cameras}
-    for fault, names in (
-        ("missing", expected - present),
-        ("not of these images and cameras", present - expected),
-    ):
-        if names:
+class StyleFolder:
+    """The files of a camera-style folder, by image and camera."""
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
             raise InputError(
-                f"{folder}: expected {len(expected)} camera-style images ({len(train)} x {num_cameras} "
-                f"cameras), {len(names)} are {fault}, the first is {min(names)}: translate this training set "
-                "again, or name the right folder"
+                f"{folder}: expected a folder of camera-style images, found none: "
+                "translate the target's training images first"
             )
+        self.folder = folder
+        # the released name with .jpg -> the file's own name
+        self.files = {_released_name(name): name for name in list_images(folder) if "_fake_" in name}
+
+    def find(self, sample: Sample, camera: int) -> Path | None:
+        """Returns the image in the style of a camera, from 0; None if there is none."""
+        for name in (_style_name(sample, camera), _style_name(sample, camera, sample.camid)):
+            if name in self.files:
+                return self.folder / self.files[name]
+        return None
+
+    def path(self, sample: Sample, camera: int) -> Path:
+        """Returns the image in the style of a camera; for its own the image itself if there is no other."""
+        return self.find(sample, camera) or (
+            sample.path
+            if camera == sample.camid
+            else fake_path(self.folder, sample.stem, camera + 1)  # whose absence its reader names
+        )
+
+    def check(self, train: Sequence[Sample], num_cameras: int, include_own: bool) -> None:
+        """Raises `InputError` unless the folder holds the styles of these images and cameras, and no others."""
+        needs_own = include_own and any(self.find(sample, sample.camid) for sample in train)
+        missing, known = [], set()
+        for sample in train:
+            for camera in range(num_cameras):
+                name = _style_name(sample, camera)
+                known |= {name, _style_name(sample, camera, sample.camid)}
+                if (camera != sample.camid or needs_own) and not self.find(sample, camera):
+                    missing.append(name)
+        others = [file for name, file in self.files.items() if name not in known]
+        expected = len(train) * (num_cameras if needs_own else num_cameras - 1)
+        for fault, names in (("missing", missing), ("not of these images and cameras", others)):
+            if names:
+                raise InputError(
+                    f"{self.folder}: expected {expected} camera-style images ({len(train)} x {num_cameras} "
+                    f"cameras{'' if needs_own else ' but their own'}), {len(names)} are {fault}, the first is "
+                    f"{min(names)}: translate this training set again, or name the right folder"
+                )
+
+
+def _style_name(sample: Sample, camera: int, own: int | None = None) -> str:
+    """Returns the released name; with `own` the one of CamStyle and ECN."""
+    between = "" if own is None else f"{own + 1}to"
+    return f"{sample.stem}_fake_{between}{camera + 1}.jpg"
+
+
+def _released_name(name: str) -> str:
+    """`0002_c1s1_000451_03.jpg_fake_2.png` -> `0002_c1s1_000451_03_fake_2.jpg`."""
+    stem, _, style = Path(name).stem.rpartition("_fake_")
+    return f"{stem[:-4] if stem.lower().endswith(('.jpg', '.png')) else stem}_fake_{style}.jpg"

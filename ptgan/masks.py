@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from common.checkpoints import fetched_weights
 from common.datasets import ReIDDataset, Sample
-from common.datasets.images import read_image
+from common.datasets.images import image_size, read_image
 from common.datasets.loading import normalise
 from common.errors import InputError
 from common.files import regular_file, write_atomic
@@ -106,7 +106,9 @@ def mask_path(sample: Sample, kind: str = "disk", folder: str = "") -> Path:
     images, stem = sample.path.parent, sample.path.stem
     own = [Path(folder) / images.name, Path(folder)] if folder else []
     folders = own or [images.with_name(f"{images.name}_mask")]
-    for path in (place / f"{stem}{suffix}" for place in folders for suffix in (".png", ".npy")):
+    stems = dict.fromkeys((sample.stem, stem)) if folder else (stem,)
+    names = [f"{name}{suffix}" for name in stems for suffix in (".png", ".npy")]
+    for path in (place / name for place in folders for name in names):
         if path.is_file():
             return path
     raise InputError(
@@ -150,13 +152,8 @@ def _stored(sample: Sample, kind: str, folder: str) -> np.ndarray:
 
 def _size(sample: Sample) -> tuple[int, int]:
     """Returns height and width of a sample's image."""
-    regular_file(sample.path, "an image")
-    try:
-        with Image.open(sample.path) as image:
-            return image.height, image.width
-    except Exception:  # Pillow raises anything for a broken file
-        width, height = read_image(sample.path).size  # its message names the fault
-        return height, width
+    width, height = image_size(sample.path)
+    return height, width
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -276,7 +273,7 @@ def write_masks(config: MaskConfig, datasets: Sequence[ReIDDataset], work: Works
     owners: dict[Path, Sample] = {}
     for dataset in datasets:
         folder = work.folder / dataset.name
-        owners |= by_file((folder / s.path.parent.name / f"{s.path.stem}.png", s) for s in dataset.train)
+        owners |= by_file((folder / s.path.parent.name / f"{s.stem}.png", s) for s in dataset.train)
     model = load_segmenter(config.model).to(work.device)
     work.kept.touch()
     for path, sample in tqdm(owners.items(), desc="masks", disable=None, leave=False):

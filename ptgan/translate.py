@@ -49,7 +49,7 @@ def translate(
     folder = work.folder / FOLDER
     refuse_equal_names(source.train)
     generator = load_generator(gan, trained.folder / "generator.pt", work.device) if trained else None
-    todo = [sample for sample in source.train if not (folder / sample.path.name).is_file()]
+    todo = [sample for sample in source.train if not (folder / file_name(sample)).is_file()]
     work.kept.touch()
     with tqdm(total=len(todo), desc="transfer", disable=None, leave=False) as bar:
         images = SampleImages(todo, eval_transform(gan))
@@ -105,8 +105,15 @@ def save_image(pixels: np.ndarray, sample: Sample, folder: Path, config: Transla
         size = read_image(sample.path).size
         image = image.resize(size, Image.Resampling.BICUBIC) if image.size != size else image
     buffer = io.BytesIO()
-    image.save(buffer, Image.registered_extensions()[sample.path.suffix.lower()], quality=config.quality)
-    write_atomic(folder / sample.path.name, buffer.getvalue(), durable=False)
+    path = folder / file_name(sample)
+    image.save(buffer, Image.registered_extensions()[path.suffix.lower()], quality=config.quality)
+    write_atomic(path, buffer.getvalue(), durable=False)
+
+
+def file_name(sample: Sample) -> str:
+    """Returns the name of a sample's transferred image: its file's, in a format that holds colours."""
+    suffix = sample.path.suffix
+    return sample.stem + (".png" if suffix.lower() in (".gif", ".pbm", ".pgm", ".pnm") else suffix)
 
 
 def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:
@@ -119,11 +126,12 @@ def translated_samples(source: Sequence[Sample], folder: Path) -> list[Sample]:
     present = {path.name for path in folder.iterdir()}
     samples, missing = [], []
     for sample in source:
-        names = [n for n in (sample.path.name, RELEASED_PREFIX + sample.path.name) if n in present]
+        name = file_name(sample)
+        names = [n for n in (name, RELEASED_PREFIX + name) if n in present]
         if names:
             samples.append(replace(sample, path=folder / names[0], mask=None, origin="translated"))
         else:
-            missing.append(sample.path.name)
+            missing.append(name)
     if missing:
         raise InputError(
             f"{folder}: expected a transferred image for each of {len(source)} training images, "

@@ -63,7 +63,8 @@ def gan_depends_on(config: GANConfig, source: ReIDDataset, target: ReIDDataset) 
 
 def translation_depends_on(gan: str, translation: TranslationConfig, source: ReIDDataset) -> dict:
     """Returns all that the translations of the GAN with the hash `gan` depend on."""
-    return {"gan": gan, "source": source.manifest, "translate": translation}
+    pictures = dataclasses.replace(translation, judge_steps=0)
+    return {"gan": gan, "source": source.manifest, "translate": pictures}
 
 
 def train_gan(work: Workspace, config: GANConfig, source: ReIDDataset, target: ReIDDataset) -> None:
@@ -154,7 +155,7 @@ def write_manifest(
 
 
 def translated_path(folder: Path, sample: Sample) -> Path:
-    return folder / f"{sample.path.stem}.jpg"
+    return folder / f"{sample.stem}.jpg"
 
 
 def samples_in(folder: Path, train: Sequence[Sample]) -> list[Sample]:
@@ -167,13 +168,13 @@ def samples_in(folder: Path, train: Sequence[Sample]) -> list[Sample]:
             f"{'a file' if folder.exists() else 'nothing'}"
         )
     paths = {re.sub(r"^(market|duke)_", "", Path(name).stem): folder / name for name in list_images(folder)}
-    missing = [s.path.stem for s in train if s.path.stem not in paths]
+    missing = [s.stem for s in train if s.stem not in paths]
     if missing:
         raise InputError(
             f"{folder}: expected a translation of each of {len(train)} training images, {len(missing)} are "
             f"missing, the first is {missing[0]}: translate this training set, or name the right folder"
         )
-    return [dataclasses.replace(s, path=paths[s.path.stem], mask=None, origin="translated") for s in train]
+    return [dataclasses.replace(s, path=paths[s.stem], mask=None, origin="translated") for s in train]
 
 
 # ---------------------------------------------------------------- measures of the pictures, without labels

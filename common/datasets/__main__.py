@@ -1,4 +1,5 @@
-"""Lists, checks and makes datasets: `python -m common.datasets list | check NAME --root DIR | make NAME`.
+"""Lists, checks, splits and makes datasets: `python -m common.datasets list | check NAME --root DIR |
+check DIR | split DIR | make NAME`.
 
 Exit codes: 0 without findings, 1 with findings, 2 for bad input.
 """
@@ -6,14 +7,22 @@ Exit codes: 0 without findings, 1 with findings, 2 for bad input.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.cli import exit_code
-from common.datasets import DATASETS, load_dataset, parse_option, read_dataset
+from common.datasets import DATASETS, ReIDDataset, load_dataset, parse_option, read_dataset
+from common.datasets.base import SPLITS
 from common.datasets.doctor import examine, report_lines
+from common.datasets.split import split_folder
+from common.datasets.table import read_table
 from common.errors import InputError
+from common.files import write_atomic
 
 REAL = {name: entry.about for name, entry in DATASETS.items() if entry.about is not None}
 MAX_JOBS = 256  # threads
@@ -33,10 +42,41 @@ def check(options: argparse.Namespace) -> int:
     dataset = read_dataset(options.name, options.root, **dict(map(parse_option, options.option)))
     report = examine(dataset, decode=not options.no_decode, jobs=options.jobs)
     print("\n".join(report_lines(report)))
+    if options.names:
+        write_names(options.names, dataset)
+        print(f"Names of people and cameras: {options.names}")
     about = REAL.get(options.name)
     if about and about.status:
         print(f"Note: {about.status}.")
     return 1 if report.findings else 0
+
+
+def write_names(path: Path, dataset: ReIDDataset) -> None:
+    """Writes which number each person and camera has: rows `kind,number,name`, cameras from 1."""
+    rows = [("camera", camera + 1, name) for camera, name in enumerate(dataset.camera_names)]
+    rows += [("person", pid, name) for pid, name in sorted(dataset.people.items())]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("kind", "number", "name"), *rows])
+    write_atomic(path, text.getvalue())
+
+
+def split(options: argparse.Namespace) -> int:
+    """Writes the table of a test protocol and prints its counts."""
+    table = split_folder(
+        options.folder,
+        options.out,
+        query_per_camera=options.query_per_camera,
+        test_people=options.test_people,
+        seed=options.seed,
+        camera_pattern=options.camera_pattern,
+        overwrite=options.overwrite,
+    )
+    images = read_table(table, [])
+    counts = Counter(image.split for image in images)
+    people = {split: len({i.person for i in images if i.split == split}) for split in counts}
+    parts = [f"{counts[split]:,} {split} images of {people[split]:,} people" for split in SPLITS]
+    print(f"{table}: {', '.join(parts)}")
+    return 0
 
 
 def list_datasets(options: argparse.Namespace) -> int:
@@ -74,14 +114,28 @@ def _parser() -> argparse.ArgumentParser:
         "check", help="layout, counts, junk and distractors, broken images, and what to do"
     )
     add = command.add_argument
-    add("name", metavar="NAME", help=", ".join(DATASETS))
+    add("name", metavar="NAME", help=f"{', '.join(DATASETS)}, or a folder of your own")
     add("--root", metavar="DIR", help="the folder that holds the datasets, or the dataset's folder itself")
+    add("--names", metavar="FILE", type=Path, help="write the numbers of people and cameras as CSV")
     examples = "e.g. images=labeled, protocol=classic, version=V2"
     add("--option", metavar="KEY=VALUE", action="append", default=[], help=examples)
     jobs = min(8, os.cpu_count() or 1)
     add("--jobs", metavar="N", type=int, default=jobs, help="decoding threads (default %(default)s)")
     add("--no-decode", action="store_true", help="names and counts only")
     command.set_defaults(command=check)
+
+    command = commands.add_parser(
+        "split", help="make a test protocol of a folder with people and cameras: writes images.csv"
+    )
+    add = command.add_argument
+    add("folder", metavar="DIR", type=Path, help="one folder a person, or names PERSON_cCAMERA...")
+    add("--out", metavar="FILE", type=Path, help="the table (default: images.csv in the folder)")
+    add("--query-per-camera", metavar="N", type=int, default=1, help="of each test person (default 1)")
+    add("--test-people", metavar="SHARE", type=float, default=0.5, help="of all people (default 0.5)")
+    add("--seed", metavar="N", type=int, default=0)
+    add("--camera-pattern", metavar="REGEX", help="its group is the camera in an image's path")
+    add("--overwrite", action="store_true", help="replace a table that is there")
+    command.set_defaults(command=split)
 
     command = commands.add_parser("make", help="render a synthetic domain")
     add = command.add_argument

@@ -129,7 +129,7 @@ class ReIDDataset:
     @cached_property
     def manifest(self) -> dict:
         """Counts of each split, a hash of all file names (relative to the root) and sizes in bytes, a hash of
-        the files' contents except for a synthetic domain, and the options that the dataset's name gave.
+        the contents of images and masks except for a synthetic domain, and the options that the dataset's name gave.
         """
         digest = hashlib.sha256()
         for part in self.parts:
@@ -152,6 +152,7 @@ class ReIDDataset:
         }
 
     def _contents(self) -> str:
-        paths = [s.path for split in SPLITS for s in getattr(self, split)]
+        samples = [s for split in SPLITS for s in getattr(self, split)]
+        paths = [s.path for s in samples] + [s.mask for s in samples if s.mask is not None]
         digests = contents_of(paths, self.root)
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]

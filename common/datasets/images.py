@@ -25,7 +25,7 @@ DEEP_FORM = "more than 8 bits a channel, scaled to 8"
 TURNED = "an EXIF orientation, turned upright"
 TRANSPARENT = "transparent pixels, shown on white"
 FRAMES = "several frames, of which the first is read"
-GREY = "no colour"
+GREY = "shades of grey only"
 CONVERTED = "another colour space, converted to RGB"
 
 
@@ -34,6 +34,19 @@ def read_image(path: str | Path, mode: str = "RGB") -> Image.Image:
     pixels with a known range of values.
     """
     return decode(path, mode)[0]
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Returns width and height as `read_image` would, in most cases without decoding."""
+    regular_file(path, "an image")
+    try:
+        with Image.open(path) as image:
+            if image.format != "TIFF":  # Pillow turns a TIFF while it decodes it
+                turned = _orientation(image) in (5, 6, 7, 8)
+                return image.size[::-1] if turned else image.size
+    except Exception:  # read_image's message names the fault
+        pass
+    return read_image(path).size
 
 
 def decode(path: str | Path, mode: str = "RGB") -> tuple[Image.Image, tuple[str, ...]]:

@@ -21,7 +21,8 @@ OTHER_IMAGES = (
     *(".raw", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".npy"),
 )
 SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle.bin")
-SYSTEM = "hidden or of the system"
+SYSTEM = "hidden or of the system"  # kinds of what is passed over, beside the endings of files
+FOLDERS = "folders"
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 
 _MAX_DEPTH = 3  # DIR/prid2011/prid_2011/single_shot
@@ -130,14 +131,20 @@ def list_images(folder: Path, skipped: Counter[str] | None = None) -> list[str]:
         suffix = os.path.splitext(name)[1].lower()
         if suffix in IMAGE_SUFFIXES and not is_system(name):
             names.append(name)
-        elif skipped is not None and not (suffix == "" and (folder / name).is_dir() and not is_system(name)):
-            skipped[SYSTEM if is_system(name) else suffix or "without an ending"] += 1
+        elif skipped is not None:
+            skipped[_kind(folder, name, suffix)] += 1
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError:
             raise InputError(f"{folder}: expected file names in UTF-8, found {name!a}: rename it") from None
     return names
+
+
+def _kind(folder: Path, name: str, suffix: str) -> str:
+    if is_system(name):
+        return SYSTEM
+    return FOLDERS if (folder / name).is_dir() else suffix or "without an ending"
 
 
 def list_folders(folder: Path, skipped: Counter[str] | None = None) -> list[str]:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from common.datasets.base import DISTRACTOR, JUNK, SPLITS, UNLABELLED, ReIDDataset, Sample
 from common.datasets.layout import (
+    FOLDERS,
     MARKET_FOLDERS,
     list_folders,
     list_images,
@@ -101,7 +102,14 @@ def _read(root: Path, problems: list[str], skipped: Counter[str]) -> list[Found]
             if part is not None
             for f in _people(part, split, problems, skipped) or _flat(part, split, problems, skipped)
         ]
-    return _people(root, "train", problems, skipped) or _images(root, problems, skipped)
+    people = _people(root, "train", problems, skipped)
+    if not people:
+        return _images(root, problems, skipped)
+    if loose := _names(root, problems, skipped, folders=False):
+        problems.append(
+            f"{root}: {len(loose)} images beside the folders of people left out: {shorten(loose)}"
+        )
+    return people
 
 
 def _flat(folder: Path, split: str, problems: list[str], skipped: Counter[str]) -> list[Found]:
@@ -135,7 +143,7 @@ def _people(folder: Path, split: str, problems: list[str], skipped: Counter[str]
     rows: list[tuple[Path, str]] = []  # image, person
     by_folder: list[Found] = []
     for person in list_folders(folder, skipped):
-        names = _names(folder / person, problems, skipped)
+        names = _names(folder / person, problems, skipped, folders=False)
         rows += [(folder / person / name, person) for name in names]
         for camera in list_folders(folder / person, skipped):
             place = folder / person / camera
@@ -153,9 +161,14 @@ def _people(folder: Path, split: str, problems: list[str], skipped: Counter[str]
     return [Found(path, split, person, camera) for (path, person), camera in zip(rows, cameras)]
 
 
-def _names(folder: Path, problems: list[str], skipped: Counter[str]) -> list[str]:
+def _names(
+    folder: Path, problems: list[str], skipped: Counter[str], *, folders: bool = True
+) -> list[str]:
+    """Lists the images of a folder and counts what else is there, with `folders` also the folders."""
     here: Counter[str] = Counter()
     names = list_images(folder, here)
+    if not folders:
+        del here[FOLDERS]
     problems += unread_images(folder, here)
     skipped += here
     return names
@@ -258,7 +271,6 @@ def _key(root: Path, path: Path) -> str:
 
 
 def skipped_text(skipped: Counter[str] | dict[str, int]) -> str:
-    """Returns `3 other files passed over: 2 hidden or of the system, 1 .txt`; "" for none."""
-    total = sum(skipped.values())
+    """Returns `passed over: 2 hidden or of the system, 1 .txt`; "" for nothing."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()) if count)
-    return f"{total} other file{'s' * (total > 1)} passed over: {kinds}" if total else ""
+    return f"passed over: {kinds}" if kinds else ""

@@ -26,12 +26,12 @@ def oracle_errors(target: ReIDDataset, folder: Path) -> dict[str, float]:
         return {}
     errors: dict[str, list[float]] = {"fake_l1": [], "identity_l1": [], "own_style_l1": []}
     for sample in target.train[:: max(1, len(target.train) // IMAGES)]:
-        own = read_image(fake_path(folder, sample.path.stem, sample.camid + 1))
+        own = read_image(fake_path(folder, sample.stem, sample.camid + 1))
         real = _pixels(read_image(sample.path), own.size)
         errors["own_style_l1"].append(np.abs(_pixels(own, own.size) - real).mean())
         for camera in set(range(target.num_cameras)) - {sample.camid}:
             truth = _pixels(Image.fromarray(oracle(sample, camera)), own.size)
-            fake = _pixels(read_image(fake_path(folder, sample.path.stem, camera + 1)), own.size)
+            fake = _pixels(read_image(fake_path(folder, sample.stem, camera + 1)), own.size)
             errors["fake_l1"].append(np.abs(fake - truth).mean())
             errors["identity_l1"].append(np.abs(real - truth).mean())
     return {name: round(float(np.mean(values)), 3) for name, values in errors.items()}

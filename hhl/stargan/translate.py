@@ -43,7 +43,7 @@ def translate(
     todo = [
         sample
         for sample in target.train
-        if not all(fake_path(folder, sample.path.stem, k + 1).is_file() for k in cameras)
+        if not all(fake_path(folder, sample.stem, k + 1).is_file() for k in cameras)
     ]
     work.kept.touch()
     images = SampleImages(todo, EvalTransform(gan.height, gan.width, "bilinear", HALF, HALF))
@@ -74,7 +74,7 @@ def save_fake(pixels: np.ndarray, sample: Sample, folder: Path, camera: int, qua
     """Writes `<stem>_fake_<camera + 1>.jpg`; `pixels` uint8 `(H, W, 3)`, `camera` 0-based."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    write_atomic(fake_path(folder, sample.path.stem, camera + 1), buffer.getvalue(), durable=False)
+    write_atomic(fake_path(folder, sample.stem, camera + 1), buffer.getvalue(), durable=False)
 
 
 def to_uint8(images: Tensor, *, truncate: bool) -> np.ndarray:

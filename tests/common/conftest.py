@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from common.datasets import ReIDDataset, Sample
 from common.job import Job, Options
 from common.records import Experiment
 from common.runs import StageStore
@@ -20,7 +21,9 @@ def toy_job() -> Callable[..., Job]:
     def make(out: Path, key: str = "toy/t/a", options: Options | None = None) -> Job:
         import torch
 
-        data = SimpleNamespace(manifest={"name": "toy", "hash": "0"})
+        sample = Sample(Path("toy.jpg"), 1, 0)
+        data = ReIDDataset("toy", Path("."), [sample], [sample], [replace(sample, camid=1)], 2)
+        data.__dict__["manifest"] = {"name": "toy", "hash": "0"}
         options = options or Options()
         store = StageStore(out, options.resume, options.fresh)
         return Job("toy", Experiment(key, ""), {}, data, data, torch.device("cpu"), options, store)

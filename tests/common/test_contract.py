@@ -9,15 +9,15 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from common import cli
 from common.checks import check_fields, size
 from common.cli import override, parse
+from common.datasets import ReIDDataset, Sample
 from common.errors import InputError, RunError
 from common.files import write_atomic
 from common.job import Job, Workspace
@@ -74,8 +74,11 @@ def toy_train(job: Job):
     return job.record(net.json("scores.json"), measures={"x": 1.5})
 
 
-def toy_data(name: str, root: Path | None, config: ToyConfig) -> SimpleNamespace:
-    return SimpleNamespace(manifest={"name": "toy", "hash": "0"})
+def toy_data(name: str, root: Path | None, config: ToyConfig) -> ReIDDataset:
+    sample = Sample(Path("toy.jpg"), 1, 0)
+    data = ReIDDataset("toy", Path("."), [sample], [sample], [replace(sample, camid=1)], 2)
+    data.__dict__["manifest"] = {"name": "toy", "hash": "0"}
+    return data
 
 
 def run_toy(out: Path, *flags: str, train=toy_train, check=None) -> int:

@@ -26,11 +26,16 @@ from dcgan_lsro.config import MethodConfig, NetConfig, RecipeConfig, TestConfig
 from dcgan_lsro.losses import UNLABELLED
 
 
-def load(name: str, root: Path | None, test: TestConfig) -> ReIDDataset:
-    """Reads a dataset; CUHK03 with the protocol and split of the configuration."""
-    if name == "cuhk03":
-        return load_dataset(name, root, protocol=test.cuhk03_protocol, split=test.cuhk03_split)
-    return load_dataset(name, root)
+def load(
+    name: str, root: Path | None, test: TestConfig, needs: Sequence[str] | None = None
+) -> ReIDDataset:
+    """Reads a dataset; CUHK03 with the protocol and split of the configuration, unless its name gives others
+    (`cuhk03:protocol=767/700`). `needs`: see `load_dataset`.
+    """
+    if name.partition(":")[0] == "cuhk03":
+        classic = {"protocol": test.cuhk03_protocol, "split": test.cuhk03_split}
+        return load_dataset(name, root, needs=needs, **classic)
+    return load_dataset(name, root, needs=needs)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.datasets.base import About, Counts, Official, ReIDDataset
-from common.datasets.layout import MARKET_FOLDERS, find_root, name_rule, read_market_layout
+from common.datasets.layout import MARKET_FOLDERS, TEST_FOLDERS, find_root, name_rule, read_market_layout
 
 FOLDERS = ("DukeMTMC-reID", "dukemtmc", "duke")
 NAME = name_rule(r"(-?\d+)_c(\d+)_f\d+")
@@ -32,5 +32,5 @@ ABOUT = About(
 
 def load_dukemtmc(root: str | Path | None) -> ReIDDataset:
     """Reads DukeMTMC-reID from `root`, the folder of all datasets or the one with `bounding_box_train`."""
-    folder = find_root("dukemtmc", root, FOLDERS, MARKET_FOLDERS)
+    folder = find_root("dukemtmc", root, FOLDERS, MARKET_FOLDERS, TEST_FOLDERS)
     return read_market_layout("dukemtmc", folder, ABOUT.num_cameras, OFFICIAL, NAME)

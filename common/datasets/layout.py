@@ -24,6 +24,7 @@ SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "$recycle
 SYSTEM = "hidden or of the system"  # kinds of what is passed over, beside the endings of files
 FOLDERS = "folders"
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+TEST_FOLDERS = MARKET_FOLDERS[1:]  # of a copy without training images, which evaluate.py takes
 
 _MAX_DEPTH = 3  # DIR/prid2011/prid_2011/single_shot
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.datasets.base import About, Counts, Official, ReIDDataset
-from common.datasets.layout import MARKET_FOLDERS, find_root, name_rule, read_market_layout
+from common.datasets.layout import MARKET_FOLDERS, TEST_FOLDERS, find_root, name_rule, read_market_layout
 
 FOLDERS = ("Market-1501-v15.09.15", "market1501", "market")
 NAME = name_rule(r"(-?\d+)_c(\d+)s\d+_")
@@ -32,5 +32,5 @@ ABOUT = About(
 
 def load_market1501(root: str | Path | None) -> ReIDDataset:
     """Reads Market-1501 from `root`, the folder of all datasets or the one with `bounding_box_train`."""
-    folder = find_root("market1501", root, FOLDERS, MARKET_FOLDERS)
+    folder = find_root("market1501", root, FOLDERS, MARKET_FOLDERS, TEST_FOLDERS)
     return read_market_layout("market1501", folder, ABOUT.num_cameras, OFFICIAL, NAME)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -20,8 +19,9 @@ from common.checks import check_fields
 from common.datasets import DATASETS, ReIDDataset, label_of
 from common.datasets.validate import check_source, check_target
 from common.errors import InputError, RunError
+from common.flags import check_listed, parse_flags
 from common.hashing import digest
-from common.job import Job, Options
+from common.job import Job, NoTestSet, Options
 from common.records import Experiment, Paper, Record, check_experiments
 from common.runs import StageStore, rank_and_world
 from common.switches import switches
@@ -57,6 +57,7 @@ def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experi
 
     Raises `InputError` for unknown names, flags and values.
     """
+    check_listed(argv, "--experiment")
     preset = _preset(paper, argv)
     table = check_experiments(paper.name, list(paper.experiments))
     options, _ = _parse_fields(paper, argv, paper.presets[preset])
@@ -88,7 +89,7 @@ def _preset(paper: Paper, argv: Sequence[str]) -> str:
 
 
 def _parse_fields(paper: Paper, argv: Sequence[str], config: Config) -> tuple[Options, Config]:
-    """Parses options and configuration with tyro, whose error boxes become one line."""
+    """Parses options and configuration together."""
     joined = dataclasses.make_dataclass(
         "CommandLine",
         [
@@ -97,37 +98,14 @@ def _parse_fields(paper: Paper, argv: Sequence[str], config: Config) -> tuple[Op
         ],
         frozen=True,
     )
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            defaults = joined(Options(source=paper.source, target=paper.target), config)
-            parsed = tyro.cli(
-                joined,
-                args=list(argv),
-                default=defaults,
-                prog=f"{paper.name}/train.py",
-                description=f"{paper.name}: runs experiments and prints published beside measured numbers.",
-            )
-    except SystemExit as stop:
-        if stop.code == 0:
-            raise
-        raise InputError(_one_line(complaint.getvalue())) from None
-    except InputError:
-        raise
-    except ValueError as error:  # raised by a config that checks its fields
-        raise InputError(str(error)) from None
+    parsed = parse_flags(
+        joined,
+        argv,
+        default=joined(Options(source=paper.source, target=paper.target), config),
+        prog=f"{paper.name}/train.py",
+        description=f"{paper.name}: runs experiments and prints published beside measured numbers.",
+    )
     return parsed.options, parsed.config
-
-
-def _one_line(box: str) -> str:
-    lines = []
-    for line in box.splitlines():
-        text = line.strip("│ ").strip()
-        if text.startswith("─"):
-            break
-        if text and text[0] not in "╭╰":
-            lines.append(text)
-    return f"{' '.join(lines)} (see --help)"
 
 
 def main(
@@ -173,12 +151,23 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
             job = Job(paper.name, experiment, config, source, target, device, named, store)
             if check is not None:
                 check(job)
-            records[key] = train(job)
+            records[key] = _trained(job, train)
     if rank_and_world()[0] == 0:
         print(results_table(paper.name, [(e, records[e.runs_as]) for e, _ in experiments]))
         rows = [(e, records[e.runs_as]) for e in paper.experiments if e.runs_as in records]
         if measured := measures_table(paper.name, rows):
             print(measured)
+
+
+def _trained(job: Job, train: Callable) -> Record | None:
+    """Returns the record of `train`; without scores if the target has no test set."""
+    try:
+        return train(job)
+    except NoTestSet:
+        log.warning("no scores: %s has no query and gallery; trained stages:", job.target.root)
+        for name, stage in job.stages.items():
+            log.warning("  %s: %s", name, stage.folder)
+        return job.record({})
 
 
 def drawing(name: str, options: Options) -> str:

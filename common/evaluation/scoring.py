@@ -7,6 +7,7 @@ see `hhl/evaluate.py`. Features, AdaBN, feature files, both APs and the `evaluat
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor, nn
 
 from common.backbones import adabn_on, extract_features
@@ -23,8 +23,11 @@ from common.checks import Bound, bounded, check_fields
 from common.cli import exit_code
 from common.datasets import ReIDDataset, Sample, load_dataset
 from common.datasets.loading import SampleImages, Transform, ordered_loader
+from common.errors import InputError
 from common.evaluation.features import save_features
-from common.evaluation.ranking import evaluate_dataset
+from common.evaluation.protocols import evaluate_single_shot
+from common.evaluation.ranking import evaluate_dataset, ids_of
+from common.flags import parse_flags
 from common.job import Workspace
 from common.training import pick_device
 
@@ -70,7 +73,16 @@ class Embedder:
 
 
 def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, **options: Any) -> Scores:
-    """Returns the scores of one ranking; `options` as in `common.evaluation.ranking.evaluate`."""
+    """Returns the scores of one ranking; `options` as in `common.evaluation.ranking.evaluate`.
+
+    `cuhk03:protocol=classic` is ranked in 20 random single-shot galleries, without options.
+    """
+    if target.name == "cuhk03" and target.options.get("protocol") == "classic":
+        if any(options.get(name) for name in ("rerank", "cut")):
+            raise InputError("cuhk03:protocol=classic: its single-shot draws take neither --rerank nor a cut")
+        return evaluate_single_shot(
+            query, *ids_of(target.query), gallery, *ids_of(target.gallery), repeats=20
+        ).scores()
     return evaluate_dataset(target, query, gallery, **options).scores()
 
 
@@ -117,7 +129,7 @@ class Evaluate:
     """The flags of every paper's `evaluate.py`."""
 
     checkpoint: Path  # model.pt of a finished re-ID stage
-    target: str = "synthetic-market"  # dataset to test on
+    target: str = "synthetic-market"  # dataset to test on: a name, or the path of a folder
     data_root: Path | None = None  # folder that holds the datasets
     adabn: bool = False  # re-estimate batch norm on the target's training images
     rerank: bool = False  # k-reciprocal re-ranking; no published number has it
@@ -135,14 +147,24 @@ def evaluate_command(
 
 
 def _evaluate(flags: type[Evaluate], scores: Callable, argv: Sequence[str] | None) -> None:
-    options = tyro.cli(flags, args=argv)
+    options = parse_flags(flags, sys.argv[1:] if argv is None else argv)
     check_fields(options)
     print(json.dumps(scores(options, pick_device(options.device)), indent=1))
 
 
+def load_target(options: Evaluate) -> ReIDDataset:
+    """Loads the target of the flags; its training images are needed for --adabn only."""
+    return load_dataset(options.target, options.data_root, needs=needed_splits(options))
+
+
+def needed_splits(options: Evaluate) -> tuple[str, ...]:
+    """Returns the splits that an evaluation reads."""
+    return ("train", "query", "gallery") if options.adabn else ("query", "gallery")
+
+
 def checkpoint_scores(options: Evaluate, network: nn.Module, embedder: Embedder, **ranking: Any) -> Scores:
     """Returns the scores of a network with one feature on the target of the flags; `ranking`: see `rank`."""
-    target = load_dataset(options.target, options.data_root)
+    target = load_target(options)
     network = network.to(embedder.device)
     if options.adabn:
         network = embedder.adapt(network, target.train)

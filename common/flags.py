@@ -86,7 +86,7 @@ def _names(group: Any, prefix: str = "") -> Iterator[str]:
 
 
 def one_line(box: str) -> str:
-    """Returns the text between the title of tyro's box and its next ruler; without UTF-8 there is no frame."""
+    """Returns the text between the title of tyro's box and its next ruler; in ASCII it has no frame."""
     texts = [line.strip("│ ") for line in box.splitlines()[1:]]
     lines: list[str] = []
     for text in texts:

@@ -7,7 +7,7 @@ schedule, one IDE recipe for every row. "Caffe" is the released Caffe net of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from common.checks import (
@@ -23,6 +23,7 @@ from common.checks import (
     size,
 )
 from common.errors import InputError
+from common.hashing import LATER
 
 SIANET_SIZE = Bound("256 to 16,384: SiaNet's stride is 256; --gan.sia-channels makes it cheaper", 256, 16_384)
 
@@ -68,9 +69,11 @@ class GANConfig:
     batch: int = positive(1)  # released code
     lr: float = positive(2e-4)  # of the four Adam optimisers, constant
     beta1: float = below_one(0.5)  # of Adam
-    # translations shown to the discriminators; lag1: the effect of the demo script's reseeding
+    # translations shown to the discriminators; lag1: the effect of the demo script's reseeding (see pool.py)
     pool: Literal["history", "lag1", "none"] = "history"
     pool_size: int = positive(50)  # released code
+    # ours: the discriminators see shifted, mirrored images with a hole (see spgan/gan/augment.py)
+    augment_d: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class TranslationConfig:
     quality: int = quality(75)  # JPEG quality, Pillow's default, as released
     # truncate levels to whole numbers when reading and saving, as released, instead of rounding
     truncate: bool = True
+    # ours: steps in which an independent network learns to distinguish the domains, and a third of those of a
+    # re-ID network; both judge the translations (common/evaluation/transfers.py); 0: none
+    judge_steps: int = bounded(0, Bound("0 or more", least=0), later=True)
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,8 @@ class RecipeConfig:
     # IDE, IDE+: of all parameters; Caffe: twice for the head's weight (translated images), none for its bias
     weight_decay: float = non_negative(5e-4)
     erasing: float = probability(0.0)  # probability of random erasing; off by default in the released code
+    # of training images; test: as test.interpolation
+    interpolation: Literal["test", "bilinear", "bicubic"] = field(default="test", metadata=LATER)
     colour_jitter: float = non_negative(0.0)  # of labelled images: a control of ours
 
 
@@ -145,11 +153,14 @@ class MethodConfig:
 class TestConfig:
     """How the target's test images are ranked; records hold both AP rules and all poolings of Table 3."""
 
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"  # Caffe; IDE and IDE+: bicubic
+    # of test images, and of training images unless recipe.interpolation differs; Caffe; IDE, IDE+: bicubic
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     flip: bool = False  # add the mirrored image's feature; IDE and IDE+: yes; Caffe: no
     part_norm: bool = False  # normalise each part before the whole feature; released: only the whole
     # length of the ranked list, later correct matches count as missed; the released Duke script: 2000
     cut: int | None = positive(None)
+    # queries without a correct match: not counted, or with AP 0 (the released Market scripts)
+    no_match: Literal["skip", "zero"] = field(default="skip", metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -182,48 +193,90 @@ class SPGANConfig:
             )
 
 
-# Recipes named by the blog and the released PyTorch scripts, as settings of three independent fields
-RECIPES: dict[str, dict[str, Any]] = {
-    # train_IDE.py; matches Caffe's use_global_stats
-    "author_ide": {"net.head": "fc", "recipe.bn": "eval", "recipe.lr": 1e-3},
-    "ide_plus": {"net.head": "bottleneck", "recipe.bn": "eval", "recipe.lr": 1e-3},  # train_IDE_plus.py
-    # train.py, which the blog calls IDE
-    "blog_ide": {"net.head": "bottleneck", "recipe.bn": "train", "recipe.lr": 1e-2},
+# What the first author's PyTorch scripts share: images of 256x128 cropped from 288x144, bicubic, 60 epochs
+# with one drop, the sum of the features of an image and its mirror image
+_SCRIPTS: dict[str, Any] = {
+    "net.height": 256,
+    "net.width": 128,
+    "net.crop": "random",
+    "recipe.freeze_affine": False,
+    "recipe.freeze_conv1_res2": False,
+    "recipe.head_lr_factor": 10.0,
+    "recipe.lr_scale": 1.0,
+    "recipe.schedule": "paper",
+    "recipe.epochs": 60,
+    "recipe.drop_epoch": 40,
+    "recipe.batch": 16,
+    "recipe.nesterov": True,
+    "test.interpolation": "bicubic",
+    "test.flip": True,
 }
 
+# Recipes named by the blog and the scripts; they differ in three fields
+RECIPES: dict[str, dict[str, Any]] = {
+    # train_IDE.py; matches Caffe's use_global_stats
+    "author_ide": {**_SCRIPTS, "net.head": "fc", "recipe.bn": "eval", "recipe.lr": 1e-3},
+    # train_IDE_plus.py
+    "ide_plus": {**_SCRIPTS, "net.head": "bottleneck", "recipe.bn": "eval", "recipe.lr": 1e-3},
+    # train.py, which the blog calls IDE
+    "blog_ide": {**_SCRIPTS, "net.head": "bottleneck", "recipe.bn": "train", "recipe.lr": 1e-2},
+}
+
+# the Caffe net of the translated images
+_CAFFE = RecipeConfig(
+    freeze_affine=True, freeze_conv1_res2=True, head_lr_factor=2.0, schedule="caffe", nesterov=False
+)
+
+# small enough for 2 CPU cores; deviations: a thin ResNet pretrained on the source instead of ImageNet's
+# ResNet-50, 4 epochs instead of 50 with learning rates x 3; GANs with a quarter of the channels and 3 blocks
+# at 64x32 whose output is input + change, batches of 4, 1.25 passes
+_DEMO = SPGANConfig(
+    gan=GANConfig(
+        height=64,
+        width=32,
+        load_height=72,
+        load_width=36,
+        g_channels=16,
+        blocks=3,
+        residual=True,
+        d_channels=16,
+        sia_channels=8,
+        epochs=1.25,
+        batch=4,
+    ),
+    net=NetConfig(backbone="thin", weights="none", height=64, width=32),
+    recipe=RecipeConfig(pretrain_epochs=5, epochs=4, drop_epoch=3, lr_scale=3.0),
+)
+
 PRESETS: dict[str, SPGANConfig] = {
-    # small enough for 2 CPU cores; deviations: a thin ResNet pretrained on the source instead of ImageNet's
-    # ResNet-50, 4 epochs instead of 50 with learning rates x 3; GANs with a quarter of the channels and 3
-    # blocks at 64x32 whose output is input + change, batches of 4, 1.25 passes
-    "demo": SPGANConfig(
-        gan=GANConfig(
-            height=64,
-            width=32,
-            load_height=72,
-            load_width=36,
-            g_channels=16,
-            blocks=3,
-            residual=True,
-            d_channels=16,
-            sia_channels=8,
-            epochs=1.25,
-            batch=4,
-        ),
-        net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        recipe=RecipeConfig(pretrain_epochs=5, epochs=4, drop_epoch=3, lr_scale=3.0),
+    "demo": _DEMO,
+    # the demo with GANs that do their job, and with judges of their translations. Chosen on drawing 11
+    "study": replace(
+        _DEMO,
+        gan=replace(_DEMO.gan, augment_d=True, lr=4e-4, epochs=3.0),
+        translate=TranslationConfig(judge_steps=500),
     ),
     # the demo script of the released GAN and the Caffe net of the translated images
     "released": SPGANConfig(
         gan=GANConfig(pool="lag1", round_down=1000),
-        recipe=RecipeConfig(
-            freeze_affine=True, freeze_conv1_res2=True, head_lr_factor=2.0, schedule="caffe", nesterov=False
-        ),
+        recipe=_CAFFE,
+        test=TestConfig(no_match="zero"),
     ),
     # the paper as the blog prints it, unverified: 1 - cos, translated negatives, no divisor, 5 epochs, "1 FC"
-    # in SiaNet; its 128 outputs without dropout are assumed: the blog also lists the released head
+    # in SiaNet; its 128 outputs without dropout are assumed: the blog also lists the released head; Caffe's
+    # net, as in Table 2, with the printed schedule
     "paper": SPGANConfig(
         gan=GANConfig(
             sia_head="fc128", sia_dropout="off", neg="fake_real", con_div=1.0, dist="onecos", epochs=5.0
-        )
+        ),
+        recipe=replace(_CAFFE, schedule="paper"),
+    ),
+    # the blog's own reading: the same formulas, SiaNet's head as it lists the layers, and the script that it
+    # calls IDE (train.py)
+    "blog": SPGANConfig(
+        gan=GANConfig(neg="fake_real", con_div=1.0, dist="onecos", epochs=5.0),
+        net=NetConfig(height=256, width=128, crop="random", head="bottleneck"),
+        recipe=RecipeConfig(bn="train", lr=0.01, epochs=60),
+        test=TestConfig(interpolation="bicubic", flip=True),
     ),
 }

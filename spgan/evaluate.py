@@ -54,7 +54,7 @@ def score(model: IDENet, target: ReIDDataset, test: TestConfig, work: Workspace)
             query, gallery = features.embed_test(network, target)
             for name in query:
                 rows = query[name], gallery[name]
-                scores[name + suffix] = rank(target, *rows, cut=test.cut)
+                scores[name + suffix] = rank(target, *rows, cut=test.cut, no_match=test.no_match)
                 if name + suffix == "last":
                     scoring.save_test_features(
                         work.folder, target, rows, model="SPGAN pool5", normalised=True
@@ -75,7 +75,8 @@ def scores(options: Evaluate, device: torch.device) -> Scores:
     """Returns the scores of the checkpoint with one pooling."""
     model = load_network(options.checkpoint)
     features = embedder(model, [(options.parts, options.pool)], options.test, device, options.workers)
-    return checkpoint_scores(options, model, features, cut=options.test.cut)
+    test = options.test
+    return checkpoint_scores(options, model, features, cut=test.cut, no_match=test.no_match)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

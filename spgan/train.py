@@ -17,13 +17,14 @@ from common.datasets import ReIDDataset, Sample
 from common.datasets.layout import refuse_equal_names
 from common.datasets.plans import epoch_plan
 from common.errors import InputError
+from common.evaluation.transfers import judge_transfer
 from common.hashing import digest
 from common.job import Job, Workspace
 from common.records import Record
 from common.runs import Stage, rank_and_world
 from common.training import accelerate
 from spgan import pictures
-from spgan.config import RecipeConfig, SPGANConfig
+from spgan.config import RecipeConfig, SPGANConfig, TranslationConfig
 from spgan.evaluate import score
 from spgan.experiments import SPGAN
 from spgan.process import require_tensorflow
@@ -64,9 +65,11 @@ def train(job: Job) -> Record:
     scored = job.stage(
         "scores", {"reid": reid.hash, "target": job.target.manifest, "test": job.config.test}, score_row
     )
+    steps = job.config.translate.judge_steps if fakes.samples else 0
+    judged = judge_transfer(job, fakes.samples, fakes.hash, steps)
     if job.main:
         pictures.draw(job, fakes.samples)
-    return job.record(scored.json("scores.json"), measures=fakes.measures)
+    return job.record(scored.json("scores.json"), measures=fakes.measures | judged)
 
 
 def check(job: Job) -> None:
@@ -81,7 +84,7 @@ def check(job: Job) -> None:
     with torch.device("meta"):
         IDENet(config.net, 1)
     if job.options.pack:
-        train_transform(config.net, config.recipe, config.test.interpolation).on_device()
+        train_transform(config.net, config.recipe, interpolation(config)).on_device()
     if needs_translations(config):
         refuse_equal_names(job.source.train)
     check_batch("--recipe.batch", config.recipe.batch, len(labelled(job).train))
@@ -93,6 +96,12 @@ def check(job: Job) -> None:
             f"--recipe.batch {config.recipe.batch}: the bottleneck's batch norm needs at least 2 images a "
             f"process, of which there are {world}"
         )
+
+
+def interpolation(config: SPGANConfig) -> str:
+    """Returns the interpolation of training images."""
+    own = config.recipe.interpolation
+    return config.test.interpolation if own == "test" else own
 
 
 def check_batch(name: str, batch: int, images: int) -> None:
@@ -156,7 +165,9 @@ def gan_stages(job: Job) -> tuple[Stage, dict[str, float]]:
 
 def statistics_stage(job: Job) -> Stage:
     """Translates by colour statistics, the control without a GAN."""
-    translation, source, target = job.config.translate, job.source, job.target
+    source, target = job.source, job.target
+    # truncation is the GAN's
+    translation = replace(job.config.translate, truncate=TranslationConfig.truncate, judge_steps=0)
     depends_on = {
         "kind": "statistics",
         "source": source.manifest,
@@ -176,16 +187,15 @@ def statistics_stage(job: Job) -> Stage:
 def reid_stage(job: Job, fakes: Fakes, start: Stage | None) -> Stage:
     """Trains the row's network, its backbone from `start` if given."""
     net, recipe, images = job.config.net, job.config.recipe, job.config.method.images
-    interpolation = job.config.test.interpolation
-    transform = train_transform(net, recipe, interpolation)
+    transform = train_transform(net, recipe, interpolation(job.config))
     data = training_set(images, job.source, job.target, fakes.samples, transform)
     depends_on = {
         "net": net,
-        "recipe": replace(recipe, pretrain_epochs=0),
+        "recipe": replace(recipe, pretrain_epochs=0, interpolation="test"),
         "images": images,
         "labelled": labelled(job).manifest,
         "fakes": fakes.hash,
-        "interpolation": interpolation,
+        "interpolation": interpolation(job.config),
         "start": start.hash if start else None,
     }
     return job.training_stage(
@@ -200,13 +210,14 @@ def pretrain(job: Job) -> Stage | None:
     epochs = job.config.recipe.pretrain_epochs
     if epochs == 0:
         return None
-    net, interpolation, source = job.config.net, job.config.test.interpolation, job.source
-    net, recipe = replace(net, head="fc"), replace(PRETRAINING, epochs=epochs, drop_epoch=epochs)
-    transform = train_transform(net, recipe, interpolation)
+    resampling, source = interpolation(job.config), job.source
+    net = replace(job.config.net, head="fc")
+    recipe = replace(PRETRAINING, epochs=epochs, drop_epoch=epochs)
+    transform = train_transform(net, recipe, resampling)
     data = TrainingSet(source.train, source.train_labels, transform, "pretraining")
     return job.training_stage(
         "pretrain",
-        {"net": net, "recipe": recipe, "labelled": source.manifest, "interpolation": interpolation},
+        {"net": net, "recipe": recipe, "labelled": source.manifest, "interpolation": resampling},
         lambda work: train_reid(work, net, recipe, data),
         weights=net.weights,
         seed=job.seed + 1_000_000,  # other images in another order than in the rows

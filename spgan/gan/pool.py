@@ -13,7 +13,8 @@ class ImagePool:
     history   with probability 0.5 swaps the image with a random one of the pool (Shrivastava et al., 2017)
     lag1      always swaps with a fixed slot, the image's position in its batch, and thus returns the image of
               the previous step. The released demo script (batch 1) reseeds NumPy at every step, so that each
-              pool draws the same slot every time
+              pool draws the same slot every time: 0 for G(x_S), 3 for F(x_T). The slot of the latter decides
+              one image alone, the 51st: the script returns the fourth instead of the first
     none      returns every image unchanged, from the start
     """
 

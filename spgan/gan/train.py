@@ -17,6 +17,7 @@ from common.datasets.plans import random_stream
 from common.errors import InputError
 from common.job import Workspace
 from spgan.config import GANConfig
+from spgan.gan.augment import augment, draw_augmentations
 from spgan.gan.data import iterations, pairs, probe_images
 from spgan.gan.loop import Loop, save_arrays
 from spgan.gan.losses import (
@@ -68,23 +69,28 @@ class Trainer:
         """Runs one iteration on images `(B, H, W, 3)` in -1..1; returns its terms from before the updates."""
         draws = random_stream(seed, "gan step", step)
         of_generators, of_sianet = (self.dropout(len(source), draws) for _ in ("G", "SiaNet"))
-        *fakes, g_terms = self.generator_step(*self.split((source, target, of_generators)))
+        seen_by_d = self.augmentations(len(source), random_stream(seed, "gan augmentation", step))
+        *fakes, g_terms = self.generator_step(*self.split((source, target, of_generators, *seen_by_d[:1])))
         fake_target, fake_source = map(self.joined, fakes)
         pooled = self.pools["target"](fake_target, draws), self.pools["source"](fake_source, draws)
         images = Quadruple(source, fake_target, target, fake_source)
-        terms = g_terms | self.others_step(*self.split((images, *pooled, of_sianet)))
+        terms = g_terms | self.others_step(*self.split((images, *pooled, of_sianet, *seen_by_d[1:])))
         return {name: float(self.strategy.reduce("MEAN", value, axis=None)) for name, value in terms.items()}
 
     def step_generators(
-        self, source: tf.Tensor, target: tf.Tensor, factors: tf.Tensor
+        self, source: tf.Tensor, target: tf.Tensor, factors: tf.Tensor, drawn: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, Terms]:
-        """Updates both generators with one Adam step; returns G(x_S), F(x_T) and the terms from before it."""
+        """Updates both generators with one Adam step; returns G(x_S), F(x_T) and the terms from before it.
+
+        `drawn` `(B, 2, 5)`: of the discriminators' augmentation of G(x_S) and F(x_T).
+        """
         config, nets, terms = self.config, self.networks, {}
         with tf.GradientTape() as tape:
             # adversarial: the discriminators should score translations as real
             fake_target, fake_source = nets.g_s2t(source), nets.g_t2s(target)
-            terms["g_adv_target"] = adversarial(nets.d_target(fake_target), 1.0)  # L_adv (T), Eq. 1
-            terms["g_adv_source"] = adversarial(nets.d_source(fake_source), 1.0)  # L_adv (S), Eq. 2
+            seen_target, seen_source = seen((fake_target, fake_source), drawn)
+            terms["g_adv_target"] = adversarial(nets.d_target(seen_target), 1.0)  # L_adv (T), Eq. 1
+            terms["g_adv_source"] = adversarial(nets.d_source(seen_source), 1.0)  # L_adv (S), Eq. 2
             loss = terms["g_adv_target"] + terms["g_adv_source"]
 
             # cycle consistency
@@ -108,17 +114,27 @@ class Trainer:
         return fake_target, fake_source, terms
 
     def step_others(
-        self, images: Quadruple, pooled_target: tf.Tensor, pooled_source: tf.Tensor, factors: tf.Tensor
+        self,
+        images: Quadruple,
+        pooled_target: tf.Tensor,
+        pooled_source: tf.Tensor,
+        factors: tf.Tensor,
+        drawn: tf.Tensor | None = None,
     ) -> Terms:
-        """Updates D_T, D_S and SiaNet; all images are constants."""
+        """Updates D_T, D_S and SiaNet; all images are constants.
+
+        `drawn` `(B, 4, 5)`: of the augmentation of x_T, pooled G(x_S), x_S and pooled F(x_T).
+        """
         nets, terms = self.networks, {}
+        batches = (images.target, pooled_target, images.source, pooled_source)
+        seen_target, seen_fake_target, seen_source, seen_fake_source = seen(batches, drawn)
         with tf.GradientTape() as tape:
-            scores = nets.d_target(images.target), nets.d_target(pooled_target)
+            scores = nets.d_target(seen_target), nets.d_target(seen_fake_target)
             terms["d_target"] = discriminator_loss(*scores)  # L_adv (T), Eq. 1
         self.update("d_target", terms["d_target"], tape)
 
         with tf.GradientTape() as tape:
-            scores = nets.d_source(images.source), nets.d_source(pooled_source)
+            scores = nets.d_source(seen_source), nets.d_source(seen_fake_source)
             terms["d_source"] = discriminator_loss(*scores)  # L_adv (S), Eq. 2
         self.update("d_source", terms["d_source"], tape)
 
@@ -148,14 +164,23 @@ class Trainer:
         width = 2 * self.config.sia_channels
         return np.moveaxis(dropout_factors(self.config.sia_dropout, 4, batch, width, draws), 0, 1)
 
+    def augmentations(self, batch: int, draws: np.random.Generator) -> tuple[np.ndarray, ...]:
+        """Returns the numbers of the discriminators' augmentation in the generators' step `(batch, 2, 5)` and
+        in their own `(batch, 4, 5)`; nothing without `augment_d`.
+        """
+        if not self.config.augment_d:
+            return ()
+        size = self.config.height, self.config.width
+        return tuple(draw_augmentations(draws, (batch, images), size) for images in (2, 4))
+
     def split(self, arrays: Any) -> Any:
         """Returns nested batches as `strategy.run` takes them: equal contiguous parts, one a replica."""
         return tf.nest.map_structure(self._split, arrays)
 
     def _split(self, batch: np.ndarray) -> Any:
         if self.replicas == 1:
-            return tf.constant(batch, tf.float32)
-        parts = np.split(np.asarray(batch, np.float32), self.replicas)
+            return tf.constant(batch, keras.config.floatx())
+        parts = np.split(np.asarray(batch, keras.config.floatx()), self.replicas)
         return self.strategy.experimental_distribute_values_from_function(
             lambda context: tf.constant(parts[context.replica_id_in_sync_group])
         )
@@ -205,6 +230,13 @@ class Trainer:
                 variable.assign(arrays[f"adam {name}/{i}"])
         for name, pool in self.pools.items():
             pool.items = list(arrays.get(f"pool {name}", ()))
+
+
+def seen(batches: Sequence[tf.Tensor], drawn: tf.Tensor | None) -> list[tf.Tensor]:
+    """Returns the images as the discriminators see them; `drawn` `(B, len(batches), 5)` of `augment`."""
+    if drawn is None:
+        return list(batches)
+    return [augment(images, drawn[:, i]) for i, images in enumerate(batches)]
 
 
 def mean_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from common.records import check_experiments
 from spgan import process, translations
 from spgan.config import PRESETS, RECIPES, GANConfig, SPGANConfig
 from spgan.experiments import EXPERIMENTS, ROWS, SPGAN
+from spgan.reid.data import train_transform
 from spgan.translations import channel_statistics, frechet, gan_depends_on, picture_measures, samples_in
 
 try:
@@ -62,7 +62,7 @@ def test_every_published_row_is_an_experiment():
     assert set(SPGAN.demo) | set(SPGAN.headline) <= keys and STANDS_FOR[SPGAN.source] == "dukemtmc"
 
 
-def test_the_grid_is_two_by_two_by_two_and_holds_the_named_recipes():
+def test_the_grid_is_two_by_two_by_two_and_the_named_recipes_are_the_scripts():
     table = check_experiments("spgan", EXPERIMENTS)
     chosen = [key for key in table if key.startswith(("spgan/grid/", "spgan/recipe/"))]
     configs = {key: override(PRESETS["demo"], table[table[key].runs_as].overrides) for key in chosen}
@@ -70,6 +70,16 @@ def test_the_grid_is_two_by_two_by_two_and_holds_the_named_recipes():
     assert len(cells) == 8 and all(c.method.images == "source" for c in configs.values())
     for name, overrides in RECIPES.items():
         assert configs[f"spgan/recipe/{name}"] == override(configs[f"spgan/recipe/{name}"], overrides)
+    scripts = [configs[f"spgan/recipe/{name}"] for name in ("author_ide", "ide_plus", "blog_ide")]
+    assert [(c.net.head, c.recipe.bn, c.recipe.lr) for c in scripts] == [
+        ("fc", "eval", 1e-3),
+        ("bottleneck", "eval", 1e-3),
+        ("bottleneck", "train", 1e-2),
+    ]
+    for c in scripts:
+        assert train_transform(c.net, c.recipe, "bicubic").first_size == (288, 144)
+        assert (c.net.height, c.net.width, c.recipe.epochs, c.recipe.drop_epoch) == (256, 128, 60, 40)
+        assert (c.test.interpolation, c.test.flip, c.recipe.lr_scale) == ("bicubic", True, 1.0)
 
 
 def test_presets_differ_where_the_sources_do():
@@ -81,9 +91,11 @@ def test_presets_differ_where_the_sources_do():
         6.0,
     )
     assert (paper.gan.neg, paper.gan.dist, paper.gan.epochs) == ("fake_real", "onecos", 5.0)
-    assert (
-        released.recipe.freeze_affine and released.recipe.freeze_conv1_res2 and not paper.recipe.freeze_affine
-    )
+    for recipe in (released.recipe, paper.recipe):  # Table 2 used Caffe's net
+        assert recipe.freeze_affine and recipe.freeze_conv1_res2 and not recipe.nesterov
+        assert recipe.head_lr_factor == 2
+    assert (released.recipe.schedule, paper.recipe.schedule) == ("caffe", "paper")
+    assert (released.test.no_match, PRESETS["demo"].test.no_match) == ("zero", "skip")
 
 
 @pytest.mark.parametrize(
@@ -276,6 +288,24 @@ def test_the_job_arrives_with_absolute_paths(tmp_path, monkeypatch):
     assert not (tmp_path / "job.json").exists()
 
 
+def test_files_of_the_stages_folder_are_never_imported(tmp_path, monkeypatch):
+    """A `numpy.py` beside the job; relative entries of PYTHONPATH keep their meaning, empty ones go."""
+    stage = tmp_path / "stage"
+    stage.mkdir()
+    for folder in (stage, tmp_path):
+        (folder / "numpy.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("", "relative")))
+    replace_tensorflow(
+        monkeypatch,
+        "import numpy\nseen = json.dumps([os.getcwd(), sys.path])\n(job.parent / 'seen').write_text(seen)",
+    )
+    monkeypatch.chdir(tmp_path)
+    train_in_process(stage)
+    folder, search = json.loads((stage / "seen").read_text(encoding="utf-8"))
+    assert folder == str(ROOT) and str(ROOT) in search and str(tmp_path / "relative") in search
+    assert not {str(stage), str(tmp_path)} & set(search)
+
+
 @pytest.mark.parametrize("code, kind", [(2, InputError), (1, RuntimeError)])
 def test_its_errors_arrive_in_one_line(tmp_path, monkeypatch, code, kind):
     replace_tensorflow(
@@ -298,7 +328,8 @@ def test_a_crash_is_an_error(tmp_path, monkeypatch):
         train_in_process(tmp_path)
 
 
-def test_ctrl_c_lets_it_save(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", process.STOP_SIGNALS)
+def test_ctrl_c_lets_it_save(tmp_path, monkeypatch, number):
     replace_tensorflow(
         monkeypatch,
         "signal.signal(signal.SIGINT, lambda *a: ((job.parent / 'saved').touch(), sys.exit(130)))\n"
@@ -308,7 +339,7 @@ def test_ctrl_c_lets_it_save(tmp_path, monkeypatch):
     def stop():
         while not (tmp_path / "ready").exists():
             time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=stop).start()
     with pytest.raises(KeyboardInterrupt):

@@ -17,11 +17,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from common.checkpoints import fetched_weights, load_strictly, read_state_dict
+from common.checkpoints import fetched_weights, load_strictly
 from common.datasets.base import Sample
 from common.datasets.loading import SampleImages, planned_loader
 from common.datasets.plans import epoch_plan
 from common.errors import InputError
+from common.foreign import trunk_weights
 
 BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -55,8 +56,9 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
     """Builds one of `BACKBONES`.
 
     `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the weights of 2017-18 papers;
-    fetched into torch's cache if absent) or a file with a torchvision state dict. Raises `InputError` for an
-    unknown name and for weights that are unavailable or do not fit.
+    fetched into torch's cache if absent) or a file that holds this backbone: torchvision's state dict, or a
+    network that `common.foreign` recognises. Raises `InputError` for an unknown name and for weights that are
+    unavailable or do not fit.
     """
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}")
@@ -75,7 +77,9 @@ def build_backbone(name: str, weights: str = "none") -> Backbone:
 def _state(name: str, weights: str) -> dict[str, Tensor]:
     if name == "thin" and weights == "imagenet":
         raise InputError("the thin ResNet of the demo has no ImageNet weights: give a weights file, or none")
-    return imagenet_v1(name) if weights == "imagenet" else read_state_dict(weights)
+    if weights == "imagenet":
+        return imagenet_v1(name)
+    return trunk_weights(weights, name)
 
 
 def imagenet_v1(name: str) -> dict[str, Tensor]:
@@ -151,6 +155,11 @@ def adabn_on(
     """Returns `adabn` over shuffled batches of samples (a target's training images), each through `transform`
     (the test images' one).
     """
+    if len(samples) < 2:
+        raise InputError(
+            "AdaBN: expected at least 2 training images of the target, whose statistics it estimates, "
+            f"found {len(samples)}: leave it out, or give more images"
+        )
     plan = epoch_plan(len(samples), min(batch, len(samples)), seed=0, stream="adabn")
     return adabn(
         model,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
@@ -33,11 +37,11 @@ def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[s
     size = regular_file(path, "a checkpoint").st_size
     try:
         _refuse_bomb(path, size)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with _scalars_allowed():
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or foreign file raises anything
         raise InputError(
-            f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); "
-            "damaged, or written by another program"
+            f"{path}: not a checkpoint that torch can read safely ({type(error).__name__}); {_cause(error)}"
         ) from None
     if not isinstance(state, dict):
         raise InputError(f"{path}: expected a checkpoint with named entries, found a {type(state).__name__}")
@@ -45,6 +49,33 @@ def load_checkpoint(path: str | Path, *, expected: Iterable[str] = ()) -> dict[s
     if missing:
         raise InputError(f"{path}: this checkpoint has no {', '.join(missing)}")
     return state
+
+
+def _scalars_allowed() -> contextlib.AbstractContextManager:
+    """Admits what other programs save beside their tensors and what runs no code: NumPy's scalars (an
+    accuracy) and `argparse`'s options.
+
+    A scalar is pickled as a function, a dtype and its bytes; NumPy 2 renamed the function's module.
+    """
+    scalar = getattr(np, "_core", None) or np.core  # NumPy 1 has no `_core`
+    function = scalar.multiarray.scalar
+    dtypes = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdSU"}
+    names = [(function, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")]
+    try:
+        return torch.serialization.safe_globals([np.dtype, *dtypes, argparse.Namespace, *names])
+    except (AttributeError, TypeError):  # before torch 2.6
+        return contextlib.nullcontext()
+
+
+def _cause(error: Exception) -> str:
+    """Returns the probable reason why torch refuses a file."""
+    named = re.search(r"GLOBAL (\S{1,100}) was not an allowed", str(error))
+    if named is None:
+        return "damaged, or written by another program"
+    return (
+        f"it holds a {named[1]}, which only its own program can read: "
+        "save the network's state_dict() alone, there"
+    )
 
 
 def _refuse_bomb(path: str | Path, size: int) -> None:
@@ -55,10 +86,23 @@ def _refuse_bomb(path: str | Path, size: int) -> None:
                 raise ValueError
 
 
+# entries under which programs keep their network: most; fast-reid; OpenUnReID and others; SPGAN's authors
+ENTRIES = ("state_dict", "model", "model_state_dict", "net", "IDE")
+
+
 def read_state_dict(checkpoint: str | Path | Mapping) -> dict[str, Tensor]:
-    """Returns the state dict in a file or mapping, bare or as `state_dict`, without `module.` prefixes."""
+    """Returns the state dict in a file or mapping, bare or one of `ENTRIES`, without `module.` prefixes."""
     content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
-    return _named_tensors(content.get("state_dict", content), origin(checkpoint))
+    return _named_tensors(network_entry(content), origin(checkpoint))
+
+
+def network_entry(content: Mapping) -> Any:
+    """Returns the network of a checkpoint: the first of `ENTRIES` that holds tensors, or all of it."""
+    for name in ENTRIES:
+        entry = content.get(name)
+        if isinstance(entry, Mapping) and any(isinstance(value, Tensor) for value in entry.values()):
+            return entry
+    return content.get("state_dict", content)
 
 
 def _named_tensors(state: Any, where: str) -> dict[str, Tensor]:
@@ -144,7 +188,13 @@ def saved_network(
     Raises `InputError` for a file without these entries, for a network of another paper, for settings outside
     their bounds, and for a number of classes that no tensor of the file can have.
     """
-    saved = load_checkpoint(path, expected=("state_dict", entry, classes))
+    saved = load_checkpoint(path)
+    missing = [name for name in ("state_dict", entry, classes) if name not in saved]
+    if missing:
+        raise InputError(
+            f"{path}: this checkpoint has no {', '.join(missing)}: expected a model.pt of {paper}; "
+            "python -m common.evaluation reads those of other programs"
+        )
     try:
         config = kind(**saved[entry])
         check_fields(config)

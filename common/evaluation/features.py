@@ -28,14 +28,15 @@ ARRAYS = {
     "normalised": (0, "b"),
     "model": (0, "U"),
 }
+OPTIONAL = {"folder": (0, "U")}
 # an archive may be compressed: features hardly shrink, names do
 MOST_EXPANSION, SMALL = 20, 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureFile:
-    """`features` `(N, D)` float32, `pids` and `camids` `(N,)`, image names, whether the rows have norm 1, and
-    which model and layer.
+    """`features` `(N, D)` float32, `pids` and `camids` `(N,)` (-2: the person is not known), image names,
+    whether the rows have norm 1, which model and layer, and the folder of the names (both empty if unknown).
     """
 
     features: np.ndarray
@@ -44,6 +45,7 @@ class FeatureFile:
     names: tuple[str, ...]
     normalised: bool
     model: str
+    folder: str = ""
 
 
 def save_features(
@@ -55,9 +57,10 @@ def save_features(
     *,
     normalised: bool,
     model: str,
+    folder: str = "",
 ) -> None:
-    """Writes a feature file, whole or not at all. `features` `(N, D)`, array or tensor. Raises `InputError`
-    if the lengths or the kinds of numbers differ.
+    """Writes a feature file, whole or not at all. `features` `(N, D)`, array or tensor; `folder` holds the
+    images `names`. Raises `InputError` if the lengths or the kinds of numbers differ.
     """
     # an empty array of integers would be one of floats
     ids, cameras = (np.asarray(values, None if len(values) else int) for values in (pids, camids))
@@ -69,6 +72,7 @@ def save_features(
         "normalised": np.asarray(bool(normalised)),
         "model": np.asarray(model),
     }
+    arrays |= {"folder": np.asarray(folder)} if folder else {}
     _check(arrays, path)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays | {"features": arrays["features"].astype(np.float32)})
@@ -100,12 +104,15 @@ def load_features(path: str | Path) -> FeatureFile:
         tuple(values["names"].tolist()),
         bool(values["normalised"]),
         str(values["model"]),
+        str(values.get("folder", "")),
     )
 
 
 def _read_arrays(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
     """Reads the arrays of an archive of `size` bytes; checks what they announce before memory is reserved."""
     members = {name: archive.getinfo(f"{name}.npy") for name in ARRAYS}
+    present = set(archive.namelist())
+    members |= {name: archive.getinfo(f"{name}.npy") for name in OPTIONAL if f"{name}.npy" in present}
     announced = sum(member.file_size for member in members.values())
     if announced > max(MOST_EXPANSION * size, SMALL):
         raise ValueError(f"{size:,} bytes announce {announced:,}")
@@ -135,11 +142,14 @@ def evaluate_files(query: str | Path, gallery: str | Path, **options) -> Ranking
     from one model.
     """
     a, b = load_features(query), load_features(gallery)
-    if (a.model, a.normalised) != (b.model, b.normalised):
-        raise InputError(
-            f"{query} and {gallery}: expected features of one model, found {_about(a)} and {_about(b)}"
-        )
+    check_one_model(a, b, f"{query} and {gallery}")
     return evaluate(a.features, a.pids, a.camids, b.features, b.pids, b.camids, **options)
+
+
+def check_one_model(a: FeatureFile, b: FeatureFile, where: str) -> None:
+    """Raises `InputError` for features of two models; a file that does not name its model is accepted."""
+    if a.model and b.model and (a.model, a.normalised) != (b.model, b.normalised):
+        raise InputError(f"{where}: expected features of one model, found {_about(a)} and {_about(b)}")
 
 
 def _about(content: FeatureFile) -> str:
@@ -148,8 +158,8 @@ def _about(content: FeatureFile) -> str:
 
 def _check(arrays: dict[str, np.ndarray], path: str | Path) -> None:
     """Raises `InputError` unless all arrays have the dimensions and kinds of `ARRAYS`, and one length."""
-    for name, (ndim, kinds) in ARRAYS.items():
-        array = arrays[name]
+    for name, (ndim, kinds) in (ARRAYS | OPTIONAL).items():
+        array = arrays.get(name, np.asarray(""))
         if array.ndim != ndim or array.dtype.kind not in kinds:
             raise InputError(
                 f"{path}: expected features (N, D) of real numbers with N signed integer ids and cameras and "

@@ -1,4 +1,4 @@
-"""Two older protocols: multi-query, and single-shot galleries drawn repeatedly."""
+"""Three other protocols: multi-query, tracklets, and single-shot galleries drawn repeatedly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.datasets.base import JUNK
+from common.datasets.base import DISTRACTOR, JUNK
 from common.errors import InputError
 from common.evaluation.distances import as_features, to_numpy
 from common.evaluation.ranking import RankingResult, evaluate, summarise
@@ -41,6 +41,36 @@ def multi_query(
     if normalise:
         pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
     return pooled[which.reshape(-1)]
+
+
+def pool_tracklets(
+    features, pids, camids, *, pooling: str = "mean", normalise: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pools the features of each person and camera to one: features `(T, D)` float32, pids and camids `(T,)`,
+    and the index of the first image of each, in the order of these.
+
+    Junk, distractors and images without a label are no person: each stays alone.
+    """
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling {pooling!r}: expected 'mean' or 'max'")
+    rows = to_numpy(as_features(features, "features of tracklets"))
+    pids, camids = to_numpy(pids), to_numpy(camids)
+    alone = np.where(pids > DISTRACTOR, 0, np.arange(1, len(pids) + 1))
+    _, firsts, which = np.unique(
+        np.stack([pids, camids, alone], axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    by_tracklet = np.argsort(which.reshape(-1), kind="stable")
+    counts = np.bincount(which.reshape(-1))
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    reduce = np.add if pooling == "mean" else np.maximum
+    pooled = reduce.reduceat(rows[by_tracklet], starts, axis=0).astype(np.float32)
+    if pooling == "mean":
+        pooled /= counts[:, None]
+    if normalise:
+        pooled /= np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+    order = np.argsort(firsts, kind="stable")
+    firsts = firsts[order]
+    return pooled[order], pids[firsts], camids[firsts], firsts
 
 
 def evaluate_single_shot(

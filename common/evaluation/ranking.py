@@ -31,6 +31,7 @@ from common.evaluation.distances import (
 from common.evaluation.rerank import RerankedDistances, RerankOptions
 
 NO_MATCH = ("skip", "zero")
+SAME_CAMERA = ("remove", "keep")
 Distances = Callable[[int, int], np.ndarray]  # (start, stop) -> rows of queries, (stop - start, G)
 
 
@@ -104,6 +105,7 @@ def evaluate(
     rerank: RerankOptions | bool | None = None,
     no_match: str = "skip",
     cut: int | None = None,
+    same_camera: str = "remove",
 ) -> RankingResult:
     """Ranks the gallery `(G, D)` for every query `(Q, D)`; both are NumPy arrays or tensors (CPU or CUDA).
 
@@ -111,7 +113,8 @@ def evaluate(
     does (`extract_features` does). `metric` is `euclidean`, `sqeuclidean` (the same ranking) or `cosine`.
     `rerank` applies k-reciprocal re-ranking; `True` means (20, 6, 0.3). `no_match` is `skip` (HHL's code) or
     `zero` (Market-1501's MATLAB code). With `cut`, only the first `cut` images of the raw list, including
-    junk and same-camera images, can be hits (2,000 in the released LSRO and Duke scripts). Raises
+    junk and same-camera images, can be hits (2,000 in the released LSRO and Duke scripts). `same_camera`:
+    `remove` the query's person in its own camera, as all protocols here do, or `keep` it as a match. Raises
     `InputError` for NaN, wrong shapes, empty sets, query ids below 1, and if `skip` leaves no query.
     """
     queries = as_features(query_features, "query features")
@@ -126,7 +129,15 @@ def evaluate(
         distances = RerankedDistances(queries, gallery, options, metric=metric)
     else:
         distances = RankingScores(queries, gallery, metric)
-    return evaluate_distances(distances, *query_ids, *gallery_ids, ranks=ranks, no_match=no_match, cut=cut)
+    return evaluate_distances(
+        distances,
+        *query_ids,
+        *gallery_ids,
+        ranks=ranks,
+        no_match=no_match,
+        cut=cut,
+        same_camera=same_camera,
+    )
 
 
 def evaluate_dataset(dataset: ReIDDataset, query_features, gallery_features, **options) -> RankingResult:
@@ -145,6 +156,7 @@ def evaluate_distances(
     ranks: Sequence[int] = (1, 5, 10, 20),
     no_match: str = "skip",
     cut: int | None = None,
+    same_camera: str = "remove",
 ) -> RankingResult:
     """Applies `evaluate` to distances: `(Q, G)`, or a function of (start, stop) that returns these rows.
 
@@ -159,6 +171,10 @@ def evaluate_distances(
         if matrix.shape != shape:
             raise InputError(f"distances: expected shape {shape}, found {matrix.shape}")
         distances = lambda start, stop: matrix[start:stop]  # noqa: E731
+    if same_camera not in SAME_CAMERA:
+        raise InputError(f"same_camera {same_camera!r}: expected 'remove' or 'keep'")
+    if same_camera == "keep":  # no camera of the gallery is then a query's
+        gallery = gallery._replace(camids=np.full_like(gallery.camids, queries.camids.min() - 1))
     hits = _hit_places(distances, queries, gallery, cut)
     return summarise(*_average_precisions(hits), _first_ranks(hits), ranks, no_match)
 

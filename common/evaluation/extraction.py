@@ -1,0 +1,70 @@
+"""Extracts the features of images with the network of any checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from common.datasets.base import Sample
+from common.evaluation.features import FeatureFile
+from common.evaluation.networks import FeatureNetwork, load_feature_network
+
+log = logging.getLogger("run")
+
+
+class Extraction(NamedTuple):
+    """How images become features."""
+
+    checkpoint: Path
+    device: torch.device
+    size: tuple[int, int] | None = None  # height and width of the images; None: as the checkpoint says
+    flip: bool | None = None  # add the mirrored image's feature; None: as the checkpoint's program does
+    adabn: bool = False  # re-estimate batch norm on the images
+    workers: int = 0  # processes that load images
+    batch: int = 128
+
+
+def extract(how: Extraction, samples: Sequence[Sample], folder: Path) -> FeatureFile:
+    """Returns the features of the samples, which are in `folder` or below it."""
+    network = load_feature_network(how.checkpoint, size=how.size, flip=how.flip)
+    for line in describe(network):
+        log.info("%s", line)
+    embedder = network.embedder(how.device, workers=how.workers, batch=how.batch)
+    model = network.network.to(how.device)
+    if how.adabn:
+        model = embedder.adapt(model, samples)
+    start = time.perf_counter()
+    rows = embedder.embed(model, samples)["feature"]
+    seconds = time.perf_counter() - start
+    log.info("%d images in %.1f s: %.0f a minute", len(samples), seconds, 60 * len(samples) / seconds)
+    root = folder.expanduser().absolute()
+    return FeatureFile(
+        rows,
+        np.array([s.pid for s in samples], np.int64),
+        np.array([s.camid for s in samples], np.int64),
+        tuple(s.path.expanduser().absolute().relative_to(root).as_posix() for s in samples),
+        network.normalise,
+        network.name + (" adabn" if how.adabn else ""),
+        str(root),
+    )
+
+
+def describe(network: FeatureNetwork) -> list[str]:
+    """Returns what was recognised and loaded, and how the features are computed."""
+    width = network.network.neck[0] if len(network.network.neck) else None
+    after = f"after {network.found.program.neck.rstrip('.')}" if width is not None else "of the pooled map"
+    extras = [
+        *(["with the mirrored image"] if network.flip else []),
+        "L2-normalised" if network.normalise else "not normalised",
+    ]
+    return [
+        *network.found.lines(),
+        f"  features: {after}, {', '.join(extras)}; images {network.height}x{network.width}, "
+        f"{network.interpolation}",
+    ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from common.checks import non_negative
 from common.datasets.base import ReIDDataset
+from common.datasets.table import write_names
 from common.datasets.validate import unmatched_queries
 from common.errors import RunError
 from common.files import write_atomic
@@ -31,7 +32,6 @@ SCORES = "scores"  # the stage of every paper that ranks the target's test set
 
 class NoTestSet(Exception):
     """The row is trained; its target has nothing to score it on."""
-
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,9 @@ class Job:
         )
         if self.main:
             write_atomic(self.folder / "record.json", record.to_json() + "\n")
+            for role, dataset in {"source": self.source, "target": self.target}.items():
+                if dataset.camera_names:
+                    write_names(self.folder / f"{role}_names.csv", dataset)
         return record
 
     def _check_pictures(self) -> None:

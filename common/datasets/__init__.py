@@ -142,12 +142,9 @@ def load_dataset(
     if findings and strict:
         raise InputError(f"{dataset.root}: not the complete {name}: {'; '.join(findings)}")
     if findings:
-        logger.warning(
-            "%s: not the complete dataset: %s (and %d more; see python -m common.datasets check)",
-            name,
-            findings[0],
-            len(findings) - 1,
-        )
+        what = "" if dataset.own else "not the complete dataset: "
+        more = f"(and {len(findings) - 1} more; see python -m common.datasets check)"
+        logger.warning("%s: %s%s %s", name, what, findings[0], more)
     if dataset.own and dataset.skipped:
         logger.info("%s: %s", name, skipped_text(dataset.skipped))
     if unmatched := unmatched_text(dataset):

@@ -7,8 +7,6 @@ Exit codes: 0 without findings, 1 with findings, 2 for bad input.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 from collections import Counter
@@ -16,13 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import exit_code
-from common.datasets import DATASETS, ReIDDataset, load_dataset, parse_option, read_dataset
+from common.datasets import DATASETS, load_dataset, parse_option, read_dataset
 from common.datasets.base import SPLITS
 from common.datasets.doctor import examine, report_lines
 from common.datasets.split import split_folder
-from common.datasets.table import read_table
+from common.datasets.table import read_table, write_names
 from common.errors import InputError
-from common.files import write_atomic
 
 REAL = {name: entry.about for name, entry in DATASETS.items() if entry.about is not None}
 MAX_JOBS = 256  # threads
@@ -51,15 +48,6 @@ def check(options: argparse.Namespace) -> int:
     return 1 if report.findings else 0
 
 
-def write_names(path: Path, dataset: ReIDDataset) -> None:
-    """Writes which number each person and camera has: rows `kind,number,name`, cameras from 1."""
-    rows = [("camera", camera + 1, name) for camera, name in enumerate(dataset.camera_names)]
-    rows += [("person", pid, name) for pid, name in sorted(dataset.people.items())]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("kind", "number", "name"), *rows])
-    write_atomic(path, text.getvalue())
-
-
 def split(options: argparse.Namespace) -> int:
     """Writes the table of a test protocol and prints its counts."""
     table = split_folder(
@@ -73,8 +61,9 @@ def split(options: argparse.Namespace) -> int:
     )
     images = read_table(table, [])
     counts = Counter(image.split for image in images)
-    people = {split: len({i.person for i in images if i.split == split}) for split in counts}
-    parts = [f"{counts[split]:,} {split} images of {people[split]:,} people" for split in SPLITS]
+    ids = {(i.split, i.person) for i in images if i.person not in ("-1", "0")}
+    people = Counter(split for split, _ in ids)
+    parts = [f"{counts[split]:,} {split} images ({people[split]:,} ids)" for split in SPLITS]
     print(f"{table}: {', '.join(parts)}")
     return 0
 

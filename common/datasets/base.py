@@ -113,7 +113,7 @@ class ReIDDataset:
 
     @cached_property
     def train_labels(self) -> dict[int, int]:
-        """Maps pid to the class label 0..K-1, in ascending order of pid. Raises `InputError` without labels."""
+        """Maps pid to the class label 0..K-1 by ascending pid. Raises `InputError` without labels."""
         if not self.labelled:
             unknown = sum(s.pid == UNLABELLED for s in self.train)
             raise InputError(
@@ -129,7 +129,8 @@ class ReIDDataset:
     @cached_property
     def manifest(self) -> dict:
         """Counts of each split, a hash of all file names (relative to the root) and sizes in bytes, a hash of
-        the contents of images and masks except for a synthetic domain, and the options that the dataset's name gave.
+        the contents of images and masks except for a synthetic domain, and the options that the dataset's
+        name gave.
         """
         digest = hashlib.sha256()
         for part in self.parts:

@@ -10,9 +10,10 @@ Layouts, where `images` is `detected` or `labeled`:
   `cuhk03_detected/...` as in HHL's data;
 * extracted images `images_detected/1_001_1_01.png` (pair, person, view, number) with
   `splits_new_detected.json` or `splits_classic_detected.json` as torchreid writes them, or with the protocol
-  authors' `cuhk03_new_protocol_config_detected.mat`.
+  authors' `cuhk03_new_protocol_config_detected.mat`;
+* the raw `cuhk-03.mat`, which is extracted to that layout once, with its classic splits (needs h5py).
 
-The raw `cuhk-03.mat` is HDF5 and is not read. Only two cameras see a person, so the camera is the view within
+Only two cameras see a person, so the camera is the view within
 the pair, 0 or 1.
 """
 
@@ -23,6 +24,7 @@ import re
 from pathlib import Path
 
 from common.datasets.base import SPLITS, About, Counts, Official, ReIDDataset, Sample
+from common.datasets.cuhk03_raw import RAW, extract
 from common.datasets.layout import (
     MARKET_FOLDERS,
     find_root,
@@ -36,7 +38,6 @@ from common.errors import InputError
 NAME_NP = name_rule(r"(\d+)_c(\d+)_")
 PROTOCOLS = {"767/700": "new", "classic": "classic"}
 OTHER = {"detected": "labeled", "labeled": "detected"}
-RAW = "cuhk-03.mat"
 OFFICIAL = {  # 767/700; cameras: counted in the protocol's cuhk03_new_protocol_config_*.mat
     "detected": Official(
         Counts(7_365, 767, cameras=(3_601, 3_764)),
@@ -84,40 +85,48 @@ def _find(root: str | Path | None, images: str, protocol: str) -> Path:
     layouts = [extracted] if protocol == "classic" else [MARKET_FOLDERS, extracted]
     try:
         folder = find_root("cuhk03", root, names, *layouts)
-    except InputError as error:
-        raise _raw_file_error(root, names, images) or error from None
+    except InputError:
+        raw = _raw_file(root, names)
+        if raw is None:
+            raise
+        if protocol != "classic":
+            _split_list(raw.parent, images, protocol)
+        extract(raw, images)
+        folder = raw.parent
     if has(folder, MARKET_FOLDERS) and OTHER[images] in folder.name.lower():
         raise InputError(
             f"{folder}: expected {images} images, found a folder called {folder.name}: "
-            f"pass images={OTHER[images]!r} or the other folder"
+            f"name them, cuhk03:images={OTHER[images]}, or pass the other folder"
         )
     return folder
 
 
-def _raw_file_error(root: str | Path | None, names: tuple[str, ...], images: str) -> InputError | None:
+def _raw_file(root: str | Path | None, names: tuple[str, ...]) -> Path | None:
     try:
-        raw = find_root("cuhk03", root, names, (RAW,)) / RAW
+        return find_root("cuhk03", root, names, (RAW,)) / RAW
     except InputError:
         return None
-    return InputError(
-        f"{raw}: this HDF5 file is not read: extract it to images_{images}/ (torchreid does so), "
-        f"or get {ABOUT.where}"
+
+
+def _split_list(folder: Path, images: str, protocol: str) -> Path:
+    """Returns the file that lists the splits of extracted images. Raises `InputError` if there is none."""
+    json_file = folder / f"splits_{PROTOCOLS[protocol]}_{images}.json"
+    mat_file = folder / f"cuhk03_new_protocol_config_{images}.mat"
+    if json_file.is_file():
+        return json_file
+    if protocol == "767/700" and mat_file.is_file():
+        return mat_file
+    expected = json_file.name + (f" or {mat_file.name}" if protocol == "767/700" else "")
+    raw = f" ({RAW} holds the splits of cuhk03:protocol=classic)" if (folder / RAW).is_file() else ""
+    raise InputError(
+        f"{folder}: expected {expected}, the list of the {protocol} split, beside images_{images}; found "
+        f"neither{raw}"
     )
 
 
 def _read_extracted(folder: Path, images: str, protocol: str, split: int) -> ReIDDataset:
-    json_file = folder / f"splits_{PROTOCOLS[protocol]}_{images}.json"
-    mat_file = folder / f"cuhk03_new_protocol_config_{images}.mat"
-    if json_file.is_file():
-        source, names = json_file, _names_in_json(json_file, split)
-    elif protocol == "767/700" and mat_file.is_file():
-        source, names = mat_file, _names_in_mat(mat_file)
-    else:
-        expected = json_file.name + (f" or {mat_file.name}" if protocol == "767/700" else "")
-        raise InputError(
-            f"{folder}: expected {expected}, the list of the {protocol} split, "
-            f"beside images_{images}; found neither"
-        )
+    source = _split_list(folder, images, protocol)
+    names = _names_in_json(source, split) if source.suffix == ".json" else _names_in_mat(source)
     problems: list[str] = []
     train, query, gallery = (
         keep_existing([_sample(folder / f"images_{images}", n, source) for n in part], source, problems)

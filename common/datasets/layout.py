@@ -148,12 +148,9 @@ def _kind(folder: Path, name: str, suffix: str) -> str:
     return FOLDERS if (folder / name).is_dir() else suffix or "without an ending"
 
 
-def list_folders(folder: Path, skipped: Counter[str] | None = None) -> list[str]:
-    """Lists the sorted folders in a folder, without those of the system, which `skipped` counts."""
-    names = [name for name in _listing(folder) if (folder / name).is_dir()]
-    if skipped is not None:
-        skipped[SYSTEM] += sum(map(is_system, names))
-    return [name for name in names if not is_system(name)]
+def list_folders(folder: Path) -> list[str]:
+    """Lists the sorted folders in a folder, without those of the system."""
+    return [name for name in _listing(folder) if not is_system(name) and (folder / name).is_dir()]
 
 
 def unread_images(folder: Path, skipped: Counter[str]) -> list[str]:
@@ -186,7 +183,7 @@ def read_folder(
         names = f"image name{'s' * (len(unknown) > 1)}"
         problems.append(f"{folder}: {len(unknown)} {names} not understood and left out: {shorten(unknown)}")
     problems += unread_images(folder, here)
-    skipped += here
+    skipped.update(here)
     return samples
 
 

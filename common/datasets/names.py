@@ -1,10 +1,10 @@
 """Parses what `--source` and `--target` accept.
 
-    market1501                                     a known dataset, below --data-root
-    market1501@c123                                some of its cameras
-    cuhk03:images=labeled,protocol=classic         with options of its reader
-    ./photos   ~/data/photos   photos              a dataset of your own, by its folder
-    dukemtmc,cuhk03:images=labeled,./photos        several datasets as one
+market1501                                     a known dataset, below --data-root
+market1501@c123                                some of its cameras
+cuhk03:images=labeled,protocol=classic         with options of its reader
+./photos   ~/data/photos   photos              a dataset of your own, by its folder
+dukemtmc,cuhk03:images=labeled,./photos        several datasets as one
 """
 
 from __future__ import annotations
@@ -18,22 +18,28 @@ from common.datasets.own import own_name
 from common.errors import InputError
 
 OPTION = re.compile(r"\w+=")  # how an option of a reader begins
+CAMERAS = re.compile(r"@c\d+(,\d+)*$")
 
 
 def split_names(text: str) -> list[str]:
-    """Splits several datasets at their commas, which also separate options and cameras above 9."""
-    if Path(text).expanduser().is_dir():
-        return [text]
-    names: list[str] = []
-    for part in text.split(","):
-        belongs = OPTION.match(part) or (part.isdecimal() and re.search(r"@c\d+(,\d+)*$", names[-1]))
-        if names and belongs:
-            names[-1] += f",{part}"
-        else:
-            names.append(part)
+    """Splits several datasets at their commas, which also separate options and cameras above 9, and stand in
+    names of folders.
+    """
+    parts, names = text.split(","), []
+    while parts:
+        length = next((n for n in range(len(parts), 1, -1) if _exists(_plain(",".join(parts[:n])))), 1)
+        name, parts = ",".join(parts[:length]), parts[length:]
+        while parts and (OPTION.match(parts[0]) or (parts[0].isdecimal() and CAMERAS.search(name))):
+            name += f",{parts.pop(0)}"
+        names.append(name)
     if len(names) > 1 and "" in names:
         raise InputError(f"{text}: expected names of datasets between the commas, found nothing")
     return names
+
+
+def _plain(name: str) -> str:
+    """Returns a name without options and cameras."""
+    return CAMERAS.sub("", re.sub(r":\w+=.*", "", name))
 
 
 def parse_options(name: str) -> tuple[str, dict[str, int | str]]:
@@ -42,8 +48,9 @@ def parse_options(name: str) -> tuple[str, dict[str, int | str]]:
     The colons of a folder stay. Raises `InputError` for anything after another colon that is no list of
     KEY=VALUE.
     """
-    plain_name, colon, text = name.partition(":")
-    if not colon or is_path(name):
+    match = re.fullmatch(r"(.+?):(\w+=.*)", name)
+    plain_name, colon, text = (match[1], ":", match[2]) if match else name.partition(":")
+    if _exists(name) or not colon or (match is None and is_path(name)):
         return name, {}
     return plain_name, dict(map(parse_option, text.split(",")))
 

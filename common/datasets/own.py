@@ -102,14 +102,7 @@ def _read(root: Path, problems: list[str], skipped: Counter[str]) -> list[Found]
             if part is not None
             for f in _people(part, split, problems, skipped) or _flat(part, split, problems, skipped)
         ]
-    people = _people(root, "train", problems, skipped)
-    if not people:
-        return _images(root, problems, skipped)
-    if loose := _names(root, problems, skipped, folders=False):
-        problems.append(
-            f"{root}: {len(loose)} images beside the folders of people left out: {shorten(loose)}"
-        )
-    return people
+    return _people(root, "train", problems, skipped) or _images(root, problems, skipped)
 
 
 def _flat(folder: Path, split: str, problems: list[str], skipped: Counter[str]) -> list[Found]:
@@ -142,14 +135,18 @@ def _people(folder: Path, split: str, problems: list[str], skipped: Counter[str]
     """Reads one folder a person, with images or with one folder a camera."""
     rows: list[tuple[Path, str]] = []  # image, person
     by_folder: list[Found] = []
-    for person in list_folders(folder, skipped):
+    for person in list_folders(folder):
         names = _names(folder / person, problems, skipped, folders=False)
         rows += [(folder / person / name, person) for name in names]
-        for camera in list_folders(folder / person, skipped):
+        for camera in list_folders(folder / person):
             place = folder / person / camera
-            by_folder += [
-                Found(place / n, split, person, camera) for n in _names(place, problems, skipped)
-            ]
+            by_folder += [Found(place / n, split, person, camera) for n in _names(place, problems, skipped)]
+    if not rows and not by_folder:
+        return []
+    if loose := _names(folder, problems, skipped, folders=False):
+        problems.append(
+            f"{folder}: {len(loose)} images beside the folders of people left out: {shorten(loose)}"
+        )
     if rows and by_folder:
         problems.append(
             f"{folder}: {len(by_folder)} images in folders below those of the people left out, such as "
@@ -161,16 +158,14 @@ def _people(folder: Path, split: str, problems: list[str], skipped: Counter[str]
     return [Found(path, split, person, camera) for (path, person), camera in zip(rows, cameras)]
 
 
-def _names(
-    folder: Path, problems: list[str], skipped: Counter[str], *, folders: bool = True
-) -> list[str]:
+def _names(folder: Path, problems: list[str], skipped: Counter[str], *, folders: bool = True) -> list[str]:
     """Lists the images of a folder and counts what else is there, with `folders` also the folders."""
     here: Counter[str] = Counter()
     names = list_images(folder, here)
     if not folders:
         del here[FOLDERS]
     problems += unread_images(folder, here)
-    skipped += here
+    skipped.update(here)
     return names
 
 
@@ -203,9 +198,7 @@ def _nothing(root: Path, problems: Sequence[str], skipped: Counter[str]) -> str:
 # ---------------------------------------------------------------- from names to numbers
 
 
-def build(
-    root: Path, found: Sequence[Found], problems: Sequence[str], skipped: Counter[str]
-) -> ReIDDataset:
+def build(root: Path, found: Sequence[Found], problems: Sequence[str], skipped: Counter[str]) -> ReIDDataset:
     """Returns the dataset of the images found, its people and cameras numbered in sorted order."""
     problems = list(problems)
     junk = [f for f in found if f.split == "train" and f.person == str(JUNK)]

@@ -2,8 +2,8 @@
 
     <cache>/<hash of paths and size>.npy    the images' pixels, one image after the other, each at its own
     size (or all at one)
-    <cache>/<hash of paths and size>.json   heights and widths, and hashes of the sources' names, sizes and
-    contents
+    <cache>/<hash of paths and size>.json   heights and widths, and hashes of the sources' contents and of
+    their names, sizes and times
 
 Images keep their own sizes, so that crops are drawn in the same frame as without the file: DukeMTMC-reID's
 boxes differ in size, and so do real images and their camera styles in HHL.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from common.datasets.base import Sample
+from common.datasets.contents import settled, stamp_of
 from common.datasets.images import read_image
 from common.errors import InputError
 from common.files import atomic_file, locked, regular_file, write_atomic
@@ -53,14 +55,13 @@ def pack(
     *,
     size: tuple[int, int] | None = None,
     interpolation: str = "bilinear",
-    check_contents: bool = False,
 ) -> PackedImages:
     """Returns the packed images of samples (or paths), from `cache` if they are there and match, otherwise
     decoded now.
 
-    `size`, (height, width): every image of another size is resized to it first. A file matches if the names
-    and sizes in bytes of its sources are the present ones, with `check_contents` their contents too (reads
-    all of them), and if nothing of it is missing. Of several processes one decodes. Raises `InputError` for a
+    `size`, (height, width): every image of another size is resized to it first. A file matches if the
+    contents of its sources are the present ones and nothing of it is missing; sources whose sizes and times
+    have not changed are not read again. Of several processes one decodes. Raises `InputError` for a
     broken image, `OSError` for a full disk; neither leaves a part of a file.
     """
     paths = [(s.path if isinstance(s, Sample) else Path(s)).absolute() for s in samples]
@@ -68,11 +69,11 @@ def pack(
     name = _digest([form, *map(str, paths)])[:16]
     pixels, about = cache / f"{name}.npy", cache / f"{name}.json"
     with locked(cache / f"{name}.lock", f"{pixels.name}, {len(paths)} images,"):
-        packed = _open(pixels, about, paths, check_contents)
+        packed = _open(pixels, about, paths)
         if packed is None:
             log.info("%s: decoding %d images", pixels.name, len(paths))
             _write(pixels, about, paths, size, interpolation)
-            packed = _open(pixels, about, paths, check_contents=False)
+            packed = _open(pixels, about, paths)
     if packed is None:
         raise InputError(
             f"{pixels}: source images changed while they were decoded: "
@@ -81,18 +82,14 @@ def pack(
     return packed
 
 
-def _open(pixels: Path, about: Path, paths: Sequence[Path], check_contents: bool) -> PackedImages | None:
+def _open(pixels: Path, about: Path, paths: Sequence[Path]) -> PackedImages | None:
     """Returns the images on disk, or None if there are none, if a part is missing, or if they are not those
     of the sources.
     """
     try:
         saved = json.loads(about.read_text(encoding="utf-8"))
         complete = pixels.stat().st_size == saved["bytes"]
-        if (
-            not complete
-            or saved["files"] != _files(paths)
-            or (check_contents and saved["contents"] != _contents(paths))
-        ):
+        if not complete or not _unchanged(saved, about, paths):
             return None
         mapped, sizes = np.load(pixels, mmap_mode="r"), np.array(saved["sizes"], np.int64).reshape(-1, 2)
         if mapped.dtype != np.uint8 or mapped.ndim != 1 or (sizes < 1).any():
@@ -116,7 +113,7 @@ def _write(
     process; the description is written last and marks the file as complete.
     """
     about.unlink(missing_ok=True)
-    files, contents = _files(paths), _contents(paths)
+    files, contents = _files(paths), _contents(paths)  # before they are decoded
     sizes, total = [], 0
     with atomic_file(pixels) as file:
         _write_header(file, 0)
@@ -139,9 +136,25 @@ def _write_header(file, total: int) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (total,)})
 
 
+def _unchanged(saved: dict, about: Path, paths: Sequence[Path]) -> bool:
+    """Returns whether the sources' contents are those that were decoded; notes their times if they are."""
+    files = _files(paths)
+    if files and files == saved["files"]:
+        return True
+    if saved["contents"] != _contents(paths):
+        return False
+    if files:
+        write_atomic(about, json.dumps({**saved, "files": files}))
+    return True
+
+
 def _files(paths: Sequence[Path]) -> str:
-    """Returns a hash of names and sizes in bytes."""
-    return _digest(f"{path.name} {regular_file(path, 'an image').st_size}" for path in paths)
+    """Returns a hash of names, sizes and times; "" for files whose next write might leave no trace there."""
+    now = time.time()
+    files = [(path.name, regular_file(path, "an image")) for path in paths]
+    if not all(settled(status, now) for _, status in files):
+        return ""
+    return _digest(f"{name} {stamp_of(status)}" for name, status in files)
 
 
 def _contents(paths: Sequence[Path]) -> str:

@@ -2,7 +2,8 @@
 
 The test people are drawn by the smallest SHA-256 of `split SEED PERSON`, and the queries of each person and
 camera by that of `split SEED PERSON CAMERA IMAGE`: the same on every machine, and unchanged for the others
-when a person is added. A person seen by one camera has no query: nothing could answer it.
+when a person is added. Each query has an image of another camera in the gallery: a person seen by one camera
+has no query, and of a person with one image a camera one camera is kept for the gallery.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.datasets.base import JUNK, SPLITS, UNLABELLED, ReIDDataset
+from common.datasets.base import DISTRACTOR, JUNK, SPLITS, UNLABELLED, ReIDDataset
 from common.datasets.own import TABLE, Found, read_own
 from common.datasets.table import write_table
 from common.errors import InputError
@@ -45,8 +46,9 @@ def split_folder(
             f"--query-per-camera {query_per_camera}, --test-people {test_people}, --seed {seed}: expected at "
             "least 1, a share between 0 and 1, and 0 or more"
         )
-    images = _images(read_own(folder), camera_pattern)
-    write_table(out.absolute(), split_images(images, query_per_camera, test_people, seed))
+    dataset = read_own(folder)
+    divided = split_images(_images(dataset, camera_pattern), query_per_camera, test_people, seed)
+    write_table(out.absolute(), [*divided, *_others(dataset)])
     return out
 
 
@@ -74,9 +76,10 @@ def split_images(
         groups[str(image.person), image.camera].append(image)
     queries = {
         image.path
-        for (person, camera), group in groups.items()
-        if person in test and len(cameras[person]) > 1
-        for image in _drawn(group, query_per_camera, seed, person, camera)
+        for person in test
+        for image in _queries(
+            {camera: groups[person, camera] for camera in cameras[person]}, query_per_camera, seed, person
+        )
     }
     place = {True: "query", False: "gallery"}
     divided = [
@@ -85,10 +88,18 @@ def split_images(
     return sorted(divided, key=lambda i: (SPLITS.index(i.split), i.path.as_posix()))
 
 
-def _drawn(group: Sequence[Found], number: int, seed: int, *place: str) -> list[Found]:
-    """Draws the queries of one person and camera; one image at least stays in the gallery if there are two."""
-    ordered = sorted(group, key=lambda image: _digest(seed, *place, image.path.name))
-    return ordered[: min(number, max(1, len(group) - 1))]
+def _queries(of_camera: dict[str, list[Found]], number: int, seed: int, person: str) -> list[Found]:
+    """Draws a person's queries; for each an image of another camera stays in the gallery."""
+    if len(of_camera) < 2:
+        return []
+    drawn = {}
+    for camera, group in of_camera.items():
+        ordered = sorted(group, key=lambda image: _digest(seed, person, camera, image.path.name))
+        drawn[camera] = ordered[: min(number, max(1, len(group) - 1))]
+    left = [camera for camera, group in of_camera.items() if len(group) > len(drawn[camera])]
+    if len(left) < 2:  # the only camera left, or one of them, is for the gallery alone
+        del drawn[(left or sorted(drawn, key=lambda camera: _digest(seed, person, camera)))[0]]
+    return [image for images in drawn.values() for image in images]
 
 
 def _images(dataset: ReIDDataset, camera_pattern: str | None) -> list[Found]:
@@ -100,13 +111,20 @@ def _images(dataset: ReIDDataset, camera_pattern: str | None) -> list[Found]:
             "person, or names PERSON_cCAMERA..., to make a test set of"
         )
     found = {
-        s.path: Found(
-            s.path, "train", dataset.people[s.pid], dataset.camera_names[s.camid], s.mask
-        )
+        s.path: Found(s.path, "train", dataset.people[s.pid], dataset.camera_names[s.camid], s.mask)
         for s in samples
         if s.pid in dataset.people
     }
     return [_with_camera(image, dataset.root, camera_pattern) for image in found.values()]
+
+
+def _others(dataset: ReIDDataset) -> list[Found]:
+    """Returns junk and distractors, which stay in the gallery."""
+    return [
+        Found(s.path, "gallery", str(s.pid), dataset.camera_names[s.camid])
+        for s in dataset.gallery
+        if s.pid in (JUNK, DISTRACTOR)
+    ]
 
 
 def _with_camera(image: Found, root: Path, pattern: str | None) -> Found:

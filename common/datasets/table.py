@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.content import read_text
-from common.datasets.base import SPLITS
+from common.datasets.base import SPLITS, ReIDDataset
 from common.datasets.layout import shorten
 from common.datasets.own import ONE_CAMERA, Found
 from common.errors import InputError
@@ -117,3 +117,12 @@ def write_table(path: Path, found: Sequence[Found]) -> None:
 
 def _relative(path: Path, folder: Path) -> str:
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
+def write_names(path: Path, dataset: ReIDDataset) -> None:
+    """Writes which number each person and camera has: rows `kind,number,name`, cameras from 1."""
+    rows = [("camera", camera + 1, name) for camera, name in enumerate(dataset.camera_names)]
+    rows += [("person", pid, name) for pid, name in sorted(dataset.people.items())]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("kind", "number", "name"), *rows])
+    write_atomic(path, text.getvalue())

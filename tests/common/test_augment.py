@@ -159,14 +159,24 @@ def test_a_file_that_does_not_match_is_made_anew(photos, tmp_path, decoded, dama
     assert len(decoded) == again and all(map(np.array_equal, images, before))
 
 
-def test_contents_are_checked_on_request(photos, tmp_path, decoded):
+def test_other_contents_of_the_same_length_are_decoded(photos, tmp_path, decoded):
     pack(photos, tmp_path / "cache")
     decoded.clear()
     rewritten(photos[3], lambda content: content[:-1] + b"\1")  # as long as before
     pack(photos, tmp_path / "cache")
-    assert not decoded
-    pack(photos, tmp_path / "cache", check_contents=True)
     assert len(decoded) == 4
+
+
+def test_contents_of_unchanged_files_are_read_once(photos, tmp_path, decoded, monkeypatch):
+    for photo in photos:
+        os.utime(photo, (1, 1))
+    pack(photos, tmp_path / "cache")
+    monkeypatch.setattr(packed, "settled", lambda status, now: True)  # as two seconds later
+    pack(photos, tmp_path / "cache")
+    monkeypatch.setattr(packed, "_contents", None)
+    decoded.clear()
+    pack(photos, tmp_path / "cache")
+    assert not decoded
 
 
 def test_a_missing_and_a_broken_image_are_named_and_leave_nothing(photos, tmp_path):

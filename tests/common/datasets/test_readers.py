@@ -151,13 +151,14 @@ def test_cuhk03_reads_the_protocols_own_split_file(tmp_path, trees):
     assert (found.train, found.query, found.gallery) == (expected.train, expected.query, expected.gallery)
 
 
-def test_cuhk03_says_what_to_do_with_the_raw_file(tmp_path):
+def test_cuhk03_says_what_to_do_with_the_raw_file(tmp_path, monkeypatch):
     (tmp_path / "cuhk03_release").mkdir()
     (tmp_path / "cuhk03_release" / "cuhk-03.mat").write_bytes(b"MATLAB 7.3 MAT-file")
-    with pytest.raises(
-        InputError, match="cuhk-03.mat: this HDF5 file is not read: extract it to images_detected/"
-    ):
+    with pytest.raises(InputError, match="splits_new_detected.json or .* holds .* cuhk03:protocol"):
         load_dataset("cuhk03", tmp_path)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match="cuhk-03.mat: reading this file needs h5py: pip install"):
+        load_dataset("cuhk03", tmp_path, protocol="classic")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,26 @@ CONTROLS: Rows = {
         {"style.resize_real_first": True},
     ),
 }
+# direct transfer beside a StarGAN that is only judged: what the deviations of the preset study do for styles
+MECHANISMS: Rows = {
+    "demo": (
+        "StarGAN as in the preset demo",
+        {
+            "stargan.conditional_norm": False,
+            "stargan.augment_d": False,
+            "stargan.d_channels": 16,
+            "stargan.n_critic": 3,
+            "stargan.lr": 2e-4,
+            "stargan.lambda_idt": 10.0,
+            "stargan.iterations": 1100,
+        },
+    ),
+    "no_conditional_norm": (
+        "StarGAN with one gain and bias for all cameras",
+        {"stargan.conditional_norm": False},
+    ),
+    "no_augmentation": ("StarGAN whose D sees whole images", {"stargan.augment_d": False}),
+}
 
 
 def tables() -> list[Experiment]:
@@ -136,6 +156,10 @@ def controls() -> list[Experiment]:
     """Returns what neither paper nor code ran: other styles, other explanations of a gain, open questions."""
     rows = [Experiment("hhl/style/stargan", "styles by StarGAN", alias_of="hhl/table2/L_CD")]
     rows += [Experiment(f"hhl/{name}", title, overrides) for name, (title, overrides) in CONTROLS.items()]
+    rows += [
+        Experiment(f"hhl/mechanism/{name}", title, {**_NO_TRIPLET, "style.measure": True, **overrides})
+        for name, (title, overrides) in MECHANISMS.items()
+    ]
     batch_title = "images in the cross-entropy batch"
     rows.append(Experiment("hhl/control/ce_batch=128", f"HHL, 128 {batch_title}", alias_of="hhl/table2/L_CD"))
     for batch in (16, 32, 64):

@@ -16,7 +16,7 @@ from common.datasets.base import SPLITS, Counts, ReIDDataset, count
 from common.datasets.images import decode
 from common.datasets.layout import shorten
 from common.datasets.own import skipped_text
-from common.datasets.validate import differences, errors_of, unmatched_queries, unmatched_text
+from common.datasets.validate import differences, errors_of, unmatched_text
 from common.errors import InputError
 
 
@@ -34,13 +34,14 @@ class Report:
 def examine(dataset: ReIDDataset, *, decode: bool = True, jobs: int = 2) -> Report:
     """Checks content, counts and, with `decode`, every image file; `jobs` threads decode."""
     findings = [(problem, "rename, restore or delete these files") for problem in dataset.problems]
-    for error in errors_of(dataset):
+    errors = list(errors_of(dataset))
+    for error in errors:
         problem = error.removeprefix(f"{dataset.root}: {dataset.name}: ")
         findings.append((problem, "nothing runs on this dataset until this is fixed"))
     different = differences(dataset)
-    if 0 < unmatched_queries(dataset) < len(dataset.query) and dataset.gallery:
+    if not errors and (unmatched := unmatched_text(dataset)):
         remedy = "restore the images if they are missing; if not, go on: train and evaluate repeat the count"
-        findings.append((unmatched_text(dataset), remedy))
+        findings.append((unmatched, remedy))
     if different:
         splits = [split for split in SPLITS if any(line.startswith(f"{split}: ") for line in different)]
         problem = f"{' and '.join(splits)}: counts differ from the published ones, see the table"

@@ -24,6 +24,7 @@ from common.checks import (
     size,
 )
 from common.errors import InputError
+from common.hashing import LATER
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,9 @@ class RecipeConfig:
     warmup: Literal["source_ce", "literal_ei", "freeze_ei", "none"] = "source_ce"
     # of literal_ei, which needs an lr.ei above 0, and freeze_ei; the blog states no number
     warmup_epochs: int = non_negative(5)
+    # what rests beside the weights: rate, nothing, so that momentum fills (the first step after it is about
+    # four times too long) and batch-norm statistics move; all: both stay
+    rest: Literal["rate", "all"] = field(default="rate", metadata=LATER)
     # a checkpoint for all but C_S, in place of a warm-up and net.weights; the released code requires one
     init: str = ""
     # E_I keeps its batch-norm statistics, like its weights; released code: they move
@@ -193,6 +197,8 @@ class TestConfig:
 
     # the common code; X: the pooled map of E_I, which is direct transfer where E_I is the whole backbone
     feature: Literal["e_c", "X"] = "e_c"
+    # of the linear probes that read the domain from the codes, see judges.py; ours; 0: no yardsticks
+    judge_steps: int = bounded(0, Bound("0 or more", least=0), later=True)
 
 
 @dataclass(frozen=True)

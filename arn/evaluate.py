@@ -10,7 +10,7 @@ random, and it computes no mAP.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from arn.data import eval_transform
 from arn.model import ARNNet, Codes, build_network
 from common.backbones import global_pool
 from common.checkpoints import load_strictly, saved_network
-from common.datasets import ReIDDataset, Sample, load_dataset
+from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
 from common.evaluation.scoring import (
     Embedder,
@@ -33,21 +33,24 @@ from common.evaluation.scoring import (
     Features,
     Scores,
     evaluate_command,
+    load_target,
     rank,
     save_test_features,
 )
 from common.hashing import canonical
 from common.job import Workspace
 
+Encode = Callable[[ARNNet, Tensor], Codes]
+
 
 def named_features(network: ARNNet, images: Tensor) -> dict[str, Tensor]:
     """Returns the columns of `describe` for a batch of target images."""
-    return describe(network(images)[0])
+    return describe(target_codes(network, images))
 
 
 def describe(codes: Codes) -> dict[str, Tensor]:
-    """Returns `e_c` and `X` `(B, D)`; with private encoders `sum` = e_c + e_p and `cosine` `(B, 1)`; `energy`
-    and `error` `(B, 1)`: the squared norms of what D_C should rebuild and of its error.
+    """Returns `e_c` and `X` `(B, D)`; with private encoders `e_p`, `sum` = e_c + e_p and `cosine` `(B, 1)`;
+    `energy` and `error` `(B, 1)`: the squared norms of what D_C should rebuild and of its error.
     """
     error = codes.rebuilt - codes.original
     features = {
@@ -57,6 +60,7 @@ def describe(codes: Codes) -> dict[str, Tensor]:
         "error": error.square().sum(dim=(1, 2, 3))[:, None],
     }
     if codes.private is not None:
+        features["e_p"] = codes.private
         features["sum"] = codes.common + codes.private
         features["cosine"] = F.cosine_similarity(codes.common, codes.private)[:, None]
     return features
@@ -67,12 +71,19 @@ def embedder_of(net: NetConfig, device: torch.device, workers: int) -> Embedder:
     return Embedder(named_features, eval_transform(net), device, workers, batch=64, normalise=False)
 
 
-def with_total(embedder: Embedder, network: ARNNet, samples: Sequence[Sample]) -> Features:
+def target_codes(network: ARNNet, images: Tensor) -> Codes:
+    """Encodes target images by E_C and E_T."""
+    return network(images)[0]
+
+
+def with_total(
+    embedder: Embedder, network: ARNNet, samples: Sequence[Sample], encode: Encode = target_codes
+) -> Features:
     """Returns the features of the images and `total` `(1, P)`, the sum of what D_C should rebuild."""
     sums = []
 
     def features(network: ARNNet, images: Tensor) -> dict[str, Tensor]:
-        codes, _ = network(images)
+        codes = encode(network, images)
         sums.append(codes.original.flatten(1).sum(dim=0, keepdim=True).cpu())
         return describe(codes)
 
@@ -164,7 +175,7 @@ def scores(options: ARNEvaluate, device: torch.device) -> Scores:
     net, network = load_network(options.checkpoint)
     if options.feature == "sum" and network.encoder_t is None:
         raise InputError(f"--feature sum: {options.checkpoint} has no private encoders")
-    target = load_dataset(options.target, options.data_root)
+    target = load_target(options)
     embedder = embedder_of(net, device, options.workers)
     network = network.to(device)
     if options.adabn:

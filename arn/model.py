@@ -368,17 +368,27 @@ def without_private(
     return kept
 
 
+def modules_of_group(model: ARNNet, name: str) -> list[nn.Module]:
+    """Returns the modules of a parameter group: E_I (`ei`), encoders and D_C (`latent`) or C_S (`cls`)."""
+    latent = (model.encoder_t, model.encoder_c, model.encoder_s, model.decoder_base)
+    return {
+        "ei": [model.encoder_base],
+        "latent": [module for module in latent if module is not None],
+        "cls": [model.classifier],
+    }[name]
+
+
 def parameter_groups(model: ARNNet, rates: RateConfig) -> list[dict[str, Any]]:
     """Returns optimiser groups, named as the fields of `rates`. At a rate of 0, E_I requires no gradient and
     has no group.
     """
     model.encoder_base.requires_grad_(rates.ei > 0)
-    modules = (model.encoder_t, model.encoder_c, model.encoder_s, model.decoder_base)
-    latent = nn.ModuleList(module for module in modules if module is not None)
-    groups: list[dict[str, Any]] = [
-        {"name": "latent", "params": list(latent.parameters()), "lr": rates.latent},
-        {"name": "cls", "params": list(model.classifier.parameters()), "lr": rates.cls},
+    names = [name for name in ("ei", "latent", "cls") if name != "ei" or rates.ei > 0]
+    return [
+        {
+            "name": name,
+            "params": list(nn.ModuleList(modules_of_group(model, name)).parameters()),
+            "lr": getattr(rates, name),
+        }
+        for name in names
     ]
-    if rates.ei > 0:
-        groups.insert(0, {"name": "ei", "params": list(model.encoder_base.parameters()), "lr": rates.ei})
-    return groups

@@ -6,19 +6,21 @@ Released counterpart: `reid_main.py`.
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from arn import pictures
-from arn.config import ARNConfig
+from arn.config import ARNConfig, RecipeConfig
 from arn.data import Labelled, labelled_samples, plans, train_images
+from arn.doubts import warn
 from arn.evaluate import architecture, load_network, score
 from arn.experiments import ARN
+from arn.judges import judge_codes
 from arn.losses import (
     contrastive_loss,
     difference_loss,
@@ -27,9 +29,10 @@ from arn.losses import (
     reconstruction_loss,
     weighted_sum,
 )
-from arn.model import ARNNet, Codes, build_network, load_weights, parameter_groups
+from arn.model import ARNNet, Codes, build_network, load_weights, modules_of_group, parameter_groups
 from arn.pretrain import pretrain
 from common import cli
+from common.backbones import BatchNorm
 from common.checkpoints import file_hash, load_checkpoint, save_checkpoint
 from common.datasets import ReIDDataset
 from common.datasets.cameras import parse_split
@@ -39,8 +42,6 @@ from common.records import Record
 from common.runs import Stage, rank_and_world, read_curves
 from common.training import Loop, accelerate, average_gradients, seed_everything
 
-log = logging.getLogger("run")
-
 
 def train(job: Job) -> Record:
     """Runs one row of the ablation, or one question: its stages, its scores, its pictures, its record."""
@@ -48,11 +49,11 @@ def train(job: Job) -> Record:
     start = pretrain_stage(job, source) if ei_learns_first(job.config) else None
     joint = joint_stage(job, source, start)
     scored = score_stage(job, joint)
+    judged = judge_codes(job, source, joint)
     if job.main:
         pictures.draw(job)
-    return job.record(
-        scored.json("scores.json"), measures=scored.json("measures.json") | last_accuracy(joint)
-    )
+    measures = scored.json("measures.json") | last_accuracy(joint) | judged
+    return job.record(scored.json("scores.json"), measures=measures)
 
 
 def pretrain_stage(job: Job, source: Labelled) -> Stage:
@@ -151,38 +152,6 @@ def check_batches(config: ARNConfig, processes: int) -> None:
         )
 
 
-def warn(config: ARNConfig) -> None:
-    """Warns about settings that are probably mistakes: weights that belong to other forms, and a warm-up in
-    which nothing moves.
-    """
-    weights, difference = config.w, config.diff
-    if config.recipe.warmup == "literal_ei" and config.recipe.warmup_epochs and config.lr.ei == 0:
-        log.warning(
-            "--recipe.warmup literal_ei: its %d epochs move no weight, because --lr.ei is 0; the blog's is "
-            "1e-7",
-            config.recipe.warmup_epochs,
-        )
-    if weights.rec >= 1 and config.rec.reduction == "sum":
-        log.warning(
-            "--w.rec %g belongs to a mean (preset blog); with --rec.reduction sum it drowns every other term",
-            weights.rec,
-        )
-    if 0 < weights.ctr <= 0.01 and config.ctr.reduction == "mean":
-        log.warning(
-            "--w.ctr %g belongs to a sum over pairs (preset blog); with --ctr.reduction mean it counts for "
-            "nothing",
-            weights.ctr,
-        )
-    if weights.diff >= 10 and not (difference.row_norm and difference.reduction == "mean"):
-        log.warning(
-            "--w.diff %g belongs to the mean over codes of length 1 (preset blog); with --diff.reduction "
-            "%s%s it drowns every other term",
-            weights.diff,
-            difference.reduction,
-            "" if difference.row_norm else " and --diff.no-row-norm",
-        )
-
-
 def ei_learns_first(config: ARNConfig) -> bool:
     """Returns whether E_I has a separate stage before all modules train together."""
     return config.recipe.warmup == "source_ce" and not config.recipe.init
@@ -219,9 +188,12 @@ def train_jointly(
     batches = zip(loop.load(images_t, plan.target), loop.load(images_s, plan.source, source.labels))
 
     for step, (batch_t, batch_s) in loop.over(batches):
-        set_learning_rates(optimizer, learning_rates(config, step // plan.steps_per_epoch))
+        epoch = step // plan.steps_per_epoch
+        set_learning_rates(optimizer, learning_rates(config, epoch))
+        resting = resting_groups(recipe, epoch) if recipe.rest == "all" else ()
 
-        codes = model(batch_t.images, batch_s.images, rebuild=config.w.rec > 0)
+        with statistics_at_rest(model, resting):
+            codes = model(batch_t.images, batch_s.images, rebuild=config.w.rec > 0)
         codes_t, codes_s = (of_domain.gathered() for of_domain in codes)
         terms = loss_terms(config, codes_t, codes_s, batch_s.labels)  # Eqs. 1-4
         loss = weighted_sum(config.w, terms)  # L, Eq. 5
@@ -229,6 +201,7 @@ def train_jointly(
         optimizer.zero_grad()
         loss.backward()
         average_gradients(model.parameters())
+        drop_gradients(optimizer, resting)
         optimizer.step()
         loop.log(step, total=loss, **terms, **code_statistics(codes_t, codes_s, batch_s.labels))
 
@@ -296,10 +269,41 @@ def learning_rates(config: ARNConfig, epoch: int) -> dict[str, float]:
     """
     recipe = config.recipe
     factor = 0.1 ** (epoch // recipe.drop_epoch) if recipe.drop_epoch else 1.0
-    frozen: tuple[str, ...] = ()
-    if epoch < recipe.warmup_epochs:
-        frozen = {"literal_ei": ("latent", "cls"), "freeze_ei": ("ei",)}.get(recipe.warmup, ())
-    return {name: 0.0 if name in frozen else factor * rate for name, rate in vars(config.lr).items()}
+    resting = resting_groups(recipe, epoch)
+    return {name: 0.0 if name in resting else factor * rate for name, rate in vars(config.lr).items()}
+
+
+def resting_groups(recipe: RecipeConfig, epoch: int) -> tuple[str, ...]:
+    """Returns the parameter groups that do not move in an epoch, because it belongs to the warm-up."""
+    if epoch >= recipe.warmup_epochs:
+        return ()
+    return {"literal_ei": ("latent", "cls"), "freeze_ei": ("ei",)}.get(recipe.warmup, ())
+
+
+@contextmanager
+def statistics_at_rest(model: ARNNet, groups: Sequence[str]) -> Iterator[None]:
+    """Keeps the running statistics of the modules of parameter groups; batches are normalised as before."""
+    norms = [
+        module
+        for name in groups
+        for owner in modules_of_group(model, name)
+        for module in owner.modules()
+        if isinstance(module, BatchNorm)
+    ]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    yield
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+
+
+def drop_gradients(optimizer: torch.optim.Optimizer, groups: Sequence[str]) -> None:
+    """Removes the gradients of parameter groups, so that the step leaves their momentum as it is."""
+    for group in optimizer.param_groups:
+        if group["name"] in groups:
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]) -> None:

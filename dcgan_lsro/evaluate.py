@@ -22,6 +22,7 @@ from common.checks import check_fields
 from common.datasets import DISTRACTOR, ReIDDataset, Sample
 from common.datasets.layout import market_name, read_folder
 from common.datasets.loading import EvalTransform
+from common.datasets.names import parse_options
 from common.datasets.synthetic import DOMAINS
 from common.errors import InputError
 from common.evaluation import scoring
@@ -119,7 +120,8 @@ def box_files(target: ReIDDataset, test: TestConfig) -> dict[str, str]:
 
 def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, test: TestConfig, **options) -> Scores:
     """Returns the scores of a ranking; CUHK03's classic protocol draws 20 random single-shot galleries."""
-    if target.name == "cuhk03" and test.cuhk03_protocol == "classic":
+    protocol = target.options.get("protocol", test.cuhk03_protocol)
+    if target.name == "cuhk03" and protocol == "classic":
         query_ids, gallery_ids = ids_of(target.query), ids_of(target.gallery)
         return evaluate_single_shot(query, *query_ids, gallery, *gallery_ids, repeats=20).scores()
     return scoring.rank(target, query, gallery, cut=test.cut, **options)
@@ -153,13 +155,15 @@ def scores(options: Evaluate, device: torch.device) -> Scores:
         cut=options.cut, cuhk03_protocol=options.cuhk03_protocol, cuhk03_split=options.cuhk03_split
     )
     check_fields(test, "eval.")
-    if options.target == "cuhk03" and test.cuhk03_protocol == "classic" and (options.rerank or test.cut):
+    name, given = parse_options(options.target)
+    protocol = given.get("protocol", test.cuhk03_protocol)
+    if name == "cuhk03" and protocol == "classic" and (options.rerank or test.cut):
         raise InputError(
             "--cuhk03-protocol classic: its single-shot draws take neither --rerank nor --cut: "
             "leave them out, or use 767/700"
         )
     model = load_network(options.checkpoint).to(device)
-    target = load(options.target, options.data_root, test)
+    target = load(options.target, options.data_root, test, scoring.needed_splits(options))
     view = embedder(model, device, options.workers, view=options.view)
     if options.adabn:
         model = view.adapt(model, target.train)

@@ -49,6 +49,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return read_image(path).size
 
 
+def is_plain(path: str | Path) -> bool:
+    """Returns whether any decoder reads a file as `read_image` does: 8 bits, upright, opaque, in a format that
+    all know.
+    """
+    try:
+        with Image.open(path) as image:
+            known = image.format in ("JPEG", "PNG", "BMP") and image.mode in ("RGB", "L")
+            return known and "transparency" not in image.info and _orientation(image) in (None, 1)
+    except Exception:  # read_image's message names the fault
+        return False
+
+
 def decode(path: str | Path, mode: str = "RGB") -> tuple[Image.Image, tuple[str, ...]]:
     """Returns the image in `mode`, and the unusual forms of its file; raises as `read_image` does."""
     regular_file(path, "an image")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from common.datasets.images import read_image
+from common.datasets.images import is_plain, read_image
 from common.datasets.plans import random_stream
 from common.errors import InputError
 from common.job import Workspace
@@ -72,12 +72,28 @@ def augment(
 def batches(
     paths: Sequence[str], drawn: Mapping[str, np.ndarray], config: GANConfig, threads: int
 ) -> tf.data.Dataset:
-    """Returns the batches `(B, height, width, 3)` of the images that `drawn`, a part of a `plan`, lists."""
+    """Returns the batches `(B, height, width, 3)` of the images that `drawn`, a part of a `plan`, lists.
+
+    Files that TensorFlow cannot read, or would show otherwise (16 bits, EXIF orientation), are read by Pillow.
+    """
     files = tf.constant(list(paths))
+    plain = [is_plain(path) for path in paths]
+
+    def by_tensorflow(path: tf.Tensor) -> tf.Tensor:
+        return tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+
+    def by_pillow(path: tf.Tensor) -> tf.Tensor:
+        read = lambda name: np.asarray(read_image(name.decode()))  # noqa: E731
+        return tf.numpy_function(read, [path], tf.uint8, stateful=False)
+
+    def decoded(index: tf.Tensor) -> tf.Tensor:
+        path = files[index]
+        if all(plain):
+            return by_tensorflow(path)
+        return tf.cond(tf.constant(plain)[index], lambda: by_tensorflow(path), lambda: by_pillow(path))
 
     def load(draw: dict[str, tf.Tensor]) -> tf.Tensor:
-        image = tf.io.decode_image(tf.io.read_file(files[draw["index"]]), channels=3, expand_animations=False)
-        image = tf.ensure_shape(image, (None, None, 3))
+        image = tf.ensure_shape(decoded(draw["index"]), (None, None, 3))
         image = augment(image, draw["flip"], draw["top"], draw["left"], config)
         return tf.ensure_shape(image, (config.height, config.width, 3))
 

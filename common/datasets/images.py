@@ -50,8 +50,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def is_plain(path: str | Path) -> bool:
-    """Returns whether any decoder reads a file as `read_image` does: 8 bits, upright, opaque, in a format that
-    all know.
+    """Returns whether any decoder reads a file as `read_image` does: 8 bits, upright, opaque, in a format
+    that all know.
     """
     try:
         with Image.open(path) as image:

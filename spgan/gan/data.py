@@ -74,7 +74,7 @@ def batches(
 ) -> tf.data.Dataset:
     """Returns the batches `(B, height, width, 3)` of the images that `drawn`, a part of a `plan`, lists.
 
-    Files that TensorFlow cannot read, or would show otherwise (16 bits, EXIF orientation), are read by Pillow.
+    Pillow reads the files that TensorFlow cannot, or would show otherwise (16 bits, EXIF orientation).
     """
     files = tf.constant(list(paths))
     plain = [is_plain(path) for path in paths]

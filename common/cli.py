@@ -21,6 +21,7 @@ from common.datasets.validate import check_source, check_target
 from common.errors import InputError, RunError
 from common.flags import check_listed, parse_flags
 from common.hashing import digest
+from common.help import asks_for_help, expanded, short_help
 from common.job import Job, NoTestSet, Options
 from common.records import Experiment, Paper, Record, check_experiments
 from common.runs import StageStore, rank_and_world
@@ -131,7 +132,10 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
     if {"--list-experiments", "--list-switches"} & set(argv):
         print(json.dumps(list_answer(paper, argv), indent=1))
         return
-    options, experiments = parse(paper, argv)
+    if asks_for_help(argv):
+        print(short_help(paper, _preset(paper, argv)))
+        return
+    options, experiments = parse(paper, expanded(argv))
     device = _prepare(options)
     store = StageStore((options.out or paper.folder / "runs").absolute(), options.resume, options.fresh)
     records: dict[str, Record] = {}

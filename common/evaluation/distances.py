@@ -117,19 +117,39 @@ class BlockProducts:
         return out
 
 
+def centre(x):
+    """Returns the mean of features `(N, D)`, each dimension rounded to the power of two at its deviation.
+
+    Subtracting it from all points leaves their distances as they are, but not the rounding: `|g|^2 - 2 q.g`
+    loses those digits by which the square of a large mean exceeds the distances. The mean is rounded so that
+    whole numbers stay whole: equal distances stay equal.
+    """
+    mean = to_numpy(x.mean(0, dtype=library_of(x).float64))
+    deviation = to_numpy(x[:: max(1, len(x) // 1000)]).std(0, dtype=np.float64)
+    grid = 2.0 ** np.ceil(np.log2(np.maximum(deviation, 1e-30)))
+    rounded = np.round(mean / grid) * grid
+    return x.new_tensor(rounded) if is_tensor(x) else rounded.astype(x.dtype)
+
+
 class RankingScores:
     """Orders the gallery for each query as the metric does: `scores(start, stop) -> (stop - start, G)`.
 
-    Smaller is nearer. Euclidean: `|g|^2 - 2 q.g`, the squared distance without the query's norm. Cosine:
-    `-q.g / |g|`. The next call overwrites the array.
+    Smaller is nearer. Euclidean: `|g|^2 - 2 q.g`, the squared distance without the query's norm, which is in
+    `query_norms` `(Q,)`; both after subtracting the gallery's `centre`. Cosine: `-q.g / |g|`. The next call
+    overwrites the array.
     """
 
     def __init__(self, queries, gallery, metric: str):
         check_pair(queries, gallery, metric)
         self.cosine = metric == "cosine"
-        self.products = BlockProducts(queries, gallery, -1 if self.cosine else -2)
+        self.query_norms = squared_norms(queries, "query features")
         self.norms = squared_norms(gallery, "gallery features")
-        smallest = min(float(squared_norms(queries, "query features").min()), float(self.norms.min()))
+        smallest = min(float(self.query_norms.min()), float(self.norms.min()))
+        if not self.cosine and (shift := centre(gallery)).any():
+            queries, gallery = queries - shift, gallery - shift
+            self.query_norms = squared_norms(queries, "query features")
+            self.norms = squared_norms(gallery, "gallery features")
+        self.products = BlockProducts(queries, gallery, -1 if self.cosine else -2)
         if self.cosine:
             if smallest == 0:
                 raise InputError(

@@ -24,6 +24,7 @@ from common.errors import InputError
 from common.evaluation.distances import (
     BlockProducts,
     as_features,
+    centre,
     check_pair,
     library_of,
     row_blocks,
@@ -89,6 +90,9 @@ class _Points:
         if normalise:
             self.features /= self.norms[:, None] ** 0.5
             self.norms = squared_norms(self.features, "features (a row of zeros has no cosine)")
+        if (shift := centre(self.features)).any():
+            self.features -= shift
+            self.norms = squared_norms(self.features, "features")
         self.products = BlockProducts(self.features, self.features, -2)
 
     def __len__(self) -> int:

@@ -151,6 +151,29 @@ def test_cosine_ignores_length_and_euclidean_does_not():
     assert evaluate(queries, *ids[0], gallery, *ids[1]).cmc[1] == 0
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("rerank", [None, True])
+def test_large_means_change_no_distance(evaluator_inputs, library, rerank):
+    """In float32, `|g|^2 - 2 q.g` of features around 1000 has no digit left for their distances."""
+    query, *query_ids, gallery, pids, camids = evaluator_inputs
+    inputs = [(1000 + x).astype(np.float32) for x in (query, gallery)]
+    expected = evaluate(*[inputs[0].astype(float), *query_ids, inputs[1].astype(float), pids, camids])
+    if rerank:
+        wide = [x.astype(float) - 1000 for x in inputs]
+        expected = evaluate(wide[0], *query_ids, wide[1], pids, camids, rerank=True)
+    if library == "torch":
+        inputs = [torch.from_numpy(x) for x in inputs]
+    result = evaluate(inputs[0], *query_ids, inputs[1], pids, camids, rerank=rerank)
+    np.testing.assert_allclose(result.ap, expected.ap, atol=1e-3 if rerank else 1e-12)
+
+
+def test_equal_distances_stay_equal_around_a_large_mean():
+    gallery = 10_000 + np.array([[0, 3], [3, 0], [0, -3], [-3, 0], [5, 5]], dtype=np.float32)
+    query = np.full((1, 2), 10_000, dtype=np.float32)
+    result = evaluate(query, [1], [0], gallery, [1, 2, 3, 4, 5], [1] * 5)
+    assert result.first_rank.tolist() == [4]  # after the three wrong images at the same distance
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_blocks_and_libraries_agree(evaluator_inputs, monkeypatch, metric, dtype):

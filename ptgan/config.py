@@ -26,6 +26,7 @@ from common.checks import (
     size,
 )
 from common.errors import InputError
+from common.hashing import LATER
 
 GOOGLENET = "googlenet"
 SEGMENTERS = (
@@ -127,6 +128,16 @@ class GANConfig:
     io: Literal["plain", "scipy_bytescale"] = "plain"
     # one GAN for each of these cameras (from 1), their images pooled: PRID tables; none: one for all
     target_cameras: tuple[int, ...] = bounded((), Bound("different cameras, counted from 1", least=1))
+    # of Adam's epsilon: added to the root after its bias correction (pytorch), or before it (released code)
+    adam: Literal["pytorch", "tensorflow"] = field(default="pytorch", metadata=LATER)
+    # ours: the discriminators see shifted, mirrored images with a hole (see augment.py), because few images
+    # are soon memorised
+    augment_d: bool = field(default=False, metadata=LATER)
+    # ours: of both adversarial losses of the generators; released code: 1. The ratio to the other two weights
+    # decides how far an image may move
+    lambda_adv: float = bounded(1.0, Bound("0 or more", least=0), later=True)
+    # ours, for speed: bf16 runs the networks under autocast; losses, weights and Adam stay float32
+    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
 
     @property
     def method(self) -> str:
@@ -146,6 +157,9 @@ class TranslationConfig:
     # only with kind=gan: a folder of images transferred elsewhere, used in place of a GAN; files have the
     # source's names, with or without the prefix AtoB_
     folder: str = ""
+    # ours: training steps of a network that distinguishes the domains; a re-ID network takes three times as
+    # many; both judge the images, and the method sees neither (common/evaluation/transfers.py); 0: no judges
+    judge_steps: int = bounded(0, Bound("0 or more", least=0), later=True)
 
 
 @dataclass(frozen=True)
@@ -236,7 +250,7 @@ PRESETS: dict[str, PTGANConfig] = {
     "released": dataclasses.replace(
         _DEFAULT,
         masks=MaskConfig(aug="released"),
-        gan=GANConfig(io="scipy_bytescale"),
+        gan=GANConfig(io="scipy_bytescale", adam="tensorflow"),
         translation=TranslationConfig(size="generator", quality=75),
     ),
     # secondary sources, all of it unverified: GoogLeNet, 40 epochs without decay, 1e-4 for the

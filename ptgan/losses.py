@@ -81,7 +81,8 @@ def generator_losses(
 
 def generator_total(terms: dict[str, Tensor], config: GANConfig) -> Tensor:
     """Returns L_PTGAN, the weighted sum of its terms."""
-    total = terms["adv_s2t"] + terms["adv_t2s"] + config.lambda_cyc * terms["cyc"]  # L_Style
+    adversarial = config.lambda_adv * (terms["adv_s2t"] + terms["adv_t2s"])
+    total = adversarial + config.lambda_cyc * terms["cyc"]  # L_Style
     total = total + config.lambda_id * terms["id"]  # L_PTGAN = L_Style + lambda_1 L_ID
     if "idt" in terms:
         total = total + config.lambda_idt * terms["idt"]

@@ -31,7 +31,8 @@ from common.job import Workspace
 from ptgan.config import MaskConfig
 
 log = logging.getLogger("run")
-MaskSource = Callable[[Sample], np.ndarray]  # to float32 (H, W) in 0..1, of the image's size
+# to float32 (H, W) in 0..1, of the image's size or, as released, 256x256
+MaskSource = Callable[[Sample], np.ndarray]
 
 RELEASED_SIZE = 256  # a .npy of the released kind contains 256 x 256 values
 SEGMENTED_SIZE = (512, 256)  # height and width at which a segmentation network sees a person's box
@@ -157,13 +158,16 @@ def _size(sample: Sample) -> tuple[int, int]:
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Reads a binary mask for an image of `size` (height, width): float32 of that shape.
+    """Reads a binary mask for an image of `size` (height, width): float32 of that shape or 256x256.
 
     PNG: 0 and 255, or 0 and 1, of the image's size. NPY: 0 and 1, of the image's size or, as released, 256 x
-    256 = 65,536 values of any shape, which are resized by the nearest pixel.
+    256 = 65,536 values of any shape, the whole image squeezed into a square, which stay as they are: only
+    their user resizes them.
     """
+    sizes = [size]
     if path.suffix == ".npy":
         values = _npy(path, size)
+        sizes.append((RELEASED_SIZE, RELEASED_SIZE))
     else:
         values = _png(path)
         values = values / 255 if values.max() > 1 else values
@@ -172,7 +176,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise InputError(
             f"{path}: expected a mask of 0 and 1 (PNG: or 0 and 255), found values such as {wrong[0]:g}"
         )
-    if values.shape != size:
+    if values.shape not in sizes:
         raise InputError(
             f"{path}: a mask of {values.shape[0]}x{values.shape[1]} for an image of {size[0]}x{size[1]}: "
             "expected the same size"
@@ -198,7 +202,7 @@ def _npy(path: Path, size: tuple[int, int]) -> np.ndarray:
         problem = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: expected a mask as .npy array, found {problem}") from None
     if values.size == RELEASED_SIZE**2 and values.shape != size:
-        return resize_mask(values.reshape(RELEASED_SIZE, RELEASED_SIZE), size)
+        return values.reshape(RELEASED_SIZE, RELEASED_SIZE)
     if values.ndim == 3 and values.shape[2] == 1:
         return values.reshape(values.shape[:2])
     return np.atleast_2d(values)

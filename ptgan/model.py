@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ptgan.augment import augment
 from ptgan.config import GANConfig
 
 
@@ -128,10 +129,15 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Scores patches, of 70x70 for three layers: `(B, 3, H, W)` in -1..1 to `(B, 1, H / 2^layers, W /
     2^layers)` (symmetric: 2 cells less).
+
+    `augmented=True`, the study's deviation, scores `augment(x)`: it sees no image as it is.
     """
 
-    def __init__(self, *, channels: int = 64, layers: int = 3, pad_mode: str = "tf_same"):
+    def __init__(
+        self, *, channels: int = 64, layers: int = 3, pad_mode: str = "tf_same", augmented: bool = False
+    ):
         super().__init__()
+        self.augmented = augmented
         width = channels
         main: list[nn.Module] = [convolution(3, width, 4, 2, pad_mode), nn.LeakyReLU(0.2, inplace=True)]
         for stride in [2] * (layers - 1) + [1]:
@@ -145,7 +151,7 @@ class Discriminator(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.main(x)
+        return self.main(augment(x) if self.augmented else x)
 
 
 class TransferNetworks(nn.Module):
@@ -155,7 +161,12 @@ class TransferNetworks(nn.Module):
         super().__init__()
         self.g_s2t, self.g_t2s = (build_generator(config) for _ in range(2))
         self.d_source, self.d_target = (
-            Discriminator(channels=config.d_channels, layers=config.d_layers, pad_mode=config.pad_mode)
+            Discriminator(
+                channels=config.d_channels,
+                layers=config.d_layers,
+                pad_mode=config.pad_mode,
+                augmented=config.augment_d,
+            )
             for _ in range(2)
         )
 

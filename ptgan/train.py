@@ -16,6 +16,7 @@ from common.datasets.layout import refuse_equal_names
 from common.datasets.plans import epoch_plan, pair_plans
 from common.errors import InputError
 from common.evaluation.scoring import score
+from common.evaluation.transfers import judge_transfer
 from common.job import Job, Workspace
 from common.records import Record
 from common.runs import rank_and_world
@@ -49,9 +50,11 @@ def train(job: Job) -> Record:
         )
 
     scored = job.stage("scores", {"reid": reid.hash, "target": target.manifest}, score_row)
+    steps = job.config.translation.judge_steps if images.hash else 0
+    measures = {**(images.measures or {}), **judge_transfer(job, images.samples, images.hash, steps)}
     if job.main:
         pictures.draw(job, images)
-    return job.record(scored.json("scores.json"), measures=images.measures)
+    return job.record(scored.json("scores.json"), measures=measures)
 
 
 def check(job: Job) -> None:

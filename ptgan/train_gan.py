@@ -7,6 +7,7 @@ Released counterpart: `model.py` (`cyclegan.train`).
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ from common.datasets.plans import PairPlans, pair_plans
 from common.errors import InputError
 from common.job import Workspace
 from common.runs import rank_and_world
-from common.training import Loop, average_gradients, gather, seed_everything
+from common.training import Loop, average_gradients, gather, seed_everything, under_autocast
 from ptgan.config import GANConfig
 from ptgan.data import Domain, GANTransform, ImagePool, MaskedImages
 from ptgan.losses import Translated, discriminator_loss, generator_losses, generator_total
 from ptgan.model import Generator, TransferNetworks, build_generator
 
 log = logging.getLogger("run")
+BETA2, ADAM_EPSILON = 0.999, 1e-8  # released code
 CACHED_IMAGES = 12_000  # a domain up to this size is decoded once and kept in memory
 
 
@@ -61,7 +63,10 @@ def check_gan(config: GANConfig, device: torch.device, *, deterministic: bool) -
 def start_training(config: GANConfig, device: torch.device) -> Training:
     """Builds the networks, one Adam for both generators and one for both discriminators, as released."""
     networks = TransferNetworks(config).to(device)
-    betas = (config.beta1, 0.999)
+    if config.precision == "bf16":
+        for network in networks.children():
+            network.__class__ = under_autocast(type(network), device.type)
+    betas = (config.beta1, BETA2)
     return Training(
         networks,
         Adam(networks.generators, lr=config.lr, betas=betas),
@@ -82,8 +87,8 @@ def train_gan(
     batches = pair_batches(loop, plans, config.shared_aug, transform, (source, target))
     for step, (of_source, of_target) in loop.over(batches):
         epoch = step // steps
-        set_rate(training.g_optimizer, learning_rate(config, config.lr, epoch))
-        set_rate(training.d_optimizer, learning_rate(config, config.lr_d, epoch))
+        for optimizer, lr in ((training.g_optimizer, config.lr), (training.d_optimizer, config.lr_d)):
+            set_rate(optimizer, learning_rate(config, lr, epoch), epsilon(config, step))
         rng = random.Random(f"{work.seed}/pool/{step}")
         loop.log(step, **train_step(config, training, of_source, of_target, rng))
 
@@ -168,9 +173,18 @@ def learning_rate(config: GANConfig, lr: float, epoch: int) -> float:
     return lr * (config.epochs - epoch) / (config.epochs - config.decay_epoch)
 
 
-def set_rate(optimizer: Optimizer, lr: float) -> None:
+def epsilon(config: GANConfig, step: int) -> float:
+    """Returns the epsilon of PyTorch's Adam at a step (from 0).
+
+    PyTorch adds it to sqrt(v / (1 - beta2^t)), TensorFlow to sqrt(v): in PyTorch's place, TensorFlow's is the
+    larger one by 1 / sqrt(1 - beta2^t).
+    """
+    return ADAM_EPSILON if config.adam == "pytorch" else ADAM_EPSILON / math.sqrt(1 - BETA2 ** (step + 1))
+
+
+def set_rate(optimizer: Optimizer, lr: float, eps: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"], group["eps"] = lr, eps
 
 
 def load_generator(config: GANConfig, path: Path, device: torch.device) -> Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
@@ -20,7 +21,8 @@ from common.datasets import Sample
 from common.errors import InputError
 from common.job import Workspace
 from ptgan import masks
-from ptgan.config import SEGMENTERS, MaskConfig
+from ptgan.config import SEGMENTERS, GANConfig, MaskConfig
+from ptgan.data import gan_transform
 from ptgan.masks import (
     COMPUTED,
     file_key,
@@ -71,13 +73,15 @@ def test_disk_in_a_given_folder_and_the_datasets_own(sample, binary, tmp_path):
 
 
 def test_released_npy_of_65536_values(sample, tmp_path):
-    square = np.zeros((256, 256))
-    square[:128] = 1
+    """They are resized by what uses them only: the released loader feeds them to the loss as they are."""
+    square = (np.indices((256, 256)).sum(axis=0) % 5 < 2).astype(np.float64)
     for shape in ((256, 256), (256, 256, 1), (65_536,)):
         path = tmp_path / "bounding_box_train_mask" / f"{sample.path.stem}.npy"
         store(path, square.reshape(shape))
         mask = mask_source("disk")(sample)
-        assert np.array_equal(mask[:6], np.ones((6, WIDTH))) and not mask[6:].any()
+        assert mask.dtype == np.float32 and np.array_equal(mask, square)
+    loaded = gan_transform(GANConfig(), "released")(Image.open(sample.path), mask, random.Random(0))
+    assert np.array_equal(loaded[3], square)
 
 
 @pytest.mark.parametrize(

@@ -16,20 +16,32 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def code_version() -> str:
     """Returns the checkout's commit or tag, `-dirty` if a tracked file outside reports/, on which no measured
-    number depends, differs from it; or the installed version.
+    number depends, differs from it; the installed version, if this is no checkout of its own (inside another
+    repository, say).
     """
     try:
+        if Path(_git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
+            return _installed_version()
         commit = _git("describe", "--always", "--abbrev=10")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)reports")
-    except (OSError, subprocess.SubprocessError):
-        return metadata.version("crossdomain-reid")
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return _installed_version()
     return f"{commit}-dirty" if changed else commit
 
 
+def _installed_version() -> str:
+    try:
+        return metadata.version("crossdomain-reid")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def _git(*arguments: str) -> str:
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in a hook of another repository
     return subprocess.run(
         ["git", *arguments],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in elsewhere},
         capture_output=True,
         timeout=10,
         check=True,

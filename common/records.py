@@ -170,6 +170,13 @@ def read_record_file(path: Path) -> Record:
     return read_record(read_text(path, LARGEST_RECORD), str(path))
 
 
+def check_clock(record: Record, origin: str) -> None:
+    """Raises `InputError` for a record from the future: later ones could never replace it."""
+    tomorrow = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    if record.created > tomorrow.isoformat(timespec="seconds"):
+        raise InputError(f"{origin}: created {record.created}, later than now: is a clock wrong?")
+
+
 def _check(record: Record, origin: str) -> None:
     """Raises `InputError` for a record whose types are right and whose values are not."""
     for name in ONE_LINE:

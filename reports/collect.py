@@ -18,7 +18,7 @@ from common.datasets.synthetic import DOMAINS
 from common.errors import InputError
 from common.files import atomic_file, locked
 from common.job import MAX_PICTURE
-from common.records import Record, read_record, read_record_file
+from common.records import Record, check_clock, read_record, read_record_file
 from reports.claims import read_claims
 from reports.experiments import REPORTS, experiments
 
@@ -84,14 +84,15 @@ def collect(folders: Sequence[Path], reports: Path = REPORTS, *, replace: bool =
     A record that is already there with the same numbers is omitted. With `replace`, the newest record of a
     key, pair, seed and preset replaces those with another config hash or other numbers, and older records of
     its pair and preset that were made on other data are dropped. Raises `InputError`, and changes nothing, if
-    a record or one of its pictures is unusable, has a key that its paper does not list, was made on other
-    data than the collected ones, or is already there with other numbers (with `replace`: other numbers of a
-    later time).
+    a record or one of its pictures is unusable or from the future, has a key that its paper does not list,
+    was made on other data than the collected ones, or is already there with other numbers (with `replace`:
+    other numbers of a later time).
     """
     found = [(record, path) for path in _record_files(folders) for record in [read_record_file(path)]]
     for record, path in found:
         if record.key not in experiments(record.paper):
             raise InputError(f"{path}: {record.key} is not in {record.paper}'s --list-experiments")
+        check_clock(record, str(path))
     with _alone(reports / "results"):
         results = {paper: read_results(paper, reports) for paper in {record.paper for record, _ in found}}
         new, lines = _merge(found, results, replace)

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -300,6 +301,19 @@ def test_results_that_are_being_collected_do_not_make_the_code_dirty(tmp_path, m
     assert re.fullmatch("[0-9a-f]{10}", commit) and code_version() == commit
     write_atomic(tmp_path / "hhl/losses.py", "second\n")
     assert code_version() == f"{commit}-dirty"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "hook"))
+    assert code_version() == f"{commit}-dirty"
+    monkeypatch.setattr("common.provenance.ROOT", tmp_path / "hhl")  # a copy inside a foreign repository
+    assert code_version() == metadata.version("crossdomain-reid")
+
+
+def test_code_that_is_no_checkout_and_not_installed_is_unknown(tmp_path, monkeypatch):
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("common.provenance.ROOT", tmp_path)
+    monkeypatch.setattr(metadata, "version", absent)
+    assert code_version() == "unknown"
 
 
 def test_missing_and_unknown_fields_of_a_record_are_named(tmp_path):

@@ -1,7 +1,8 @@
 """Recognises the networks of other programs by the names in their checkpoints, and says what it used.
 
-Read are ResNets of torchvision, torchreid, fast-reid (BagTricks), layumi's baseline, open-reid and HHL's
-released code, SPGAN's authors, and this project; their test features are those of their own programs.
+Read are ResNets of torchvision, torchreid, fast-reid (BagTricks), reid-strong-baseline, layumi's baseline,
+open-reid and HHL's released code, SPGAN's authors and this project, and torchreid's OSNet; the test features
+are those of their own programs.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ RESNETS = {
 }
 STEM = "conv1.weight"
 TRUNK = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
+OSNET = "osnet"  # its backbone's name
+OSNET_TRUNK = ("conv1.", "conv2.", "conv3.", "conv4.", "conv5.")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ class Program:
     interpolation: str = "bicubic"  # of the test images' resize
     flip: bool = False  # the feature of the mirrored image is added
     normalise: bool = True  # the feature is L2-normalised
+    osnet: bool = False  # the backbone is an OSNet, not a ResNet
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the backbone's parts."""
+        return OSNET_TRUNK if self.osnet else TRUNK
 
 
 # the first whose marks are there; `!` before a mark: must not be there
@@ -90,9 +99,19 @@ PROGRAMS = (
         interpolation="bilinear",
         normalise=False,
     ),
+    Program(
+        "torchreid",
+        "",
+        ("conv2.0.conv2a.", "conv5."),
+        neck="fc.",
+        relu=True,
+        interpolation="bilinear",
+        normalise=False,
+        osnet=True,
+    ),
     Program("torchreid", "", ("classifier.", "!fc."), interpolation="bilinear", normalise=False),
     Program("torchvision", "", ()),
-    Program("a ResNet", "base.", ()),
+    Program("a ResNet", "base.", (), own="HHL"),
     Program("a ResNet", "backbone.", ()),
     Program("a ResNet", "model.", ()),
 )
@@ -104,7 +123,7 @@ class Recognised:
 
     where: str
     program: Program
-    backbone: str  # one of `common.backbones.BACKBONES`
+    backbone: str  # one of `common.backbones.BACKBONES`, or `osnet`
     trunk: dict[str, Tensor]
     neck: dict[str, Tensor] = field(default_factory=dict)  # without the neck's prefix
     left_out: dict[str, tuple[int, ...]] = field(default_factory=dict)  # names and shapes
@@ -140,12 +159,12 @@ def recognise(checkpoint: str | Path | Mapping) -> Recognised:
     program = next((program for program in PROGRAMS if _fits(program, state)), None)
     if program is None:
         raise InputError(f"{where}: {_unknown(state)}")
-    trunk = _below(program.trunk, state, TRUNK)
+    trunk = _below(program.trunk, state, program.parts)
     neck = _below(program.neck, state) if program.neck else {}
     used = {program.trunk + name for name in trunk} | {program.neck + name for name in neck}
     left_out = {name: tuple(value.shape) for name, value in state.items() if name not in used}
     _refuse_extra_layers(program, state, where)
-    backbone = _architecture(trunk, where)
+    backbone = OSNET if program.osnet else _architecture(trunk, where)
     return Recognised(where, program, backbone, trunk, neck, left_out, _settings(content))
 
 
@@ -169,9 +188,9 @@ def _fits(program: Program, state: Mapping[str, Tensor]) -> bool:
     def present(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in state)
 
-    stem = program.trunk + STEM
     marks = (not present(mark[1:]) if mark.startswith("!") else present(mark) for mark in program.marks)
-    return stem in state and present(f"{program.trunk}layer1.") and all(marks)
+    resnet = program.trunk + STEM in state and present(f"{program.trunk}layer1.")
+    return (program.osnet or resnet) and all(marks)
 
 
 def _below(prefix: str, state: Mapping[str, Tensor], parts: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
@@ -182,6 +201,8 @@ def _below(prefix: str, state: Mapping[str, Tensor], parts: tuple[str, ...] = ("
 
 def _refuse_extra_layers(program: Program, state: Mapping[str, Tensor], where: str) -> None:
     """Raises `InputError` for a backbone with layers that torchvision's ResNets have not."""
+    if program.osnet:
+        return
     inside = [name.removeprefix(program.trunk) for name in state if name.startswith(program.trunk)]
     others = [name for name in inside if program.trunk and not name.startswith((*TRUNK, "fc."))]
     others += [name for name in inside if re.search(r"\.(IN|BN|se|gate|NL)\.|^NL_|^usam", name)]
@@ -219,7 +240,8 @@ def _architecture(trunk: Mapping[str, Tensor], where: str) -> str:
 
 def _unknown(state: Mapping[str, Tensor]) -> str:
     names = ", ".join(list(state)[:3])
-    if any(name.endswith("conv2a.conv1.weight") for name in state):
-        names = f"an OSNet ({names})"
     programs = ", ".join(dict.fromkeys(program.name for program in PROGRAMS))
-    return f"does not fit a network that is known here: expected a ResNet of {programs}; found {names}"
+    return (
+        "does not fit a network that is known here: expected an OSNet or a ResNet of "
+        f"{programs}; found {names}"
+    )

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("run")
 MAX_PICTURE = 1 << 20
+LONGER = "recipe.epochs"  # the length of every re-ID training
 SCORES = "scores"  # the stage of every paper that ranks the target's test set
 
 
@@ -59,6 +60,8 @@ class Options:
     # of the re-ID networks; bf16: autocast, scores are no longer reproducible bit by bit
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False  # torch.compile the re-ID networks: slower first steps, faster later ones
+    # keep the optimiser of a finished training, so that --resume with more epochs goes on from it
+    keep_state: bool = True
     # decode training images once into one file below the output folder and augment on the device
     pack: bool = False
     deterministic: bool = False  # forbid CUDA kernels whose results vary
@@ -88,6 +91,8 @@ class Workspace:
     options: Options = field(default_factory=Options)
     cache: Path | None = None  # folder of packed training images (--pack); None: workers decode the images
     collective: bool = False  # all `torchrun` processes build it together
+    # the field whose increase a finished training can be continued to ("recipe.epochs"); empty: none
+    longer: str = ""
 
     @property
     def checkpoint(self) -> Path:
@@ -101,6 +106,11 @@ class Workspace:
     def kept(self) -> Path:
         """Marks a folder that is worth resuming: later runs keep it unless --fresh."""
         return self.folder / "kept"
+
+    @property
+    def state(self) -> Path:
+        """Holds the last checkpoint of a finished training, from which a longer one goes on."""
+        return self.folder / "state.pt"
 
     @property
     def rank_and_world(self) -> tuple[int, int]:
@@ -155,19 +165,22 @@ class Job:
         *,
         seed: int | None = None,
         collective: bool = False,
+        longer: str = "",
     ) -> Stage:
         """Returns a finished stage: reused if the output folder holds it, else built by `build(workspace)`.
 
         `depends_on`: all configuration, manifests and stage hashes that the result depends on; a `seed` is
         added to it and reaches the builder as `workspace.seed`. `collective`: all `torchrun` processes train
-        it together. Raises `InputError` for an interrupted build without --resume or --fresh, and `NoTestSet`
-        for the scores of a target without queries.
+        it together. `longer`: a field such as "recipe.epochs"; with --resume, a finished stage that has a
+        smaller value there and is equal in all else is continued. Raises `InputError` for an interrupted
+        build without --resume or --fresh, and `NoTestSet` for the scores of a target without queries.
         """
         if name == SCORES and not getattr(self.target, "query", True):
             raise NoTestSet
         if seed is not None:
             depends_on = {**depends_on, "seed": seed}
-        stage = self.store.obtain(name, depends_on, build, self._workspace(seed or 0, collective))
+        work = replace(self._workspace(seed or 0, collective), longer=longer)
+        stage = self.store.obtain(name, depends_on, build, work)
         log.info("%s: %s (%.0f s)", name, "reused" if stage.reused else "done", stage.seconds)
         self.stages[name] = stage
         return stage
@@ -184,12 +197,14 @@ class Job:
         """Returns a stage in which all processes train a re-ID network from `weights` (a name or a file).
 
         Its key includes the seed (the run's, if not given), the content of a weights file and the numerics.
+        Its learning rates must depend on the epoch alone, not on the number of epochs: with --resume, more
+        epochs continue a finished training.
         """
         from common.checkpoints import weights_content  # imports PyTorch
 
         depends_on = {**depends_on, **weights_content(weights), **self.options.numerics}
         seed = self.seed if seed is None else seed
-        return self.stage(name, depends_on, build, seed=seed, collective=True)
+        return self.stage(name, depends_on, build, seed=seed, collective=True, longer=LONGER)
 
     def finished(self, name: str, depends_on: Mapping[str, Any], *, seed: int | None = None) -> Path | None:
         """Returns the folder of a stage that an earlier row or run finished; builds and records nothing."""

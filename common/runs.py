@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,12 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import InputError
-from common.files import locked, remove_leftovers, write_atomic
+from common.files import atomic_file, locked, remove_leftovers, write_atomic
 from common.hashing import canonical, digest
 from common.provenance import code_version
 
 if TYPE_CHECKING:
     from common.job import Workspace
+
+log = logging.getLogger("run")
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -112,6 +115,8 @@ class StageStore:
         with locked(final.with_suffix(".lock"), name) if rank == 0 else contextlib.nullcontext():
             if rank == 0:
                 self._recover(final)
+                if self.resume and self._missing(final):
+                    self._continue_shorter(name, depends_on, work)
             missing = of_rank_0(self._missing(final))
             if missing and rank == 0:
                 self._build(name, final, depends_on, build, work)
@@ -133,6 +138,42 @@ class StageStore:
         if not final.exists() and (partial / "stage.json").is_file():
             os.replace(partial, final)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _continue_shorter(self, name: str, depends_on: Mapping[str, Any], work: Workspace) -> None:
+        """Starts the stage from the last state of the longest finished one that is shorter in `work.longer`
+        and equal in all else, if there is one.
+        """
+        if not work.longer or work.checkpoint.is_file():
+            return
+        wanted = canonical(depends_on)
+        found = []
+        for path in (self.out / "stages").glob(f"{name}-*/stage.json"):
+            with contextlib.suppress(InputError, AttributeError):  # a damaged one
+                known = read_json(path)
+                length = shorter_length(known.get("depends_on"), wanted, work.longer)
+                if length is not None:
+                    found.append((length, path.parent))
+        if not found:
+            return
+        length, folder = max(found)
+        field = work.longer.rpartition(".")[2]
+        state = folder / work.state.name
+        if not state.is_file():
+            log.info(
+                "%s: a finished one of %g %s is there, but its optimiser was not kept (--no-keep-state): "
+                "this one starts at the beginning",
+                name,
+                length,
+                field,
+            )
+            return
+        log.info("%s: goes on from the finished one of %g %s", name, length, field)
+        work.folder.mkdir(parents=True, exist_ok=True)
+        for source, copy in ((folder / work.curves.name, work.curves), (state, work.checkpoint)):
+            if source.is_file():
+                with atomic_file(copy) as file, source.open("rb") as content:
+                    shutil.copyfileobj(content, file)
+        work.kept.touch()
 
     def _missing(self, final: Path) -> bool:
         return not (final / "stage.json").is_file() or (self.fresh and final not in self.built)
@@ -156,6 +197,8 @@ class StageStore:
         partial.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         build(work)
+        if work.longer and work.checkpoint.is_file():
+            os.replace(work.checkpoint, work.state)
         for path in (work.checkpoint, work.kept):
             path.unlink(missing_ok=True)
         remove_leftovers(partial)
@@ -173,6 +216,27 @@ class StageStore:
             os.replace(final, old)
         os.replace(partial, final)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def shorter_length(known: Any, wanted: Any, name: str) -> float | None:
+    """Returns the value of the dotted field `name` in `known` if it is smaller than in `wanted` and all other
+    values of the two are equal; else None.
+    """
+    head, _, tail = name.partition(".")
+    if (
+        not isinstance(known, dict)
+        or not isinstance(wanted, dict)
+        or not {head} <= known.keys() & wanted.keys()
+    ):
+        return None
+    others = [{key: value for key, value in part.items() if key != head} for part in (known, wanted)]
+    if others[0] != others[1]:
+        return None
+    if tail:
+        return shorter_length(known[head], wanted[head], tail)
+    both = (known[head], wanted[head])
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in both)
+    return known[head] if numbers and known[head] < wanted[head] else None
 
 
 def run_folder(

@@ -204,6 +204,8 @@ class Loop:
                     )
                     raise KeyboardInterrupt
             self._check_weights(self.total)
+            if self.workspace.longer and self.workspace.options.keep_state:
+                self._save(self.total)
         finally:
             bar.close()
             for number, handler in previous.items():

@@ -89,8 +89,13 @@ def check(job: Job) -> None:
     check_batches(plan_steps(config.recipe, config.method, labelled(job), views, seed=0), splits)
     if config.recipe.pretrain_epochs:
         plain = pretraining(config)
-        schedule = plan_steps(plain.recipe, plain.method, job.source, TargetViews(), seed=0)
-        check_batches(schedule, splits)
+        try:
+            schedule = plan_steps(plain.recipe, plain.method, job.source, TargetViews(), seed=0)
+            check_batches(schedule, splits)
+        except InputError as error:
+            raise InputError(
+                f"the pretraining, whose batches follow --recipe.batch-scale and not --recipe.batch: {error}"
+            ) from None
 
 
 def check_batches(schedule: Schedule, bn_splits: int) -> None:

@@ -193,7 +193,8 @@ def _export(options: argparse.Namespace) -> None:
         print(f"{options.out}: features differ from PyTorch's by at most {difference:.1e}")
     else:
         export_torchvision(network, Path(options.out))
-        print(f"{options.out}: {network.found.backbone} under torchvision's names, without a classifier")
+        names = "torchreid's" if network.found.program.osnet else "torchvision's"
+        print(f"{options.out}: {network.found.backbone} under {names} names, without a classifier")
 
 
 COMMANDS = {"extract": _extract, "rank": _rank, "score": _score, "export": _export}
@@ -281,7 +282,7 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_network(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    words = "model.pt of a run, or a ResNet of torchreid, fast-reid, layumi, HHL, SPGAN, torchvision"
+    words = "model.pt of a run, or a network of torchreid, fast-reid, layumi, HHL, SPGAN, torchvision"
     parser.add_argument("--checkpoint", metavar="MODEL", required=required, help=words)
     parser.add_argument("--size", metavar="HxW", help="of the images, as 256x128 (default: the checkpoint's)")
     flip: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}

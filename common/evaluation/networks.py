@@ -15,7 +15,8 @@ from common.checkpoints import file_hash, load_strictly
 from common.datasets.loading import EvalTransform
 from common.errors import InputError
 from common.evaluation.scoring import Embedder
-from common.foreign import Program, Recognised, recognise
+from common.foreign import OSNET, Program, Recognised, recognise
+from common.osnet import build_osnet
 
 HEIGHT, WIDTH = 256, 128  # of a person's image where the checkpoint does not say: all known programs
 
@@ -92,12 +93,16 @@ def _whole(settings: Mapping, name: str, default: int) -> int:
     return value if isinstance(value, int) and 1 <= value <= 16_384 else default
 
 
-def _backbone(found: Recognised) -> Backbone:
+def _backbone(found: Recognised) -> nn.Module:
     """Builds the backbone as its program does, and loads its tensors."""
-    base, program = build_backbone(found.backbone), found.program
+    if found.backbone == OSNET:
+        osnet = build_osnet(found.trunk, found.where)
+        load_strictly(osnet, found.trunk, found.where)
+        return osnet
+    base = build_backbone(found.backbone)
     load_strictly(base, found.trunk, found.where)
     if found.backbone != "thin":
-        adjust(base, program)
+        adjust(base, found.program)
     return base
 
 

@@ -30,13 +30,20 @@ THUMBNAIL = 128  # pixels, height of an image on a page
 
 @dataclass(frozen=True, eq=False)
 class Rankings:
-    """For each query the indices of its nearest gallery images `(Q, top)`, nearest first, and distances."""
+    """For each query the indices of its nearest gallery images `(Q, top)`, nearest first, and distances.
+
+    An index of -1 is no image: the gallery of that query has fewer.
+    """
 
     query: FeatureFile
     gallery: FeatureFile
     nearest: np.ndarray
     distances: np.ndarray
-    images: tuple[int, ...] = ()  # pooled images of each gallery row, for tracklets
+
+    def found(self, query: int) -> list[tuple[int, float]]:
+        """Returns the index and the distance of each image in a query's list."""
+        pairs = zip(self.nearest[query].tolist(), self.distances[query].tolist())
+        return [(index, distance) for index, distance in pairs if index >= 0]
 
     def verdict(self, query: int, candidate: int) -> str:
         """Returns `right`, `wrong`, `junk` (same person and camera) or `` (a person is not known)."""
@@ -58,7 +65,8 @@ def rank(query: FeatureFile, gallery: FeatureFile, *, top: int = 10, metric: str
         for part, name in ((query, "query features"), (gallery, "gallery features"))
     )
     scores = RankingScores(queries, images, metric)
-    files = {(gallery.folder, name): index for index, name in enumerate(gallery.names) if gallery.folder}
+    files = {file: index for index, file in enumerate(_files(gallery)) if gallery.folder}
+    own_files = _files(query)
     junk = np.flatnonzero(gallery.pids == JUNK)
     top = min(top, len(images) - len(junk))
     nearest, distances = np.empty((len(queries), top), np.intp), np.empty((len(queries), top))
@@ -66,7 +74,7 @@ def rank(query: FeatureFile, gallery: FeatureFile, *, top: int = 10, metric: str
         block = np.array(scores(start, stop))
         block[:, junk] = np.inf
         for number in range(start, stop):
-            itself = files.get((query.folder, query.names[number]))
+            itself = files.get(own_files[number])
             if itself is not None:
                 block[number - start, itself] = np.inf
         nearest[start:stop] = order = _smallest(block, top)
@@ -75,7 +83,12 @@ def rank(query: FeatureFile, gallery: FeatureFile, *, top: int = 10, metric: str
         distances[start:stop] = (
             1 + values / np.sqrt(own) if metric == "cosine" else np.sqrt(np.maximum(values + own, 0))
         )
+    nearest[~np.isfinite(distances)] = -1
     return Rankings(query, gallery, nearest, distances)
+
+
+def _files(content: FeatureFile) -> list[str]:
+    return [f"{content.folder}/{name}" for name in content.names]
 
 
 def _smallest(block: np.ndarray, top: int) -> np.ndarray:
@@ -110,8 +123,8 @@ def _write_csv(path: Path, rankings: Rankings) -> int:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["query", "rank", "image", "distance", "pid", "camid", "verdict"])
-    for query, (order, distances) in enumerate(zip(rankings.nearest, rankings.distances)):
-        for rank, (index, distance) in enumerate(zip(order, distances), 1):
+    for query in range(len(rankings.nearest)):
+        for rank, (index, distance) in enumerate(rankings.found(query), 1):
             found = _sample(rankings.gallery, index)
             person = "" if found.pid == UNLABELLED else found.pid
             row = [rankings.query.names[query], rank, rankings.gallery.names[index], f"{distance:.6g}"]
@@ -134,7 +147,7 @@ def _write_png(path: Path, rankings: Rankings) -> int:
 
 def _cells(rankings: Rankings, query: int) -> list[tuple[Image.Image, str]]:
     """Returns the pictures of a row with their verdicts, the query first."""
-    found = [(_picture(rankings.gallery, i), rankings.verdict(query, i)) for i in rankings.nearest[query]]
+    found = [(_picture(rankings.gallery, i), rankings.verdict(query, i)) for i, _ in rankings.found(query)]
     return [(_picture(rankings.query, query), ""), *found]
 
 
@@ -149,9 +162,9 @@ def _picture(content: FeatureFile, index: int) -> Image.Image:
 
 def _write_html(path: Path, rankings: Rankings) -> int:
     rows = []
-    for query, order in enumerate(rankings.nearest):
+    for query in range(len(rankings.nearest)):
         captions = [f"query<br>{html.escape(rankings.query.names[query])}"]
-        for index, distance in zip(order, rankings.distances[query]):
+        for index, distance in rankings.found(query):
             captions.append(f"{distance:.3f}<br>{html.escape(rankings.gallery.names[index])}")
         cells = zip(_cells(rankings, query), captions)
         rows.append("".join(_figure(picture, verdict, caption) for (picture, verdict), caption in cells))

@@ -15,6 +15,7 @@ from common.checkpoints import load_checkpoint, read_state_dict
 from common.errors import InputError
 from common.evaluation.networks import load_feature_network
 from common.foreign import recognise
+from common.osnet import OmniScaleBlock, build_osnet
 
 
 def named(prefix: str, module: nn.Module) -> dict[str, torch.Tensor]:
@@ -160,7 +161,7 @@ def test_fast_reids_backbone_fields_without_a_classifier(thin):
 @pytest.mark.parametrize(
     "names, words",
     [
-        ({"conv1.conv.weight": torch.zeros(1), "conv2.0.conv2a.conv1.weight": torch.zeros(1)}, "an OSNet"),
+        ({"conv1.conv.weight": torch.zeros(1), "conv2.0.conv1.weight": torch.zeros(1)}, "an OSNet or a ResNet"),
         ({"a": torch.zeros(1)}, "does not fit a network that is known here"),
         ({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.bn1.IN.weight": torch.zeros(1)}, "IBN"),
         ({"backbone.conv1.weight": torch.zeros(64, 3, 7, 7), "backbone.layer1.0.conv1.weight": torch.zeros(1),
@@ -203,3 +204,65 @@ def test_an_object_in_a_checkpoint_is_named(tmp_path):
         load_checkpoint(saved(tmp_path, {"model": nn.Linear(1, 1)}))
     with pytest.raises(InputError, match="holds a print"):
         load_checkpoint(saved(tmp_path, {"model": print}))
+
+
+@pytest.mark.parametrize("instance", [False, True], ids=["OSNet", "OSNet-IBN"])
+def test_osnet_is_read_at_every_width(tmp_path, instance):
+    trunk = osnet(instance)
+    linear, norm = nn.Linear(128, 8), norm_of(8)
+    state = (
+        named("", trunk)
+        | named("fc.", nn.Sequential(linear, norm))
+        | {"classifier.weight": torch.zeros(5, 8)}
+    )
+    network = load_feature_network(saved(tmp_path, {"state_dict": state, "rank1": np.float64(0.9)}))
+    assert network.found.backbone == "osnet" and network.found.left_out == {"classifier.weight": (5, 8)}
+    assert not network.normalise and network.interpolation == "bilinear"
+    images = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = F.relu(norm(linear(trunk(images).mean(dim=(2, 3)))))
+        torch.testing.assert_close(network.network(images), expected)
+
+
+def osnet(instance: bool) -> nn.Module:
+    """An OSNet of a quarter of the width, built from the shapes that name its widths."""
+    shapes = {"conv1.conv": (16, 3, 7, 7), "conv2.0.conv3.conv": (64, 16, 1, 1)}
+    shapes |= {"conv3.0.conv3.conv": (96, 24, 1, 1), "conv4.0.conv3.conv": (128, 32, 1, 1)}
+    state = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
+    marks = ["conv2.0.IN.weight"] if instance else ["conv1.bn.running_mean"]
+    torch.manual_seed(0)
+    return randomised(build_osnet(state | {name: torch.zeros(16) for name in marks}, "test"))
+
+
+def test_osnet_computes_what_its_paper_says():
+    """One block against its definition, written naively: gated streams of 1 to 4 scales, a residual."""
+    torch.manual_seed(0)
+    block = randomised(OmniScaleBlock(8, 64, instance=False))
+    x = torch.randn(2, 8, 6, 4)
+
+    def normed(unit, y):
+        return F.batch_norm(y, unit.bn.running_mean, unit.bn.running_var, unit.bn.weight, unit.bn.bias)
+
+    def light(unit, y):
+        y = F.conv2d(F.conv2d(y, unit.conv1.weight), unit.conv2.weight, padding=1, groups=16)
+        return normed(unit, y).relu()
+
+    with torch.inference_mode():
+        reduced = normed(block.conv1, F.conv2d(x, block.conv1.conv.weight)).relu()
+        total = 0
+        for name in "abcd":
+            y, stream = reduced, getattr(block, f"conv2{name}")
+            for unit in [stream] if name == "a" else stream:
+                y = light(unit, y)
+            gate = block.gate.fc2(block.gate.fc1(y.mean(dim=(2, 3), keepdim=True)).relu())
+            total = total + y * torch.sigmoid(gate)
+        out = normed(block.conv3, F.conv2d(total, block.conv3.conv.weight))
+        shortcut = normed(block.downsample, F.conv2d(x, block.downsample.conv.weight))
+        torch.testing.assert_close(block(x), (out + shortcut).relu())
+
+
+@pytest.mark.parametrize("shape", [(7, 3, 7, 7), (1 << 20, 1, 1, 1), (16,), None])
+def test_osnets_of_impossible_widths_are_one_line(shape):
+    state = {} if shape is None else {"conv1.conv.weight": torch.zeros(1).expand(shape)}
+    with pytest.raises(InputError, match="expected an OSNet with 8 to 4096 channels"):
+        build_osnet(state, "model.pth")

@@ -6,6 +6,7 @@ from arn.experiments import ARN
 from common.cli import main
 from common.help import FIRST, short_help
 from common.job import Options
+from common.switches import switches
 from hhl.experiments import HHL
 
 
@@ -18,7 +19,7 @@ def test_the_first_flags_fit_on_one_screen(paper, columns, monkeypatch):
     text = "\n".join(lines)
     assert all(f"--{name.replace('_', '-')}" in text for name in FIRST)
     assert set(FIRST) <= set(Options.__dataclass_fields__)
-    assert f"(default {paper.source})" in text and "--help-all" in text
+    assert f"default {paper.source}" in " ".join(text.split()) and "--help-all" in text
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -38,10 +39,7 @@ def test_help_all_lists_every_field(capsys):
 def test_the_number_of_flags_is_that_of_the_fields(capsys):
     main(HHL, lambda job: None, ["--help", "--preset", "paper"])
     number = int(capsys.readouterr().out.split("lists all ")[1].split()[0])
-    with pytest.raises(SystemExit):
-        main(HHL, lambda job: None, ["--help-all"])
-    flags = {word.split("|")[0] for word in capsys.readouterr().out.split() if word.startswith("--")}
-    assert abs(len(flags) - number) <= 8  # negations, and words of the descriptions
+    assert number == len(Options.__dataclass_fields__) + len(switches(HHL.presets))
 
 
 def test_an_unknown_preset_with_help_is_one_line(capsys):

@@ -325,6 +325,7 @@ def complaint(capsys) -> str:
         (["--data-root", "no-such-folder"], "no-such-folder"),
         (["--net.height", "-64"], "--net.height -64: expected a positive number"),
         (["--recipe.batch", "100000"], "do not fill one batch"),
+        (["--recipe.batch", "8", "--recipe.batch-scale", "60"], "follow --recipe.batch-scale and not"),
         (["--recipe.ids", "500"], "identities"),
         (["--net.backbone", "resnet49"], "expected one of"),
         (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),

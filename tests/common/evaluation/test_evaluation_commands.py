@@ -250,8 +250,14 @@ def test_scores_of_both_rules_of_the_camera(features, capsys, tmp_path):
         assert main(["score", path, path, *flag, "--out", str(tmp_path / "s.json")]) == 0
         expected = evaluate(*arrays, *arrays, same_camera=same_camera).scores()
         assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8")) == expected
-    matches = [evaluate(*arrays, *arrays, same_camera=rule).ap_step.sum() for rule in ("remove", "keep")]
-    assert matches[0] != matches[1]
+
+
+def test_the_querys_own_camera_counts_on_request():
+    query, gallery = (np.eye(3)[:1], [1], [4]), (np.eye(3), [1, 2, 1], [4, 4, 9])
+    removed, kept = (evaluate(*query, *gallery, same_camera=rule) for rule in ("remove", "keep"))
+    assert (removed.first_rank.tolist(), kept.first_rank.tolist()) == ([2], [1])
+    with pytest.raises(InputError, match="expected 'remove' or 'keep'"):
+        evaluate(*query, *gallery, same_camera="both")
 
 
 def test_one_camera_needs_the_flag(tmp_path, capsys):

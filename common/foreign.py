@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +181,14 @@ def trunk_weights(weights: str | Path, backbone: str) -> dict[str, Tensor]:
             f"found {found.backbone} ({found.program.name})"
         )
     if found.program.trunk or found.left_out:
-        log.info("%s", "\n".join(found.lines()))
+        _say_once("\n".join(found.lines()))
     return found.trunk
+
+
+@lru_cache
+def _say_once(text: str) -> None:
+    """Logs a text unless it has been logged before: a run checks its weights before it loads them."""
+    log.info("%s", text)
 
 
 def _fits(program: Program, state: Mapping[str, Tensor]) -> bool:

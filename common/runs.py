@@ -4,7 +4,8 @@ The output folder:
 
     stages/<name>-<hash>/           a finished stage (weights, scores, ...), shared by all rows with its hash
     stages/<name>-<hash>.partial/   a stage under construction, with its checkpoint
-    runs/<key>/<pair>/seed=<n>/     record.json and pictures of a run; <preset>+seed=<n> outside the demo
+    runs/<key>/<pair>/seed=<n>/     record.json and pictures of a run; <preset>+seed=<n> outside the demo,
+                                    seed=<n>+<setting> with other flags: +config=<hash>,precision=bf16
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ class StageStore:
         partial.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         build(work)
-        if work.longer and work.checkpoint.is_file():
+        if work.longer and work.options.keep_state and work.checkpoint.is_file():
             os.replace(work.checkpoint, work.state)
         for path in (work.checkpoint, work.kept):
             path.unlink(missing_ok=True)
@@ -240,16 +241,23 @@ def shorter_length(known: Any, wanted: Any, name: str) -> float | None:
 
 
 def run_folder(
-    out: Path, key: str, pair: tuple[str, str], seed: int, preset: str, data_seed: int = 0
+    out: Path, key: str, pair: tuple[str, str], seed: int, preset: str, data_seed: int = 0, setting: str = ""
 ) -> Path:
     """Returns the folder of a run's record and pictures; `pair`: names of source and target.
 
-    Presets other than demo and other drawings of the synthetic domains have separate folders.
+    Presets other than demo, other drawings of the synthetic domains and other settings than those of the
+    experiment (`setting`: a text for the name) have separate folders, so that no record replaces another.
     """
     prefix = "" if preset == "demo" else f"{preset}+"
     drawing = f",data={data_seed}" if data_seed else ""
     datasets = re.sub(r"[/\\:]", "-", "+".join(pair))  # options of a reader: cuhk03:protocol=767/700
-    return out / "runs" / key.replace("/", "+") / datasets / f"{prefix}seed={seed}{drawing}"
+    return (
+        out
+        / "runs"
+        / key.replace("/", "+")
+        / datasets
+        / f"{prefix}seed={seed}{drawing}{setting and f'+{setting}'}"
+    )
 
 
 def read_curves(path: Path) -> list[dict]:

@@ -30,6 +30,7 @@ from common.evaluation.retrieval import OUTPUTS, pooled, rank, with_folder, writ
 from common.files import write_atomic
 
 DEVICES = ("auto", "cpu", "cuda")
+MOST = 4096  # images at once, processes, threads
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +57,9 @@ def _extract(options: argparse.Namespace) -> None:
 
 
 def _features_of(options: argparse.Namespace, samples: Sequence, folder: Path) -> FeatureFile:
+    for name, least in (("batch", 1), ("workers", 0), ("threads", 0)):
+        if not least <= getattr(options, name) <= MOST:
+            raise InputError(f"--{name} {getattr(options, name)}: expected {least} to {MOST:,}")
     from common.evaluation.extraction import Extraction, extract  # imports PyTorch
     from common.training import pick_device, set_threads
 
@@ -65,7 +69,7 @@ def _features_of(options: argparse.Namespace, samples: Sequence, folder: Path) -
         pick_device(options.device),
         _size(options.size),
         options.flip,
-        getattr(options, "adabn", False),
+        None if options.adabn is None else Path(options.adabn),
         options.workers,
         options.batch,
     )
@@ -225,7 +229,6 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="DIR", required=True, help="folder of images, searched below too; needs no labels"
     )
     add("--out", metavar="FILE", required=True, help=f"features to write: {', '.join(SUFFIXES)}")
-    add("--adabn", action="store_true", help="re-estimate batch norm on these images")
     _add_images(parser)
 
 
@@ -293,6 +296,7 @@ def _add_network(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add("--adabn", metavar="DIR", help="re-estimate batch norm on these images, of the same cameras")
     add(
         "--labels",
         choices=LABELS,

@@ -13,7 +13,9 @@ import torch
 
 from common.datasets.base import Sample
 from common.evaluation.features import FeatureFile
+from common.evaluation.folders import folder_samples
 from common.evaluation.networks import FeatureNetwork, load_feature_network
+from common.hashing import digest
 
 log = logging.getLogger("run")
 
@@ -25,7 +27,7 @@ class Extraction(NamedTuple):
     device: torch.device
     size: tuple[int, int] | None = None  # height and width of the images; None: as the checkpoint says
     flip: bool | None = None  # add the mirrored image's feature; None: as the checkpoint's program does
-    adabn: bool = False  # re-estimate batch norm on the images
+    adabn: Path | None = None  # folder of images on which batch norm is re-estimated
     workers: int = 0  # processes that load images
     batch: int = 128
 
@@ -37,8 +39,11 @@ def extract(how: Extraction, samples: Sequence[Sample], folder: Path) -> Feature
         log.info("%s", line)
     embedder = network.embedder(how.device, workers=how.workers, batch=how.batch)
     model = network.network.to(how.device)
-    if how.adabn:
-        model = embedder.adapt(model, samples)
+    name = network.name
+    if how.adabn is not None:
+        seen = folder_samples(how.adabn, "none")
+        model = embedder.adapt(model, seen)
+        name += f" adabn {digest([(s.path.name, s.path.stat().st_size) for s in seen])}"
     start = time.perf_counter()
     rows = embedder.embed(model, samples)["feature"]
     seconds = time.perf_counter() - start
@@ -50,7 +55,7 @@ def extract(how: Extraction, samples: Sequence[Sample], folder: Path) -> Feature
         np.array([s.camid for s in samples], np.int64),
         tuple(s.path.expanduser().absolute().relative_to(root).as_posix() for s in samples),
         network.normalise,
-        network.name + (" adabn" if how.adabn else ""),
+        name,
         str(root),
     )
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from common.backbones import adabn_on, extract_features
 from common.checks import Bound, bounded, check_fields
@@ -59,7 +60,10 @@ class Embedder:
             return torch.cat(list(parts.values()), dim=1)
 
         loader = ordered_loader(SampleImages(samples, self.transform), self.batch, workers=self.workers)
-        rows = extract_features(columns, loader, self.device, flip=self.flip, normalise=False)
+        bar = tqdm(
+            loader, desc="features", unit="batch", disable=None, leave=False
+        )  # silent without a terminal
+        rows = extract_features(columns, bar, self.device, flip=self.flip, normalise=False)
         parts = zip(widths, rows.split(list(widths.values()), dim=1))
         return {name: (F.normalize(part) if self.normalise else part).numpy() for name, part in parts}
 

@@ -161,7 +161,7 @@ def test_fast_reids_backbone_fields_without_a_classifier(thin):
 @pytest.mark.parametrize(
     "names, words",
     [
-        ({"conv1.conv.weight": torch.zeros(1), "conv2.0.conv1.weight": torch.zeros(1)}, "an OSNet or a ResNet"),
+        ({"conv1.conv.weight": torch.zeros(1), "conv2.0.a": torch.zeros(1)}, "an OSNet or a ResNet"),
         ({"a": torch.zeros(1)}, "does not fit a network that is known here"),
         ({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.bn1.IN.weight": torch.zeros(1)}, "IBN"),
         ({"backbone.conv1.weight": torch.zeros(64, 3, 7, 7), "backbone.layer1.0.conv1.weight": torch.zeros(1),

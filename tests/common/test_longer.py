@@ -27,9 +27,8 @@ def train(work: Workspace, recipe: Recipe) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=0.9)
     optimizer.param_groups[0]["initial_lr"] = recipe.lr
-    loop = Loop(
-        work, recipe.epochs * STEPS, {"model": model, "optimizer": optimizer}, label="toy", log_every=1
-    )
+    state = {"model": model, "optimizer": optimizer}
+    loop = Loop(work, recipe.epochs * STEPS, state, label="toy", save_every=3, log_every=1)
     for step in loop:
         scale_learning_rate(optimizer, 0.1 if step >= 2 * STEPS else 1.0)
         images = torch.as_tensor(np.random.default_rng(step).normal(size=(8, 4)), dtype=torch.float32)
@@ -75,6 +74,11 @@ def test_a_longer_training_goes_on_bit_by_bit(run, tmp_path, caplog):
         assert torch.equal(value, weights(second)[name])
     assert losses(second) == losses(whole) and len(losses(whole)) == 20
     assert not list(second.glob("*checkpoint*")) and not (second / "kept").exists()
+
+
+def test_without_the_state_only_the_network_is_kept(run, tmp_path):
+    folder = run(tmp_path, 2, keep_state=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.jsonl", "model.pt", "stage.json"]
 
 
 def test_the_longest_of_several_is_continued(run, tmp_path, caplog):

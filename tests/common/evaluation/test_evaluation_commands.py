@@ -122,6 +122,8 @@ def test_people_from_folders(photos, tmp_path):
     [
         (["--out", "f.txt"], "ends in .npz, .mat, .csv"),
         (["--size", "big"], "expected HEIGHTxWIDTH"),
+        (["--workers", "-1"], "--workers -1: expected 0 to 4,096"),
+        (["--batch", "0"], "--batch 0: expected 1 to 4,096"),
         (["--images", "absent"], "found nothing"),
         (["--checkpoint", "absent.pt"], "no such file"),
     ],
@@ -143,11 +145,15 @@ def test_adabn_needs_two_images(network, photos, tmp_path, capsys):
     one = tmp_path / "one"
     one.mkdir()
     Image.new("RGB", (16, 32)).save(one / "a.png")
-    flags = ["--checkpoint", str(network), "--adabn", "--out", str(tmp_path / "f.npz")]
-    assert main(["extract", *flags, "--images", str(one)]) == 2
+    out = tmp_path / "f.npz"
+    flags = ["--checkpoint", str(network), "--size", "32x16", "--images", str(photos), "--out", str(out)]
+    assert main(["extract", *flags, "--adabn", str(one)]) == 2
     assert "at least 2" in line(capsys)
-    assert main(["extract", *flags, "--images", str(photos), "--size", "32x16"]) == 0
-    assert load_features(tmp_path / "f.npz").model.endswith("adabn")
+    assert main(["extract", *flags]) == 0
+    plain = load_features(out)
+    assert main(["extract", *flags, "--adabn", str(photos)]) == 0
+    adapted = load_features(out)
+    assert " adabn " in adapted.model and not np.allclose(adapted.features, plain.features)
     with pytest.raises(InputError, match="AdaBN: expected at least 2 training images .* found 1"):
         sample = Sample(one / "a.png", 1, 0)
         adabn_on(thin_resnet(), [sample], EvalTransform(32, 16), torch.device("cpu"))

@@ -136,6 +136,6 @@ def _to_8_bits(file: Image.Image, path: str) -> Image.Image:
 def _on_white(image: Image.Image) -> tuple[Image.Image, bool]:
     """Returns the image without its alpha channel, and whether a pixel was transparent."""
     rgba = image.convert("RGBA")
-    if rgba.getextrema()[3] == (255, 255):
+    if rgba.getchannel("A").getextrema() == (255, 255):
         return rgba.convert("RGB"), False
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"), True

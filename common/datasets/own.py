@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,7 +207,7 @@ def build(root: Path, found: Sequence[Found], problems: Sequence[str], skipped: 
         found = [f for f in found if not (f.split == "train" and f.person == str(JUNK))]
     distractors = {f.person for f in found if f.split == "gallery" and re.fullmatch("0+", f.person or "")}
     distractors -= {f.person for f in found if f.split == "query"}
-    special = {None: UNLABELLED, str(JUNK): JUNK}
+    special: dict[str | None, int] = {None: UNLABELLED, str(JUNK): JUNK}
 
     def in_gallery(f: Found) -> bool:
         return f.split == "gallery" and (f.person is None or f.person in distractors)
@@ -239,14 +239,14 @@ def _numbers(names: Iterable[str | None], *, first: int, keep: bool = True) -> d
     """Maps names to numbers in sorted order, of numbers if all are; with `keep`, different positive numbers
     map to themselves.
     """
-    names = {name for name in names if name is not None}
-    if all(re.fullmatch(r"\d{1,12}", name) for name in names):
-        ordered = sorted(names, key=lambda name: (int(name), name))
+    texts = {name for name in names if name is not None}
+    if all(re.fullmatch(r"\d{1,12}", name) for name in texts):
+        ordered = sorted(texts, key=lambda name: (int(name), name))
         values = [int(name) for name in ordered]
         if keep and len(set(values)) == len(values) and (not values or values[0] >= first):
             return dict(zip(ordered, values))
     else:
-        ordered = sorted(names)
+        ordered = sorted(texts)
     return {name: first + place for place, name in enumerate(ordered)}
 
 
@@ -263,7 +263,7 @@ def _key(root: Path, path: Path) -> str:
     return "+".join(part for part in place.with_suffix("").parts if part not in ("/", "\\"))
 
 
-def skipped_text(skipped: Counter[str] | dict[str, int]) -> str:
+def skipped_text(skipped: Mapping[str, int]) -> str:
     """Returns `passed over: 2 hidden or of the system, 1 .txt`; "" for nothing."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()) if count)
     return f"passed over: {kinds}" if kinds else ""

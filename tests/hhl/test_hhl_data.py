@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from common.datasets.base import Sample
+from common.datasets.base import ReIDDataset, Sample
 from common.datasets.loading import IMAGENET_MEAN, SampleImages, planned_loader
 from common.datasets.plans import IdentityPlan, epoch_plan, identity_plan
 from common.errors import InputError
 from hhl.augmentation import TrainTransform, crop_box, erasing_box
 from hhl.data import pseudo_labels, released_restarts
-from hhl.views import TargetViews, camera_style_views, fake_path
+from hhl.views import TargetViews, camera_style_views, check_cameras, fake_path
 
 # width, height
 SIZES = [(64, 128), (100, 180), (128, 256), (48, 140), (60, 75), (64, 128), (90, 200), (33, 71)]
@@ -240,3 +240,63 @@ def test_style_folders_that_do_not_fit(target, tmp_path):
         camera_style_views(train[:4], folder, 3)
     with pytest.raises(InputError, match="translate the target's training images first"):
         camera_style_views(train, tmp_path / "none", 3)
+
+
+# ---------------------------------------------------------------- folders of other programs
+
+
+def renamed(folder, rename) -> None:
+    for path in list(folder.glob("*_fake_*")):
+        stem, _, style = path.stem.rpartition("_fake_")
+        name = rename(stem, int(style))
+        if name is None:
+            path.unlink()
+        else:
+            Image.open(path).save(folder / name)
+            if name != path.name:
+                path.unlink()
+
+
+def test_styles_of_camstyle_and_ecn_are_understood(target):
+    """`_fake_1to3.jpg`, without a style of the own camera, whose place the image itself takes."""
+    train, folder = target
+    own = {sample.path.stem: sample.camid + 1 for sample in train}
+    renamed(folder, lambda stem, k: None if k == own[stem] else f"{stem}_fake_{own[stem]}to{k}.png")
+    views = camera_style_views(train, folder, 3)
+    assert len(views) == 20
+    for place, view in enumerate(views[5:]):
+        style, sample = place // 5, train[place % 5]
+        if style == sample.camid:
+            assert view == sample
+        else:
+            assert view.path.name == f"{sample.path.stem}_fake_{sample.camid + 1}to{style + 1}.png"
+            assert (view.camid, view.origin) == (style, "translated")
+    assert len(camera_style_views(train, folder, 3, include_own=False)) == 15
+
+
+def test_only_the_styles_that_are_read_are_demanded(target):
+    train, folder = target
+    fake_path(folder, train[0].path.stem, train[0].camid + 1).unlink()
+    assert len(camera_style_views(train, folder, 3, include_own=False)) == 15
+    with pytest.raises(InputError, match="expected 15 .* 1 are missing, the first is 0000_c1s1_fake_1.jpg"):
+        camera_style_views(train, folder, 3)
+
+
+def test_released_names_with_two_endings_are_understood(target):
+    train, folder = target
+    renamed(folder, lambda stem, k: f"{stem}.jpg_fake_{k}.jpg")
+    assert len(camera_style_views(train, folder, 3)) == 20
+
+
+@pytest.mark.parametrize(
+    "cameras, message",
+    [
+        ([0, 2], r"all 6 cameras of market1501, found cameras 1, 3 only: use those, --target market1501@c13"),
+        ([2], "the training images are of one camera: camera styles need at least two"),
+    ],
+)
+def test_styles_of_cameras_without_images_are_refused(tmp_path, cameras, message):
+    train = [Sample(tmp_path / f"{i}.jpg", i, cameras[i % len(cameras)]) for i in range(6)]
+    with pytest.raises(InputError, match=message):
+        check_cameras(ReIDDataset("market1501", tmp_path, train, [], [], 6))
+    check_cameras(ReIDDataset("own", tmp_path, [Sample(tmp_path / "a", 1, c) for c in (0, 1)], [], [], 2))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -226,26 +227,43 @@ def test_workers_change_nothing(finished, data_root, tmp_path):
     assert record(tmp_path).scores == record(finished).scores
 
 
+IN_DOUBLE = """
+import sys
+import torch
+import arn.data
+from common.datasets import loading
+
+single = loading.normalise
+arn.data.normalise = loading.normalise = lambda *arguments: single(*arguments).double()
+torch.set_default_dtype(torch.float64)
+
+import arn.train
+
+sys.exit(arn.train.main())
+"""
+
+
 def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, torchrun):
     """Each process normalises by its own half, as `bn_splits=2` imitates; dropout is off, because each
-    process draws its own mask.
+    process draws its own mask. In float64, so that rounding stays far below what a fault would change.
     """
     flags = (
         "--recipe.epochs 1 --latent.dropout 0 --cls.dropout 0 --pretrain.dropout 0 --lr.ei 0.001 --w.mmd 0.1 "
         "--w.diff 1 --recipe.batch 24 --pretrain.batch 48"
     ).split() + ["--recipe.no-ei-bn-eval"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [*torchrun, "train.py", *command(data_root, tmp_path / "two", *flags)],
-        cwd=ROOT / "arn",
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
-    assert run_arn(data_root, tmp_path / "one", *flags, "--net.bn-splits", "2") == 0
+    script = tmp_path / "in_double.py"
+    script.write_text(IN_DOUBLE)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for name, start, more in (
+        ("two", torchrun, []),
+        ("one", [sys.executable], ["--net.bn-splits", "2"]),
+    ):
+        arguments = command(data_root, tmp_path / name, *flags, *more)
+        subprocess.run([*start, script, *arguments], env=environment, check=True, capture_output=True)
     one, both = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one:
-        assert torch.allclose(one[name].float(), both[name].float(), rtol=1e-3, atol=1e-4), name
+        assert torch.allclose(one[name].double(), both[name].double(), rtol=1e-9, atol=1e-9), name
+    assert one["encoder_c.conv6.weight"].dtype == torch.float64
     assert len(list((tmp_path / "two").rglob("record.json"))) == 1
 
 

@@ -47,6 +47,7 @@ class Program:
     relu: bool = False  # a ReLU follows each batch norm of the neck
     last_stride: int = 2  # of layer4
     ceil_pool: bool = False  # the max pooling rounds sizes up and does not pad
+    stem_relu: bool = True  # a ReLU follows bn1
     interpolation: str = "bicubic"  # of the test images' resize
     flip: bool = False  # the feature of the mirrored image is added
     normalise: bool = True  # the feature is L2-normalised
@@ -60,19 +61,13 @@ class Program:
 
 # the first whose marks are there; `!` before a mark: must not be there
 PROGRAMS = (
+    # before release 1.0 (2021) its max pooling was torchvision's
+    Program("fast-reid before 1.0", "backbone.", ("heads.bnneck.",), neck="heads.bnneck.", last_stride=1),
     Program(
         "fast-reid",
         "backbone.",
-        ("heads.bottleneck.",),
+        ("heads.",),
         neck="heads.bottleneck.",
-        last_stride=1,
-        ceil_pool=True,
-    ),
-    Program(
-        "fast-reid of 2020",
-        "backbone.",
-        ("heads.bnneck.",),
-        neck="heads.bnneck.",
         last_stride=1,
         ceil_pool=True,
     ),
@@ -82,6 +77,7 @@ PROGRAMS = (
         ("bottleneck.",),
         neck="bottleneck.",
         last_stride=1,
+        stem_relu=False,
         interpolation="bilinear",
     ),
     Program("layumi's ft_net", "model.", ("classifier.add_block.",), neck="classifier.add_block.", flip=True),
@@ -213,10 +209,11 @@ def _refuse_extra_layers(program: Program, state: Mapping[str, Tensor], where: s
     inside = [name.removeprefix(program.trunk) for name in state if name.startswith(program.trunk)]
     others = [name for name in inside if program.trunk and not name.startswith((*TRUNK, "fc."))]
     others += [name for name in inside if re.search(r"\.(IN|BN|se|gate|NL)\.|^NL_|^usam", name)]
+    others += [name for name in state if name.startswith("heads.pool_layer.")]  # generalised mean
     if others:
         raise InputError(
             f"{where}: recognised as {program.name}, but its ResNet has layers that torchvision's has not, "
-            f"{others[0]} for one: expected a plain ResNet (no IBN, no attention)"
+            f"{others[0]} for one: expected a plain ResNet and average pooling (no IBN, attention or GeM)"
         )
 
 

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,39 +142,36 @@ class StageStore:
 
     def _continue_shorter(self, name: str, depends_on: Mapping[str, Any], work: Workspace) -> None:
         """Starts the stage from the last state of the longest finished one that is shorter in `work.longer`
-        and equal in all else, if there is one.
+        and equal in all else, or says why a shorter one cannot go on.
         """
-        if not work.longer or work.checkpoint.is_file():
+        if work.checkpoint.is_file():
             return
-        wanted = canonical(depends_on)
         found = []
         for path in (self.out / "stages").glob(f"{name}-*/stage.json"):
             with contextlib.suppress(InputError, AttributeError):  # a damaged one
-                known = read_json(path)
-                length = shorter_length(known.get("depends_on"), wanted, work.longer)
-                if length is not None:
-                    found.append((length, path.parent))
+                known, wanted = read_json(path).get("depends_on"), canonical(depends_on)
+                if shorter := shorter_in(known, wanted):
+                    found.append((shorter[1], shorter[0], path.parent))
         if not found:
             return
-        length, folder = max(found)
-        field = work.longer.rpartition(".")[2]
+        length, field, folder = max(found)
         state = folder / work.state.name
-        if not state.is_file():
+        finished = f"{name}: a finished one of {length:g} {field.rpartition('.')[2]} is there"
+        if field != work.longer:
+            log.info("%s, but its schedule depends on its length: this one starts at the beginning", finished)
+        elif not state.is_file():
             log.info(
-                "%s: a finished one of %g %s is there, but its optimiser was not kept (--no-keep-state): "
-                "this one starts at the beginning",
-                name,
-                length,
-                field,
+                "%s, but its optimiser was not kept (--no-keep-state): this one starts at the beginning",
+                finished,
             )
-            return
-        log.info("%s: goes on from the finished one of %g %s", name, length, field)
-        work.folder.mkdir(parents=True, exist_ok=True)
-        for source, copy in ((folder / work.curves.name, work.curves), (state, work.checkpoint)):
-            if source.is_file():
-                with atomic_file(copy) as file, source.open("rb") as content:
-                    shutil.copyfileobj(content, file)
-        work.kept.touch()
+        else:
+            log.info("%s: this one goes on from it", finished)
+            work.folder.mkdir(parents=True, exist_ok=True)
+            for source, copy in ((folder / work.curves.name, work.curves), (state, work.checkpoint)):
+                if source.is_file():
+                    with atomic_file(copy) as file, source.open("rb") as content:
+                        shutil.copyfileobj(content, file)
+            work.kept.touch()
 
     def _missing(self, final: Path) -> bool:
         return not (final / "stage.json").is_file() or (self.fresh and final not in self.built)
@@ -219,25 +216,29 @@ class StageStore:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def shorter_length(known: Any, wanted: Any, name: str) -> float | None:
-    """Returns the value of the dotted field `name` in `known` if it is smaller than in `wanted` and all other
-    values of the two are equal; else None.
+LENGTHS = ("epochs", "iterations", "steps")  # fields that say how long a training is
+
+
+def shorter_in(known: Any, wanted: Any) -> tuple[str, float] | None:
+    """Returns the dotted field of `LENGTHS` that is smaller in `known` than in `wanted`, with its value, if
+    all other values of the two are equal; else None.
     """
-    head, _, tail = name.partition(".")
-    if (
-        not isinstance(known, dict)
-        or not isinstance(wanted, dict)
-        or not {head} <= known.keys() & wanted.keys()
-    ):
+    found = list(_differences(known, wanted))
+    if len(found) != 1:
         return None
-    others = [{key: value for key, value in part.items() if key != head} for part in (known, wanted)]
-    if others[0] != others[1]:
-        return None
-    if tail:
-        return shorter_length(known[head], wanted[head], tail)
-    both = (known[head], wanted[head])
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in both)
-    return known[head] if numbers and known[head] < wanted[head] else None
+    name, old, new = found[0]
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (old, new))
+    return (name, old) if name.rpartition(".")[2] in LENGTHS and numbers and old < new else None
+
+
+def _differences(known: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields the dotted name and both values of each field in which two trees of settings differ."""
+    if not isinstance(known, dict) or not isinstance(wanted, dict):
+        if known != wanted:
+            yield name, known, wanted
+        return
+    for key in sorted(known.keys() | wanted.keys()):
+        yield from _differences(known.get(key), wanted.get(key), f"{name}.{key}" if name else key)
 
 
 def run_folder(

@@ -101,16 +101,20 @@ def _backbone(found: Recognised) -> nn.Module:
         return osnet
     base = build_backbone(found.backbone)
     load_strictly(base, found.trunk, found.where)
-    if found.backbone != "thin":
-        adjust(base, found.program)
+    adjust(base, found.program)
     return base
 
 
 def adjust(base: Backbone, program: Program) -> None:
-    """Changes what a program's ResNet does differently from torchvision's without changing its tensors."""
-    if program.ceil_pool:
+    """Changes what a program's ResNet does differently from torchvision's without changing its tensors.
+
+    The demo's thin network has no max pooling and no layer4.
+    """
+    if not program.stem_relu:
+        base.relu = nn.Identity()
+    if program.ceil_pool and hasattr(base, "maxpool"):
         base.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-    if program.last_stride == 1:
+    if program.last_stride == 1 and hasattr(base, "layer4"):
         block = base.layer4[0]  # type: ignore[index,union-attr]
         strided = block.conv2 if isinstance(block, Bottleneck) else block.conv1
         strided.stride = block.downsample[0].stride = (1, 1)  # type: ignore[union-attr,index]

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from common.backbones import build_backbone, thin_resnet
-from common.checkpoints import load_checkpoint, read_state_dict
+from common.checkpoints import load_checkpoint, read_state_dict, saved_network
 from common.errors import InputError
 from common.evaluation.networks import load_feature_network
 from common.foreign import recognise
@@ -70,6 +70,11 @@ def layouts(base: nn.Module):
             neck,
             "fast-reid",
         ),
+        "fast-reid of 2020": (
+            {"model": named("backbone.", base) | named("heads.bnneck.", neck)},
+            neck,
+            "fast-reid before 1.0",
+        ),
         "fast-reid with an embedding": (
             {"model": named("backbone.", base) | reduced},
             lambda x: norm(F.linear(x, linear.weight)),
@@ -90,11 +95,6 @@ def layouts(base: nn.Module):
             lambda x: x,
             "the first SPGAN author's ft_net",
         ),
-        "strong baseline": (
-            named("base.", base) | named("bottleneck.", neck) | {"classifier.weight": torch.zeros(5, 128)},
-            neck,
-            "reid-strong-baseline",
-        ),
         "HHL": (
             {"state_dict": named("module.base.", base) | named("module.feat.", linear)
              | named("module.feat_bn.", norm) | {"module.classifier.weight": torch.zeros(702, 8)}},
@@ -106,8 +106,8 @@ def layouts(base: nn.Module):
 
 
 NAMES = (
-    "torchreid", "torchreid fc512", "fast-reid", "fast-reid with an embedding", "layumi", "SPGAN's author",
-    "strong baseline", "HHL", "torchvision",
+    "torchreid", "torchreid fc512", "fast-reid", "fast-reid of 2020", "fast-reid with an embedding", "layumi",
+    "SPGAN's author", "HHL", "torchvision",
 )  # fmt: skip
 
 
@@ -140,17 +140,28 @@ def test_what_is_left_out_is_said(thin):
     ]
 
 
-def test_fast_reids_resnet_pools_and_strides_in_its_own_way(tmp_path):
+@pytest.mark.parametrize("program", ["fast-reid", "fast-reid before 1.0", "reid-strong-baseline"])
+def test_resnets_that_pool_stride_and_start_in_their_own_way(tmp_path, program):
     reference = randomised(torchvision.models.resnet18(weights=None))
-    content = {"model": named("backbone.", reference) | named("heads.bottleneck.0.", norm_of(512))}
-    network = load_feature_network(saved(tmp_path, content)).network
-    reference.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    trunk = {name: value for name, value in reference.state_dict().items() if not name.startswith("fc.")}
+    prefix, neck = {
+        "fast-reid": ("backbone.", "heads.bottleneck.0."),
+        "fast-reid before 1.0": ("backbone.", "heads.bnneck."),
+        "reid-strong-baseline": ("base.", "bottleneck."),
+    }[program]
+    content = {f"{prefix}{name}": value for name, value in trunk.items()} | named(neck, norm_of(512))
+    loaded = load_feature_network(saved(tmp_path, {"model": content}))
+    assert loaded.found.program.name == program and loaded.normalise
+    if program == "fast-reid":
+        reference.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+    if program == "reid-strong-baseline":
+        reference.relu = nn.Identity()
     reference.layer4[0].conv1.stride = reference.layer4[0].downsample[0].stride = (1, 1)
     reference.fc = norm_of(512)
     images = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        assert network.base(images).shape[2:] == (4, 2)
-        torch.testing.assert_close(network(images), reference(images))
+        assert loaded.network.base(images).shape[2:] == (4, 2)
+        torch.testing.assert_close(loaded.network(images), reference(images))
 
 
 def test_fast_reids_backbone_fields_without_a_classifier(thin):
@@ -166,6 +177,8 @@ def test_fast_reids_backbone_fields_without_a_classifier(thin):
         ({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.bn1.IN.weight": torch.zeros(1)}, "IBN"),
         ({"backbone.conv1.weight": torch.zeros(64, 3, 7, 7), "backbone.layer1.0.conv1.weight": torch.zeros(1),
           "backbone.NL_1.0.g.weight": torch.zeros(1)}, "NL_1"),
+        ({"backbone.conv1.weight": torch.zeros(64, 3, 7, 7), "backbone.layer1.0.conv1.weight": torch.zeros(1),
+          "heads.pool_layer.p": torch.ones(1)}, "heads.pool_layer.p for one"),
         ({"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv1.weight": torch.zeros(1)}, "found blocks"),
     ],
 )  # fmt: skip
@@ -266,3 +279,11 @@ def test_osnets_of_impossible_widths_are_one_line(shape):
     state = {} if shape is None else {"conv1.conv.weight": torch.zeros(1).expand(shape)}
     with pytest.raises(InputError, match="expected an OSNet with 8 to 4096 channels"):
         build_osnet(state, "model.pth")
+
+
+def test_the_papers_evaluate_names_the_command_that_reads_others(thin, tmp_path):
+    path = saved(tmp_path, {"state_dict": named("base.", thin), "epoch": 3})
+    with pytest.raises(
+        InputError, match="has no net, num_ids: expected a model.pt of HHL; python -m common.eval"
+    ):
+        saved_network(path, dict, "HHL")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.job import Options, Workspace
-from common.runs import read_curves, shorter_length
+from common.runs import read_curves, shorter_in
 from common.training import Loop, scale_learning_rate, seed_everything
 
 STEPS = 5  # of an epoch
@@ -67,7 +67,7 @@ def test_a_longer_training_goes_on_bit_by_bit(run, tmp_path, caplog):
     first = run(tmp_path / "parts", 2)
     with caplog.at_level(logging.INFO, "run"):
         second = run(tmp_path / "parts", 4, resume=True)
-    assert "goes on from the finished one of 2 epochs" in caplog.text
+    assert "a finished one of 2 epochs is there: this one goes on from it" in caplog.text
     assert "continues from step 10 of 20" in caplog.text
     assert first.is_dir() and first != second
     for name, value in weights(whole).items():
@@ -118,10 +118,21 @@ def test_a_shorter_training_is_not_cut_from_a_longer_one(run, tmp_path, caplog):
 def test_which_dependencies_are_those_of_a_shorter_training():
     known = {"recipe": {"epochs": 2, "lr": 0.1}, "seed": 0}
     longer = {"recipe": {"epochs": 3, "lr": 0.1}, "seed": 0}
-    assert shorter_length(known, longer, "recipe.epochs") == 2
-    assert shorter_length(longer, known, "recipe.epochs") is None
-    assert shorter_length(known, known, "recipe.epochs") is None
-    assert shorter_length(known, {**longer, "seed": 1}, "recipe.epochs") is None
-    assert shorter_length(known, {**longer, "more": 1}, "recipe.epochs") is None
-    assert shorter_length(None, longer, "recipe.epochs") is None
-    assert shorter_length({"recipe": {"epochs": True}}, {"recipe": {"epochs": 3}}, "recipe.epochs") is None
+    assert shorter_in(known, longer) == ("recipe.epochs", 2)
+    assert shorter_in(longer, known) is None and shorter_in(known, known) is None
+    assert shorter_in(known, {**longer, "seed": 1}) is None
+    assert shorter_in(known, {**longer, "more": 1}) is None
+    assert shorter_in(known, {**known, "seed": 1}) is None  # a number, but no length
+    assert shorter_in(None, longer) is None
+    assert shorter_in({"recipe": {"epochs": True}}, {"recipe": {"epochs": 3}}) is None
+
+
+def test_a_schedule_that_depends_on_its_length_starts_at_the_beginning(toy_job, tmp_path, caplog):
+    for iterations in (100, 200):
+        job = toy_job(tmp_path, options=Options(resume=True))
+        with caplog.at_level(logging.INFO, "run"):
+            job.stage("gan", {"config": {"iterations": iterations}}, lambda work: None)
+    assert (
+        "gan: a finished one of 100 iterations is there, but its schedule depends on its length"
+        in caplog.text
+    )

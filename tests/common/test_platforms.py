@@ -1,10 +1,14 @@
 """What macOS and Windows lack is absent here too: everything imports, and what needs no Linux runs."""
 
+import pickle
 import subprocess
 import sys
 
 import pytest
 
+from common.datasets.base import Sample
+from common.datasets.loading import EvalTransform, SampleImages, ordered_loader, planned_loader
+from common.datasets.plans import epoch_plan
 from common.errors import InputError
 from common.files import locked
 from common.provenance import ROOT
@@ -62,3 +66,13 @@ def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch, error):
     monkeypatch.setattr("filelock.FileLock.acquire", acquire)
     with pytest.raises(InputError, match="cannot lock files"), locked(tmp_path / "stage.lock", "stage"):
         pass
+
+
+def test_workers_that_start_afresh_can_be_given_their_images(tmp_path):
+    """macOS and Windows start workers by spawning: dataset and collation are pickled, as here."""
+    samples = [Sample(tmp_path / "a.png", 1, 0)]
+    images = SampleImages(samples, EvalTransform(8, 4))
+    plan = epoch_plan(1, 1, seed=0)
+    for loader in (ordered_loader(images, 1), planned_loader(images, plan, 0, 1)):
+        copied = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
+        assert len(copied[0]) == 1

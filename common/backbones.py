@@ -17,14 +17,16 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from common.checkpoints import fetched_weights, load_strictly
+from common.checkpoints import fetched_weights, load_strictly, read_state_dict
 from common.datasets.base import Sample
 from common.datasets.loading import SampleImages, planned_loader
 from common.datasets.plans import epoch_plan
+from common.efficientnet import NUM_FEATURES, efficientnet_lite0, imagenet_weights
 from common.errors import InputError
 from common.foreign import trunk_weights
 
-BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+EFFICIENTNET = "efficientnet_lite0"
+BACKBONES = ("thin", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", EFFICIENTNET)
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -55,15 +57,18 @@ def thin_resnet() -> Backbone:
 def build_backbone(name: str, weights: str = "none") -> Backbone:
     """Builds one of `BACKBONES`.
 
-    `weights`: `none` (random), `imagenet` (torchvision's IMAGENET1K_V1, the weights of 2017-18 papers;
-    fetched into torch's cache if absent) or a file that holds this backbone: torchvision's state dict, or a
-    network that `common.foreign` recognises. Raises `InputError` for an unknown name and for weights that are
-    unavailable or do not fit.
+    `weights`: `none` (random), `imagenet` or a file. ImageNet's weights of a ResNet are torchvision's
+    IMAGENET1K_V1, those of the papers of 2017 and 2018, fetched into torch's cache if absent; those of
+    efficientnet_lite0 come with the extra `photos`. A file holds this backbone: torchvision's state dict, or
+    a network that `common.foreign` recognises. Raises `InputError` for an unknown name and for weights that
+    are unavailable or do not fit.
     """
     if name not in BACKBONES:
         raise InputError(f"unknown backbone {name!r}: expected one of {', '.join(BACKBONES)}")
     if name == "thin":
         backbone = thin_resnet()
+    elif name == EFFICIENTNET:
+        backbone = Backbone(efficientnet_lite0(), NUM_FEATURES)
     else:
         resnet = getattr(torchvision.models, name)(weights=None)
         layers = OrderedDict((n, m) for n, m in resnet.named_children() if n not in ("avgpool", "fc"))
@@ -78,7 +83,9 @@ def _state(name: str, weights: str) -> dict[str, Tensor]:
     if name == "thin" and weights == "imagenet":
         raise InputError("the thin ResNet of the demo has no ImageNet weights: give a weights file, or none")
     if weights == "imagenet":
-        return imagenet_v1(name)
+        return imagenet_weights() if name == EFFICIENTNET else imagenet_v1(name)
+    if name == EFFICIENTNET:
+        return read_state_dict(weights)
     return trunk_weights(weights, name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from common.datasets.base import Sample
 from common.evaluation.features import FeatureFile
 from common.evaluation.folders import folder_samples
 from common.evaluation.networks import FeatureNetwork, load_feature_network
+from common.files import regular_file
 from common.hashing import digest
 
 log = logging.getLogger("run")
@@ -34,9 +36,8 @@ class Extraction(NamedTuple):
 
 def extract(how: Extraction, samples: Sequence[Sample], folder: Path) -> FeatureFile:
     """Returns the features of the samples, which are in `folder` or below it."""
-    network = load_feature_network(how.checkpoint, size=how.size, flip=how.flip)
-    for line in describe(network):
-        log.info("%s", line)
+    changed = regular_file(how.checkpoint, "a checkpoint").st_mtime_ns
+    network = _loaded(how.checkpoint, how.size, how.flip, changed)
     embedder = network.embedder(how.device, workers=how.workers, batch=how.batch)
     model = network.network.to(how.device)
     name = network.name
@@ -58,6 +59,16 @@ def extract(how: Extraction, samples: Sequence[Sample], folder: Path) -> Feature
         name,
         str(root),
     )
+
+
+@lru_cache(maxsize=1)
+def _loaded(
+    checkpoint: Path, size: tuple[int, int] | None, flip: bool | None, changed: int
+) -> FeatureNetwork:
+    """Loads and describes a network once for query and gallery; `changed`: the file's time of change."""
+    network = load_feature_network(checkpoint, size=size, flip=flip)
+    log.info("%s", "\n".join(describe(network)))
+    return network
 
 
 def describe(network: FeatureNetwork) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,13 @@ import numpy as np
 
 from common.errors import InputError
 from common.evaluation.features import MOST_EXPANSION, SMALL, FeatureFile, load_features, save_features
+from common.evaluation.matlab import read_matlab
 from common.files import regular_file, write_atomic
 
 SUFFIXES = (".npz", ".mat", ".csv")
 COLUMNS = ("name", "pid", "camid")  # of a csv, before the numbers f0, f1, ...
 MARKET_LABELS = {"query": ("queryID", "queryCam"), "gallery": ("testID", "testCam")}
-NUMBERS = (
-    "double",
-    "single",
-    "logical",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-)
-MOST_CSV = 8 << 30  # bytes
+MOST_BYTES = 8 << 30  # of a file
 
 
 def read_features(path: str | Path, role: str, labels: str | Path | None = None) -> FeatureFile:
@@ -95,8 +89,8 @@ def _write_csv(path: Path, content: FeatureFile) -> None:
 
 
 def _read_csv(path: Path) -> FeatureFile:
-    if regular_file(path, "features (.csv)").st_size > MOST_CSV:
-        raise InputError(f"{path}: expected at most {MOST_CSV:,} bytes")
+    if regular_file(path, "features (.csv)").st_size > MOST_BYTES:
+        raise InputError(f"{path}: expected at most {MOST_BYTES:,} bytes")
     names, ids, rows = [], [], []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -236,14 +230,9 @@ def _mat_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_mat5(path: Path, size: int) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat, whosmat
-
-    listed = [(name, shape) for name, shape, kind in whosmat(str(path)) if kind in (*NUMBERS, "cell", "char")]
-    announced = sum(4 * math.prod(shape) for _, shape in listed)
-    if announced > max(MOST_EXPANSION * size, SMALL):
-        raise ValueError(f"{size:,} bytes announce {announced:,}")
-    content = loadmat(str(path), variable_names=[name for name, _ in listed])
-    return {name: content[name] for name, _ in listed if isinstance(content.get(name), np.ndarray)}
+    if size > MOST_BYTES:
+        raise ValueError(f"expected at most {MOST_BYTES:,} bytes")
+    return read_matlab(path.read_bytes(), max(MOST_EXPANSION * size, SMALL))
 
 
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:

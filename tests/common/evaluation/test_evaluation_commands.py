@@ -1,5 +1,6 @@
 """`python -m common.evaluation extract | rank | score | export`, as a new user runs them on own folders."""
 
+import contextlib
 import csv
 import json
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from common.backbones import adabn_on, thin_resnet
 from common.datasets.base import Sample
@@ -19,6 +20,7 @@ from common.evaluation.__main__ import main
 from common.evaluation.features import load_features, save_features
 from common.evaluation.folders import folder_samples
 from common.evaluation.formats import read_features, write_features
+from common.evaluation.matlab import read_matlab
 from common.evaluation.protocols import pool_tracklets
 from common.evaluation.ranking import evaluate
 from common.evaluation.retrieval import rank
@@ -370,6 +372,50 @@ def test_matlab_files_without_ids_or_with_other_lengths(tmp_path):
     savemat(tmp_path / "f.mat", {"query_f": np.eye(2), "query_label": [1, 2.5], "query_cam": [1, 2]})
     with pytest.raises(InputError, match="whole numbers"):
         read_features(tmp_path / "f.mat", "query")
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_reader_of_matlab_files_agrees_with_scipys(tmp_path, compressed):
+    names = np.empty(2, dtype=object)
+    names[:] = ["a.jpg", "öß 人.png"]
+    saved = {
+        "double": np.arange(6.0).reshape(2, 3),
+        "single": np.ones((2, 2), np.float32),
+        "whole": np.arange(-2, 3),
+        "flags": np.array([True, False]),
+        "names": names,
+        "model": "thin 人",
+        "struct": {"passed": "over"},
+        "empty": np.zeros((0, 3)),
+    }
+    savemat(tmp_path / "a.mat", saved, do_compression=compressed)
+    read, expected = read_matlab((tmp_path / "a.mat").read_bytes(), 1 << 20), loadmat(tmp_path / "a.mat")
+    assert set(read) == set(saved) - {"struct"}
+    for name in ("double", "single", "whole", "flags", "empty"):
+        np.testing.assert_array_equal(read[name], expected[name])
+    assert [str(name) for name in read["names"].ravel()] == names.tolist() and str(read["model"]) == "thin 人"
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_damage_in_a_matlab_file_never_ends_the_process(tmp_path, compressed):
+    """SciPy's reader does: it takes lengths from the file unchecked."""
+    saved = {"query_f": np.eye(4, dtype=np.float32), "query_label": [1, 2, 3, 4], "query_cam": [1] * 4}
+    savemat(tmp_path / "a.mat", saved, do_compression=compressed)
+    whole, damaged = (tmp_path / "a.mat").read_bytes(), tmp_path / "damaged.mat"
+    for place in range(124, len(whole), 2):
+        for value in (0, 255):
+            damaged.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            with contextlib.suppress(InputError):
+                read_features(damaged, "query")
+        damaged.write_bytes(whole[:place])
+        with contextlib.suppress(InputError):
+            read_features(damaged, "query")
+
+
+def test_a_matlab_file_that_unpacks_to_too_much_is_refused(tmp_path):
+    savemat(tmp_path / "a.mat", {"query_f": np.zeros((1000, 1000))}, do_compression=True)
+    with pytest.raises(ValueError, match="unpack to more than 1,000,000"):
+        read_matlab((tmp_path / "a.mat").read_bytes(), 1_000_000)
 
 
 # ---------------------------------------------------------------- export

@@ -1,6 +1,6 @@
 """A small trained HHL network and its camera-style StarGAN, of drawn people, and the command that makes them.
 
-python -m hhl.pretrained make                         # from the record of the demo's last run (make hhl)
+python -m hhl.pretrained make                         # from the record of the last run of the preset study
 python -m hhl.pretrained styles --out styles.png      # drawn people in the style of each camera
 """
 
@@ -17,14 +17,14 @@ from common.errors import InputError
 from common.evaluation.networks import load_feature_network, plain_state_dict
 from common.files import write_atomic
 from common.hashing import canonical
-from common.records import read_record_file
+from common.records import METRICS, read_record_file
 from hhl.config import GANConfig
 from hhl.stargan.train import build_generator, load_generator
 
 FOLDER = Path(__file__).parent
 REID, STARGAN, ABOUT = (FOLDER / name for name in ("reid.pt", "stargan.pt", "README.md"))
 MOST_BYTES = 2_000_000  # of both files together
-RECORD = "runs/hhl+table2+L_CD/synthetic-duke+synthetic-market/seed=0/record.json"  # of the demo, in hhl/runs
+RECORD = "runs/hhl+table2+L_CD/synthetic-duke+synthetic-market/study+seed=0/record.json"  # in hhl/runs
 
 
 def make(runs: Path, folder: Path = FOLDER, record: str = RECORD) -> list[Path]:
@@ -65,10 +65,11 @@ def make(runs: Path, folder: Path = FOLDER, record: str = RECORD) -> list[Path]:
 
 
 def _about(origin: Any, size: int) -> str:
-    scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in origin.scores["last"].items())
+    scores = ", ".join(f"{name} {100 * origin.scores['last'][name]:.1f}" for name in METRICS)
     pair, code = f"{origin.source} to {origin.target}, seed {origin.seed}", origin.code_version
     return ABOUT_TEXT.format(
         key=origin.key,
+        preset=origin.preset,
         pair=pair,
         size=size / 1e6,
         config=origin.config_hash,
@@ -80,9 +81,10 @@ def _about(origin: Any, size: int) -> str:
 
 ABOUT_TEXT = """# Pretrained networks
 
-`reid.pt` is the backbone of the network that HHL's demo trains ({key}, {pair}).
+`reid.pt` is the backbone of the network that HHL trains with the preset {preset} ({key}, {pair}).
 `stargan.pt` is the generator of its camera styles; {size:.1f} MB together. All people are drawn.
-Made by `make hhl`, then `python -m hhl.pretrained make`; configuration {config}, code {code}.
+Made by `python train.py --preset {preset} --experiment {key}` in `hhl/`, then `python -m hhl.pretrained make`
+from the repository's root; configuration {config}, code {code}.
 Scores on {target}, in percent: {scores}.
 
 ```sh

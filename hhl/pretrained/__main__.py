@@ -66,9 +66,9 @@ def draw_styles(samples: Sequence[Sample], path: Path, generator_file: Path = ST
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m hhl.pretrained", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser("make", help="write reid.pt and stargan.pt from a finished run of the demo")
+    command = commands.add_parser("make", help="write reid.pt and stargan.pt from a finished run")
     command.add_argument("--runs", type=Path, default=RUNS, help="output folder of the run (hhl/runs)")
-    command.add_argument("--record", default=RECORD, help="the run's record in it (the demo's L_CD)")
+    command.add_argument("--record", default=RECORD, help="the run's record in it (L_CD of the preset study)")
     command.set_defaults(run=_make)
     command = commands.add_parser("styles", help="draw images in the style of each camera")
     command.add_argument("--images", metavar="DIR", help="folder of images (default: drawn people)")

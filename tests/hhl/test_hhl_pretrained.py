@@ -7,16 +7,21 @@ import torch
 from PIL import Image
 
 from common.checkpoints import save_checkpoint
+from common.datasets.images import read_image
+from common.datasets.loading import EvalTransform
+from common.datasets.synthetic import load_synthetic
 from common.errors import InputError
 from common.evaluation.__main__ import main as evaluation
 from common.evaluation.networks import load_feature_network
+from common.evaluation.ranking import evaluate_dataset
 from common.hashing import canonical
 from common.records import Record
 from hhl.config import PRESETS
 from hhl.model import build_network
-from hhl.pretrained import MOST_BYTES, RECORD, load_stargan, make
+from hhl.pretrained import MOST_BYTES, RECORD, REID, load_stargan, make
 from hhl.pretrained.__main__ import main
-from hhl.stargan.train import build_generator
+from hhl.stargan.model import camera_one_hot
+from hhl.stargan.train import HALF, build_generator
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +98,22 @@ def test_a_run_without_a_stargan_or_a_network_too_large(runs, tmp_path, monkeypa
     (runs / "other.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(InputError, match="found no stargan"):
         make(runs, tmp_path, record="other.json")
+
+
+@torch.inference_mode()
+def test_the_committed_networks_know_cameras_and_people(tmp_path):
+    """Styles of one image differ by more than JPEG does; people of another drawing are found above chance."""
+    people = load_synthetic("synthetic-market", tmp_path, data_seed=9, train_ids=1, test_ids=10)
+    generator, gan, cameras = load_stargan()
+    image = EvalTransform(gan.height, gan.width, "bilinear", HALF, HALF)(read_image(people.query[0].path))
+    styles = camera_one_hot(torch.arange(cameras), cameras)
+    fakes = generator(image[None].expand(cameras, -1, -1, -1), styles)
+    apart = (fakes[:, None] - fakes[None]).abs().mean((2, 3, 4)) * 255 / 2
+    assert apart[~torch.eye(cameras, dtype=torch.bool)].min() > 3
+
+    network = load_feature_network(REID)
+    pool5 = network.embedder(torch.device("cpu"))
+    query, gallery = (
+        pool5.embed(network.network, samples)["feature"] for samples in (people.query, people.gallery)
+    )
+    assert evaluate_dataset(people, query, gallery).cmc[1] > 0.5

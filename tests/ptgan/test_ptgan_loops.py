@@ -12,6 +12,7 @@ import copy
 import random
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,18 @@ GAN = GANConfig(
     batch=2,
     pool_size=2,
 )
+# every choice the other way
+OTHER = replace(
+    GAN,
+    adversarial="sigmoid",
+    id_loss="l2_rms",
+    id_reduce="mask",
+    lambda_idt=0.0,
+    decay="none",
+    pool_size=0,
+    shared_aug=False,
+    adam="tensorflow",
+)
 
 
 def pixels(number: int, height: int, width: int) -> np.ndarray:
@@ -86,9 +99,10 @@ def order(seed: int, stream: str, epoch: int, count: int) -> np.ndarray:
 
 
 class Adam:
-    """Kingma and Ba, 2015, with PyTorch's place of epsilon."""
+    """Kingma and Ba, 2015, with PyTorch's place of epsilon or (its "epsilon hat") TensorFlow's."""
 
-    def __init__(self, networks: Sequence[nn.Module], beta1: float):
+    def __init__(self, networks: Sequence[nn.Module], beta1: float, form: str):
+        self.form = form
         self.parameters = [p for network in networks for p in network.parameters()]
         self.first, self.second = ([torch.zeros_like(p) for p in self.parameters] for _ in range(2))
         self.beta1, self.beta2, self.steps = beta1, 0.999, 0
@@ -100,31 +114,43 @@ class Adam:
         for p, m, v, g in zip(self.parameters, self.first, self.second, gradients):
             m.mul_(self.beta1).add_((1 - self.beta1) * g)
             v.mul_(self.beta2).add_((1 - self.beta2) * g * g)
-            mean, square = m / (1 - self.beta1**self.steps), v / (1 - self.beta2**self.steps)
-            p.sub_(rate * mean / (square.sqrt() + 1e-8))
+            mean, correction = m / (1 - self.beta1**self.steps), (1 - self.beta2**self.steps) ** 0.5
+            if self.form == "pytorch":
+                p.sub_(rate * mean / (v.sqrt() / correction + 1e-8))
+            else:
+                p.sub_(rate * correction * mean / (v.sqrt() + 1e-8))
 
 
-def loaded(domain: Domain, step: int, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
+def loaded(domain: Domain, stream: str, step: int, chosen: np.ndarray) -> tuple[Tensor, Tensor]:
     """Images `(B, 3, 16, 8)` and masks `(B, 1, 16, 8)` of a step: resized to 20x11, cropped from offset 1 on,
-    flipped, the mask with its image.
+    flipped, the mask with its image; with a stream of its own (`OTHER`) the mask is only resized.
     """
     images, of_images = [], []
     for slot, index in enumerate(chosen):
-        sample, rng = domain.samples[index], random.Random(f"{SEED}/gan/{step}/{slot}")
+        sample, rng = domain.samples[index], random.Random(f"{SEED}/{stream}/{step}/{slot}")
         top, left, flip = rng.randint(1, 4), rng.randint(1, 3), rng.random() > 0.5
         full = np.asarray(Image.open(sample.path).resize((11, 20), Image.Resampling.BILINEAR), np.float64)
-        mask = Image.fromarray(domain.masks(sample)).resize((11, 20), Image.Resampling.NEAREST)
         turn = -1 if flip else 1
         images.append((full / 255 - 0.5)[top : top + 16, left : left + 8][:, ::turn] / 0.5)
-        of_images.append(np.asarray(mask, np.float64)[top : top + 16, left : left + 8][:, ::turn])
+        mask = Image.fromarray(domain.masks(sample))
+        if stream == "gan":
+            follows = np.asarray(mask.resize((11, 20), Image.Resampling.NEAREST), np.float64)
+            of_images.append(follows[top : top + 16, left : left + 8][:, ::turn])
+        else:
+            of_images.append(np.asarray(mask.resize((8, 16), Image.Resampling.NEAREST), np.float64))
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     return stacked, torch.from_numpy(np.stack(of_images))[:, None]
 
 
-def again(networks: TransferNetworks, domains: tuple[Domain, Domain]) -> list[dict[str, float]]:
-    """Trains `networks` as `train_gan` should, and returns the terms of each step."""
+def again(
+    config: GANConfig, networks: TransferNetworks, domains: tuple[Domain, Domain]
+) -> list[dict[str, float]]:
+    """Trains `networks` as `train_gan` should (`GAN` or `OTHER`), and returns the terms of each step."""
+    plain = config is GAN
     g, f, d_source, d_target = networks.g_s2t, networks.g_t2s, networks.d_source, networks.d_target
-    g_adam, d_adam = Adam([g, f], 0.4), Adam([d_source, d_target], 0.4)
+    g_adam, d_adam = (Adam(pair, 0.4, config.adam) for pair in ([g, f], [d_source, d_target]))
+    score, person = (squares, masked_squares) if plain else (cross_entropy, masked_roots)
+    streams = ("gan", "gan") if plain else ("gan source", "gan target")
     kept: list[list[Tensor]] = []
     terms = []
     for step in range(6):
@@ -133,27 +159,46 @@ def again(networks: TransferNetworks, domains: tuple[Domain, Domain]) -> list[di
             order(SEED, f"gan {name}", epoch, count)[2 * position : 2 * position + 2]
             for name, count in (("source", 5), ("target", 4))
         ]
-        (a, mask_a), (b, mask_b) = (loaded(domain, step, c) for domain, c in zip(domains, chosen))
-        factor = (1.0, 1.0, 0.5)[epoch]
+        (a, mask_a), (b, mask_b) = (
+            loaded(domain, stream, step, c) for domain, stream, c in zip(domains, streams, chosen)
+        )
+        factor = (1.0, 1.0, 0.5)[epoch] if plain else 1.0
 
         fake_b, fake_a = g(a), f(b)
         new = [fake_a.detach(), fake_b.detach()]
-        adv_a, adv_b = ((d_source(fake_a) - 1) ** 2).mean(), ((d_target(fake_b) - 1) ** 2).mean()
+        adv_a, adv_b = score(d_source(fake_a), 1), score(d_target(fake_b), 1)
         cyc = (f(fake_b) - a).abs().mean() + (g(fake_a) - b).abs().mean()
-        kept_person = (mask_a * (a - fake_b) ** 2).mean() + (mask_b * (b - fake_a) ** 2).mean()
-        idt = (g(b) - b).abs().mean() + (f(a) - a).abs().mean()
-        g_adam.step(1.3 * (adv_a + adv_b) + 7 * cyc + 4 * kept_person + 0.6 * idt, 3e-3 * factor)
+        kept_person = person(a - fake_b, mask_a) + person(b - fake_a, mask_b)
+        values = {"g_adv_s2t": adv_b, "g_adv_t2s": adv_a, "g_cyc": cyc, "g_id": kept_person}
+        total = 1.3 * (adv_a + adv_b) + 7 * cyc + 4 * kept_person
+        if plain:
+            values["g_idt"] = (g(b) - b).abs().mean() + (f(a) - a).abs().mean()
+            total = total + 0.6 * values["g_idt"]
+        g_adam.step(total, 3e-3 * factor)
 
-        shown_a, shown_b = history(kept, new, random.Random(f"{SEED}/pool/{step}"))
-        losses = [
-            (((d(real) - 1) ** 2).mean() + (d(fake) ** 2).mean()) / 2
-            for d, real, fake in ((d_source, a, shown_a), (d_target, b, shown_b))
-        ]
-        d_adam.step(sum(losses), 5e-3 * factor)
-        values = {"g_adv_s2t": adv_b, "g_adv_t2s": adv_a, "g_cyc": cyc, "g_id": kept_person, "g_idt": idt}
-        values |= {"d_source": losses[0], "d_target": losses[1]}
+        shown_a, shown_b = history(kept, new, random.Random(f"{SEED}/pool/{step}")) if plain else new
+        for name, d, real, fake in (("source", d_source, a, shown_a), ("target", d_target, b, shown_b)):
+            values[f"d_{name}"] = (score(d(real), 1) + score(d(fake), 0)) / 2
+        d_adam.step(values["d_source"] + values["d_target"], 5e-3 * factor)
         terms.append({name: value.item() for name, value in values.items()})
     return terms
+
+
+def squares(scores: Tensor, wanted: int) -> Tensor:
+    return ((scores - wanted) ** 2).mean()
+
+
+def cross_entropy(scores: Tensor, wanted: int) -> Tensor:
+    return torch.log1p(torch.exp(-scores if wanted else scores)).mean()
+
+
+def masked_squares(change: Tensor, mask: Tensor) -> Tensor:
+    return (mask * change**2).mean()
+
+
+def masked_roots(change: Tensor, mask: Tensor) -> Tensor:
+    """The root mean square over each mask's pixels, a mean over the images."""
+    return ((mask * change**2).sum((1, 2, 3)) / (3 * mask.sum((1, 2, 3)))).sqrt().mean()
 
 
 def history(kept: list[list[Tensor]], new: list[Tensor], rng: random.Random) -> list[Tensor]:
@@ -171,7 +216,8 @@ def history(kept: list[list[Tensor]], new: list[Tensor], rng: random.Random) -> 
     return shown
 
 
-def test_the_gan_equals_a_loop_written_again(domains, monkeypatch, tmp_path):
+@pytest.mark.parametrize("config", [GAN, OTHER], ids=["plain", "other"])
+def test_the_gan_equals_a_loop_written_again(config, domains, monkeypatch, tmp_path):
     started: list[TransferNetworks] = []
 
     def networks(config: GANConfig) -> TransferNetworks:
@@ -191,10 +237,12 @@ def test_the_gan_equals_a_loop_written_again(domains, monkeypatch, tmp_path):
     monkeypatch.setattr(train_gan, "pair_batches", batches)
     monkeypatch.setattr(train_gan.Loop, "log", log)
     work = Workspace(tmp_path, seed=SEED, device=torch.device("cpu"))
-    train_gan.train_gan(GAN, gan_transform(GAN, "joint"), *domains, work)
+    mask_aug = "joint" if config is GAN else "released"
+    train_gan.train_gan(config, gan_transform(config, mask_aug), *domains, work)
 
     expected = started[0]
-    terms = again(expected, domains)
+    terms = again(config, expected, domains)
+    assert ours[0].keys() == terms[0].keys()
     for name in terms[0]:
         assert [t[name] for t in ours] == pytest.approx([t[name] for t in terms], rel=1e-5), name
     compare(load_checkpoint(tmp_path / "networks.pt"), expected.state_dict())

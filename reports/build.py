@@ -14,7 +14,7 @@ from common.provenance import ROOT
 from reports.consistency import check_published
 from reports.experiments import REPORTS, ask_all
 from reports.figures import figure_data, figure_specs
-from reports.page import page
+from reports.page import pages
 from reports.readme import update_readmes
 from reports.svg import draw_panel, panel_size, standalone
 
@@ -29,7 +29,7 @@ def build(root: Path = ROOT, reports: Path = REPORTS) -> list[str]:
     check_published()
     files = {reports / "figures" / name: text for name, text in figure_files(reports)}
     stale = [path for path in _own_figures(reports / "figures") if path not in files]
-    files[reports / "index.html"] = page(reports)
+    files |= {reports / path: text for path, text in pages(reports).items()}
     changed = [
         path for path, text in files.items() if not path.is_file() or path.read_bytes() != text.encode()
     ]
@@ -50,7 +50,7 @@ def _own_figures(folder: Path) -> Iterator[Path]:
             continue
         if (
             isinstance(data, dict)
-            and set(data) == {"name", "title", "kind", "panels"}
+            and set(data) - {"order"} == {"name", "title", "kind", "panels"}
             and data["name"] == path.stem
         ):
             yield from (path, path.with_suffix(".svg"))

@@ -16,16 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, TypedDict
-
-from scipy.stats import t
 
 from common.content import check_fields_of, check_shape, shown
 from common.errors import InputError
 from common.published import published, read_toml, split_pair
 from common.records import METRICS, Record, newest_configuration
-from reports.experiments import REPORTS, experiment, run_of
+from common.tables import BAND
+from reports.experiments import REPORTS, experiment, of_one_kind, run_of
+from reports.verdicts import Bar, Difference, difference
 
 RELATIONS = ("greater", "less", "equivalent", "best_among")
 ORIGINS = ("paper", "blog", "ours")
@@ -68,6 +68,8 @@ class Claim:
     printed: bool = True
     note: str = ""  # the reason for this outcome, where it is known
     against: str = ""  # why the published numbers themselves contradict the claim
+    later: str = ""  # which seeds were added after a look at the others
+    gated: bool = True  # False: about the mechanism's failure itself, so that its gate does not apply
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -84,33 +86,6 @@ class Claim:
     def unit(self) -> str:
         """`points`, or the names of the measures."""
         return " and ".join(dict.fromkeys(name or "points" for name in self.measure))
-
-
-@dataclass(frozen=True)
-class Difference:
-    """left - right over the seeds of both sides; `half_width` of the 95 % t-interval, None for one seed."""
-
-    left: float
-    right: float
-    n: int
-    mean: float
-    half_width: float | None
-
-    def verdict(self, margin: float, relation: str = "greater") -> str:
-        """Returns holds, reversed (the whole interval contradicts the relation), or undecided.
-
-        The opposite of "greater by more than margin" is "less by more than margin"; that of "within the
-        margin" is "wholly outside it".
-        """
-        if self.half_width is None:
-            return "undecided (one seed)"
-        low, high = self.mean - self.half_width, self.mean + self.half_width
-        if relation == "less":
-            low, high = -high, -low
-        holds, fails = low > margin, high < -margin
-        if relation == "equivalent":
-            holds, fails = -margin < low and high < margin, holds or fails
-        return "holds" if holds else "reversed" if fails else "undecided"
 
 
 # ---------------------------------------------------------------- the file
@@ -206,12 +181,28 @@ def _reversed(pair: str, origin: str) -> str:
 # ---------------------------------------------------------------- against the records
 
 
-def measured(claim: Claim, records: Sequence[Record]) -> Difference | None:
+@dataclass(frozen=True)
+class Comparison:
+    """A claim against records: the paired difference, and the records of both sides that it is made of."""
+
+    difference: Difference
+    records: tuple[Record, ...]
+
+    @property
+    def drawings(self) -> bool:
+        """Whether the interval is over drawings of the data, each with a training seed of its own."""
+        return any(record.data_seed for record in self.records)
+
+
+def compare(claim: Claim, records: Sequence[Record]) -> Comparison | None:
     """Returns the paired difference over the seeds that every key of the claim has; None if there is none."""
     place = (claim.preset, claim.measured_on)
-    records = [r for r in records if (r.preset, f"{r.source}->{r.target}") == place]
+    runs = {run_of(key) for key in claim.keys}
+    own = [r for r in records if r.key in runs and (r.preset, f"{r.source}->{r.target}") == place]
+    by_run = {key: newest_configuration([r for r in own if r.key == key]) for key in runs}
+    paired = of_one_kind([record for group in by_run.values() for record in group])
     sides = [
-        {key: _by_seed(key.removeprefix("-"), claim, side, records) for key in _members(keys)}
+        {key: _by_seed(key.removeprefix("-"), claim, side, paired) for key in _members(keys)}
         for side, keys in enumerate((claim.left, claim.right))
     ]
     seeds = sorted(set.intersection(*(set(values) for side in sides for values in side.values())))
@@ -221,30 +212,40 @@ def measured(claim: Claim, records: Sequence[Record]) -> Difference | None:
         _combined(claim, {key: [values[seed] for seed in seeds] for key, values in side.items()})
         for side in sides
     )
-    return difference(left, right)
+    return Comparison(difference(left, right), tuple(r for r in paired if r.seed in seeds))
 
 
-def verdict(claim: Claim, result: Difference | None) -> str:
-    """Returns holds | undecided | undecided (one seed) | reversed | not run."""
-    return "not run" if result is None else result.verdict(claim.margin, claim.relation)
-
-
-def difference(left: Sequence[float], right: Sequence[float]) -> Difference:
-    """Computes the mean paired difference and the t-interval of its sample standard deviation."""
-    gaps = [a - b for a, b in zip(left, right)]
-    n = len(gaps)
-    half_width = float(t.ppf(0.975, n - 1)) * stdev(gaps) / n**0.5 if n > 1 else None
-    return Difference(mean(left), mean(right), n, mean(gaps), half_width)
+def measured(claim: Claim, records: Sequence[Record]) -> Difference | None:
+    """Returns the paired difference of `compare`; None if no seed has every key."""
+    comparison = compare(claim, records)
+    return comparison.difference if comparison else None
 
 
 def _by_seed(key: str, claim: Claim, side: int, records: Sequence[Record]) -> dict[int, float]:
-    runs = newest_configuration([r for r in records if r.key == run_of(key)])
-    score, measure = claim.score[side], claim.measure[side]
+    runs = [r for r in records if r.key == run_of(key)]
+    measure, score = claim.measure[side], score_name(claim, side, key)
     if measure:
         return {r.seed: r.measures[measure] for r in runs if measure in r.measures}
-    if not score or score.startswith("+"):
-        score = experiment(key)["score"] + score
     return {r.seed: 100 * r.scores[score][claim.metric] for r in runs if score in r.scores}
+
+
+def score_name(claim: Claim, side: int, key: str) -> str:
+    """Returns the named score that a side of the claim reads from the records of a key."""
+    score = claim.score[side]
+    if not score or score.startswith("+"):
+        return experiment(key)["score"] + score
+    return score
+
+
+def matched(claim: Claim) -> bool:
+    """Returns whether both sides have the same pooling and the same AdaBN, or are the same runs (a claim
+    about pooling or AdaBN itself), or gains or measures.
+    """
+    sides = [_members(claim.left), _members(claim.right)]
+    if any(claim.measure) or any(key.startswith("-") for side in sides for key in side):
+        return True
+    names = {score_name(claim, number, key) for number, side in enumerate(sides) for key in side}
+    return len(names) == 1 or {run_of(key) for key in sides[0]} == {run_of(key) for key in sides[1]}
 
 
 def _combined(claim: Claim, side: Mapping[str, Sequence[float]]) -> Sequence[float]:
@@ -263,6 +264,22 @@ def claimed(claim: Claim) -> tuple[float | None, float | None]:
     return _printed(claim, 0, claim.left), _printed(claim, 1, claim.right)
 
 
+def bar(claim: Claim, result: Difference | None = None) -> Bar:
+    """Returns what the claim's difference is held against.
+
+    The effect that the paper claims is the gap of its own numbers for these keys, whatever score of ours is
+    compared; without such numbers it is `BAND` points of a score. A measure has units of its own: a tenth of
+    the larger side counts as an effect, and a fiftieth as a clear distance.
+    """
+    left, right = (_number(claim, side, keys) for side, keys in enumerate((claim.left, claim.right)))
+    size = max(abs(result.left), abs(result.right)) if result else 1.0
+    in_points = claim.unit == "points"
+    effect, clear = (BAND.get(claim.metric, 2.0), 1.0) if in_points else (0.1 * size, 0.02 * size)
+    if left is not None and right is not None and abs(left - right) > 1e-9:
+        effect = abs(left - right)
+    return Bar(claim.relation, claim.margin, effect, clear)
+
+
 def borne_out(claim: Claim) -> bool | None:
     """Returns whether the published numbers, taken as exact, satisfy the claim; None if one is missing."""
     left, right = claimed(claim)
@@ -275,9 +292,13 @@ def borne_out(claim: Claim) -> bool | None:
 
 
 def _printed(claim: Claim, side: int, keys: Side) -> float | None:
+    """Returns the published number of a side; no paper prints our controls."""
+    return None if claim.score[side] or not claim.printed else _number(claim, side, keys)
+
+
+def _number(claim: Claim, side: int, keys: Side) -> float | None:
+    """Returns the published number of a side's keys, whether or not the claim compares just that."""
     column = claim.column[side] or claim.measure[side] or claim.metric
-    if claim.score[side] or not claim.printed:
-        return None  # no paper prints our controls
     source, target = claim.pair.split("->")
     numbers = {}
     for key in _members(keys):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, TypedDict
 from common.errors import InputError, RunError
 from common.provenance import ROOT
 from common.published import read_toml
-from common.records import PAPERS
+from common.records import PAPERS, Record
 
 REPORTS = ROOT / "reports"
 MOST_SEEDS = 1_000  # of one sweep
@@ -76,6 +75,14 @@ def run_of(key: str) -> str:
     return experiment(key)["alias_of"] or key
 
 
+def of_one_kind(records: Sequence[Record]) -> list[Record]:
+    """Returns the records that may be pooled: seed N on drawing N of the data if any was made on another
+    drawing than the first; else all, which differ in the training seed alone.
+    """
+    drawings = any(record.data_seed for record in records)
+    return [record for record in records if record.data_seed == (record.seed if drawings else 0)]
+
+
 @lru_cache
 def sweep_entries(root: Path = ROOT) -> tuple[dict[str, Any], ...]:
     """Reads the entries of `reports/sweeps.toml`. Raises `InputError` for a malformed one."""
@@ -93,25 +100,53 @@ def check_paper(paper: str, origin: str) -> None:
         raise InputError(f"{origin}: no paper {paper!r}: expected one of {', '.join(PAPERS)}")
 
 
-def ask_all(root: Path = ROOT) -> None:
-    """Asks all papers in parallel about every preset of the sweeps; most of the time is PyTorch's import."""
-    questions = [(paper, "demo", root) for paper in PAPERS]
-    questions += [(entry["paper"], entry.get("preset", "demo"), root) for entry in sweep_entries(root)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda question: ask(*question), dict.fromkeys(questions)))
+KNOWN: dict[tuple[str, str, Path], Answer] = {}  # what `ask_all` has asked already
 
 
-@lru_cache
+def ask_all(root: Path = ROOT, papers: Sequence[str] = PAPERS) -> None:
+    """Asks papers about the demo and every preset of their sweeps, all in one process, if that works; a paper
+    that it does not answer for is asked by its own command when its answer is needed.
+    """
+    presets = [(paper, "demo") for paper in papers]
+    presets += [
+        (entry["paper"], entry.get("preset", "demo"))
+        for entry in sweep_entries(root)
+        if entry["paper"] in papers
+    ]
+    for (paper, preset), answer in list_all(tuple(dict.fromkeys(presets)), root).items():
+        KNOWN[paper, preset, root] = answer
+
+
+def list_all(questions: Sequence[tuple[str, str]], root: Path = ROOT) -> dict[tuple[str, str], Answer]:
+    """Returns the answers of `reports.listing` about papers and presets; none if it fails."""
+    names = [":".join(question) for question in questions]
+    command = [sys.executable, "-m", "reports.listing", *names]
+    answer = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8")
+    if answer.returncode != 0:
+        return {}
+    lists = json.loads(answer.stdout)
+    return {question: _answer(lists[name]) for question, name in zip(questions, names)}
+
+
+def _answer(data: Mapping[str, Any]) -> Answer:
+    return Answer({entry["key"]: entry for entry in data["experiments"]}, data["switches"])
+
+
 def ask(paper: str, preset: str = "demo", root: Path = ROOT) -> Answer:
-    """Runs a paper's command with one preset.
+    """Returns what a paper's command answers about one preset, which is asked once.
 
     Raises `InputError` for an unknown paper, and `RunError` if the command fails.
     """
     check_paper(paper, "--list-experiments")
+    if (paper, preset, root) not in KNOWN:
+        KNOWN[paper, preset, root] = _ask(paper, preset, root)
+    return KNOWN[paper, preset, root]
+
+
+def _ask(paper: str, preset: str, root: Path) -> Answer:
     command = [sys.executable, "train.py", "--list-experiments", "--list-switches", "--preset", preset]
     answer = subprocess.run(command, cwd=root / paper, capture_output=True, encoding="utf-8")
     if answer.returncode != 0:
         last_line = "".join(answer.stderr.strip().splitlines()[-1:])
         raise RunError(f"{paper}: --list-experiments failed: {last_line}")
-    data = json.loads(answer.stdout)
-    return Answer({entry["key"]: entry for entry in data["experiments"]}, data["switches"])
+    return _answer(json.loads(answer.stdout))

@@ -16,7 +16,8 @@ from common.published import read_toml
 from common.records import RANKS
 from reports.collect import read_results
 from reports.experiments import REPORTS, experiments
-from reports.rows import TITLES, Row, pair_text, planned_places, printed_pair, row_of
+from reports.rows import TITLES, Row, order, pair_text, planned_places, printed_pair, row_of
+from reports.svg import y_range
 
 KINDS = ("curve", "bars", "heatmap", "measures", "cmc")
 SIDES = ("published", "measured")
@@ -104,10 +105,28 @@ def figure_data(spec: Spec, reports: Path = REPORTS) -> dict[str, Any]:
     ]
     panels = [_panel(spec, side, lines) for side in (SIDES if "question" not in spec else SIDES[1:])]
     kind = DRAWN_AS.get(spec["kind"], spec["kind"])
-    if kind == "curve":  # both panels share one scale of x; each has its own scale of y
+    if kind == "curve":  # both panels share one scale of x, and all kinds one of y
         xs = [point["x"] for panel in panels for series in panel["series"] for point in series["points"]]
         panels = [{**panel, "x_range": [min(xs), max(xs)]} for panel in panels] if xs else panels
-    return {"name": spec["name"], "title": spec["title"], "kind": kind, "panels": panels}
+    shared = [y_range(panel) for panel in panels if panel["series"]]
+    if shared:
+        both = [min(low for low, _ in shared), max(high for _, high in shared)]
+        panels = [{**panel, "y_range": [round(limit, 4) for limit in both]} for panel in panels]
+    return {
+        "name": spec["name"],
+        "title": spec["title"],
+        "kind": kind,
+        "order": "" if "question" in spec else _order(spec, lines),
+        "panels": panels,
+    }
+
+
+def _order(spec: Spec, lines: Sequence[Line]) -> str:
+    """Returns the share of pairs of rows in the published order; empty for fewer than two pairs."""
+    if spec["kind"] in ("cmc", "measures") or len(papers_of(spec)) > 1:
+        return ""
+    same, pairs = order([row for line in lines for row in line.rows], spec.get("metrics", ["R-1"])[0])
+    return f"{same} of {pairs} pairs in the published order" if pairs > 1 else ""
 
 
 def _row(key: str, reports: Path) -> Row:

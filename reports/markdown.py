@@ -93,7 +93,8 @@ def difference_text(row: Row) -> str:
         or not set(BAND) <= set(row.published.values)
     ):
         return "-"
-    gaps = {metric: row.value(metric).mean - row.published.values[metric] for metric in BAND}
+    values = {metric: value.mean for metric in BAND if (value := row.value(metric))}
+    gaps = {metric: values[metric] - row.published.values[metric] for metric in BAND}
     within = all(abs(gap) <= BAND[metric] for metric, gap in gaps.items())
     return f"{' / '.join(f'{gap:+.1f}' for gap in gaps.values())} {'in band' if within else 'outside'}"
 

@@ -12,12 +12,12 @@ from common.errors import InputError
 from common.files import write_atomic
 from common.provenance import ROOT
 from common.records import PAPERS
-from reports.claims import LEGEND, Claim, all_claims, read_claims
-from reports.collect import read_results
+from reports.claim_views import claim_view, headlines
+from reports.claims import LEGEND, read_claims
 from reports.experiments import REPORTS, switches
 from reports.figures import figure_data, figure_specs, papers_of
+from reports.judge import judge_all
 from reports.markdown import markdown, result_markdown, switches_markdown
-from reports.page import claim_view
 from reports.rows import TITLES, tables
 
 BEGIN, END = "<!-- begin: python -m reports readme -->", "<!-- end: python -m reports readme -->"
@@ -33,7 +33,9 @@ SWITCHES_INTRO = (
 )
 CLAIMS_INTRO = (
     "Each claim with its verdict; rank-1 in percent unless the claim names another measure; measured on the "
-    "synthetic pair. *(blog)*: stated in the blog post. *(ours)*: our own question."
+    "synthetic pair. *(blog)*: stated in the blog post. *(ours)*: our own question. *(unmatched)*: the two "
+    "sides differ in pooling or AdaBN. Correction: whether the verdict survives Holm's correction over all "
+    "claims, or Benjamini and Hochberg's (BH), or neither."
 )
 
 
@@ -60,7 +62,7 @@ def write_between(path: Path, text: str) -> None:
 
 def claim_table(reports: Path = REPORTS) -> str:
     """Returns the headline claims as Markdown: published on the real pair, measured on the synthetic one, and
-    the difference that remains against direct transfer with AdaBN.
+    the difference that remains against direct transfer with AdaBN, on that side alone and on both.
     """
     head = [
         "paper",
@@ -70,36 +72,36 @@ def claim_table(reports: Path = REPORTS) -> str:
         "difference, 95 % interval",
         "verdict",
         "over direct transfer with AdaBN",
+        "AdaBN on both sides",
     ]
-    return markdown(head, [_claim_row(claim, reports) for claim in read_claims(reports)])
+    views = headlines([claim_view(judged) for judged in judge_all(reports)])
+    return markdown(head, [_claim_row(view) for view in views])
 
 
-def _claim_row(claim: Claim, reports: Path) -> list[str]:
-    view = _view(claim, reports)
-    measured = [view["measured"], view["difference"], f"**{view['said']}**"]
+def _claim_row(view: dict[str, Any]) -> list[str]:
+    measured = [view["measured"], view["difference"], verdict_text(view)]
     return [
-        f"[{TITLES[claim.paper]}]({claim.paper}/)",
-        claim.text,
+        f"[{TITLES[view['paper']]}]({view['paper']}/)",
+        view["text"],
         view["published"],
         *(measured if view["measured"] else ["not run"] * 3),
-        over_adabn(claim, reports),
+        *(_twin(view[name]) for name in ("one_sided", "both_sides")),
     ]
 
 
-def over_adabn(headline: Claim, reports: Path = REPORTS) -> str:
-    """Returns difference and verdict of the headline's method against direct transfer with AdaBN; a dash for
-    a paper without such a claim.
-    """
-    side = (headline.paper, headline.left, headline.pair, headline.metric, ("", "+adabn"))
-    for claim in all_claims(reports):
-        if (claim.paper, claim.left, claim.pair, claim.metric, claim.score) == side:
-            view = _view(claim, reports)
-            return f"{view['difference']}, **{view['said']}**" if view["measured"] else "not run"
-    return "–"
+def _twin(view: dict[str, Any] | None) -> str:
+    """Returns difference and verdict; a dash for a paper without such a claim."""
+    if view is None:
+        return "–"
+    return f"{view['difference']}, **{view['verdict']}**" if view["measured"] else "not run"
 
 
-def _view(claim: Claim, reports: Path) -> dict[str, Any]:
-    return claim_view(claim, {paper: read_results(paper, reports) for paper in claim.papers})
+def verdict_text(view: dict[str, Any]) -> str:
+    """Returns the verdict, then why it could not be tested, or that the mechanism was not measured."""
+    verdict = f"**{view['verdict']}**"
+    if view["missed"]:
+        return f"{verdict}: {view['missed'][0]}"
+    return f"{verdict}, mechanism not measured" if view["mechanism"] == "not measured" else verdict
 
 
 def headline_table(paper: str, reports: Path = REPORTS) -> str:
@@ -161,13 +163,12 @@ def claims_text(paper: str, reports: Path = REPORTS) -> list[str]:
     """Returns a heading, the claims that have records with their verdicts, and the names of those that have
     none; nothing if no claim has any.
     """
-    records = {name: read_results(name, reports) for name in PAPERS}
-    everything = [claim_view(claim, records) for claim in all_claims(reports) if claim.paper == paper]
+    everything = [claim_view(judged) for judged in judge_all(reports) if judged.claim.paper == paper]
     views = [view for view in everything if view["measured"]]
     not_run = [f"{view['text']} ({view['pair']})" for view in everything if not view["measured"]]
     if not views:
         return []
-    head = ["claim", "on", "published", "measured", "difference, 95 % interval", "verdict"]
+    head = ["claim", "on", "published", "measured", "difference, 95 % interval", "verdict", "correction"]
     return [
         "## Claims",
         CLAIMS_INTRO,
@@ -178,12 +179,17 @@ def claims_text(paper: str, reports: Path = REPORTS) -> list[str]:
 
 
 def _verdict_row(view: dict[str, Any]) -> list[str]:
-    origin = "" if view["origin"] == "paper" else f" *({view['origin']})*"
+    marks = [] if view["origin"] == "paper" else [view["origin"]]
+    marks += [] if view["matched"] else ["unmatched"]
+    marks += [f"preset {view['preset']}"] if view["preset"] not in ("demo", "scratch_cpu") else []
+    notes = f" *({', '.join(marks)})*" if marks else ""
+    later = f" {view['later']}." if view["later"] else ""
     return [
-        f"{view['text']}{origin}",
+        f"{view['text']}{notes}{later}",
         view["pair"],
         view["published"] or "-",
         view["measured"],
         view["difference"],
-        f"**{view['said']}**",
+        verdict_text(view),
+        view["survives"] or "–",
     ]

@@ -16,7 +16,7 @@ from common.provenance import ROOT
 from common.published import ANY, STANDS_FOR, Published, published, published_for
 from common.records import METRICS, Record, newest_configuration
 from reports.collect import read_results
-from reports.experiments import REPORTS, experiment, experiments, run_of, sweep_entries
+from reports.experiments import REPORTS, experiment, experiments, of_one_kind, run_of, sweep_entries
 
 TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
 NAMES = {
@@ -67,6 +67,11 @@ class Row:
     published: Published | None
     records: tuple[Record, ...]  # one per seed, of one configuration
     stale: bool  # the configuration has changed since
+
+    @property
+    def drawings(self) -> bool:
+        """Whether its records differ in the drawing of the data, and not in the training seed alone."""
+        return any(record.data_seed for record in self.records)
 
     def value(self, column: str, suffix: str = "") -> Value | None:
         """Returns our value of a metric of the row's score plus `suffix`, or of a measure of that name.
@@ -137,6 +142,16 @@ class Table:
     def measured(self) -> bool:
         """Whether a row has records; in a table of our own, a row that is no alias."""
         return any(row.records and (self.printed or row.runs_as == row.key) for row in self.rows)
+
+    @property
+    def over(self) -> str:
+        """What the spread is over: `seeds`, or `drawings` of the data with a seed each."""
+        return "drawings" if any(row.drawings for row in self.rows) else "seeds"
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """How many pairs of rows stand in the published order by the first column, and how many have one."""
+        return order(self.rows, self.columns[0])
 
     @property
     def adapted(self) -> bool:
@@ -299,7 +314,7 @@ def row_of(key: str, place: Place, records: Sequence[Record]) -> Row:
     entry, paper = experiment(key), key.split("/")[0]
     runs_as = run_of(key)
     matching = [r for r in records if r.key == runs_as and place_of(r) == place]
-    own = tuple(sorted(newest_configuration(matching), key=lambda record: record.seed))
+    own = tuple(sorted(of_one_kind(newest_configuration(matching)), key=lambda record: record.seed))
     theirs = published_for(paper, key, place.source, place.target)
     compared = theirs and theirs.kind == "ours" and not from_scratch(place.preset)
     stale = bool(own) and own[0].config_hash != _config_hash(key, place.preset, own[0])
@@ -308,6 +323,33 @@ def row_of(key: str, place: Place, records: Sequence[Record]) -> Row:
 
 def _config_hash(key: str, preset: str, record: Record) -> str:
     """Returns the row's present hash; the record's for presets that people run with their own flags."""
-    if preset == "demo" or from_scratch(preset):
+    if preset in ("demo", "study") or from_scratch(preset):
         return experiments(key.split("/")[0], preset)[key]["config_hash"]
     return record.config_hash
+
+
+def anchor(key: str, source: str, target: str, preset: str) -> str:
+    """Returns the name of a group of records on the page."""
+    return "r-" + re.sub(r"[^A-Za-z0-9_.-]", "-", f"{key}-{source}-{target}-{preset}")
+
+
+def measured_preset(key: str, source: str, target: str, records: Sequence[Record]) -> str:
+    """Returns `study` if a key has records of that preset on a pair, else `demo`; the two never mix."""
+    place = (run_of(key), source, target, "study")
+    return "study" if any((r.key, r.source, r.target, r.preset) == place for r in records) else "demo"
+
+
+def order(rows: Sequence[Row], metric: str = "R-1") -> tuple[int, int]:
+    """Returns how many pairs of rows stand in the published order, and how many pairs have one.
+
+    Rows without a verified published number or without a record are left out, and so are pairs that the paper
+    prints as equal; a pair that is measured as equal is not in order.
+    """
+    numbers = []
+    for row in rows:
+        value = row.value(metric)
+        if value is not None and row.published is not None and row.published.comparable:
+            if metric in row.published.values:
+                numbers.append((row.published.values[metric], value.mean))
+    pairs = [(a, b) for i, a in enumerate(numbers) for b in numbers[:i] if a[0] != b[0]]
+    return sum((a[0] - b[0]) * (a[1] - b[1]) > 0 for a, b in pairs), len(pairs)

@@ -17,13 +17,14 @@ CELL = 34  # height of a heat map's cell
 NAMES = 60  # width of a heat map's row names
 VALUES = 80  # width kept for the number behind a bar
 GAP = 28  # between two panels in a file
-TONES = ("", " thin", " thinner")  # of a row's bars, and of the squares in the legend
+AXIS = 24  # height of the axis below bars
+BAR = 9  # height of a bar
 STYLE = """
-.plot { --ink: #22262b; --soft: #6b7280; --line: #e3e6ea; --a: #0b6e6e; --b: #b45309; --c: #6b7280; \
---d: #7c3aed; --paper: #fff;
+.plot { --ink: #22262b; --soft: #565e69; --line: #dfe3e8; --a: #0b6e6e; --b: #b45309; --c: #6b7280; \
+--d: #7c3aed; --paper: #ffffff;
   font: 11px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; font-variant-numeric: tabular-nums; }
 @media (prefers-color-scheme: dark) {
-  .plot { --ink: #e6e8eb; --soft: #9aa2ad; --line: #2c323a; --a: #4fc3bf; --b: #f0a54a; --c: #9aa2ad; \
+  .plot { --ink: #e6e8eb; --soft: #a5adb8; --line: #2c323a; --a: #4fc3bf; --b: #f0a54a; --c: #9aa2ad; \
 --d: #b794f6; --paper: #15181c; }
 }
 .plot text { fill: var(--soft); }
@@ -37,8 +38,6 @@ STYLE = """
 .plot .s2 path.curve { stroke-dasharray: 5 3; }
 .plot .band { fill: var(--s); opacity: .16; }
 .plot .dot, .plot .bar { fill: var(--s); }
-.plot .thin { opacity: .45; }
-.plot .thinner { opacity: .2; }
 .plot .whisker { stroke: var(--ink); stroke-width: 1; }
 .plot .cell { fill: var(--a); }
 """
@@ -68,14 +67,15 @@ def panel_size(kind: str, panel: Panel) -> tuple[int, int]:
     if not panel["series"]:
         return WIDTH, 92
     if kind == "bars":
-        return WIDTH, _bars_top(panel) + len(panel["rows"]) * _row_height(panel)
+        return WIDTH, _bars_top(panel) + len(panel["rows"]) * _row_height(panel) + AXIS
     rows = len({point["x2"] for point in panel["series"][0]["points"]}) if kind == "heatmap" else 0
     return WIDTH, TOP + rows * CELL + BOTTOM if rows else HEIGHT
 
 
 def draw_panel(kind: str, panel: Panel) -> str:
     """Draws one panel: `title`, `subtitle`, the name `x` of the axis, and `series` of `label` and `points`
-    (x, y; spread and n if measured), or a `note` if there are no series.
+    (x, y; spread and n if measured), or a `note` if there are no series. `y_range` is the range of the
+    values, which two panels share.
     """
     width, height = panel_size(kind, panel)
     parts = [_text(0, 12, panel["title"], class_="title"), _text(0, 28, panel["subtitle"])]
@@ -106,8 +106,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 def _curves(panel: Panel) -> list[str]:
     points = [point for series in panel["series"] for point in series["points"]]
-    limits = [limit for point in points for limit in _interval(point)]
-    y_ticks, (x_low, x_high) = ticks(min(limits), max(limits)), panel["x_range"]
+    y_ticks, (x_low, x_high) = ticks(*y_range(panel)), panel["x_range"]
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / ((x_high - x_low) or 1)
@@ -166,22 +165,35 @@ class _Axis(NamedTuple):
         return (value - self.low) * self.scale
 
 
+def y_range(panel: Panel) -> tuple[float, float]:
+    """Returns the range of a panel's values with their spread, or the one that it shares with its twin."""
+    if "y_range" in panel:
+        low, high = panel["y_range"]
+        return low, high
+    limits = [limit for series in panel["series"] for point in series["points"] for limit in _interval(point)]
+    return min(limits), max(limits)
+
+
 def _bars(panel: Panel) -> list[str]:
-    """Draws horizontal bars below the name of their row; the second and third series are thinner."""
-    points = [point for series in panel["series"] for point in series["points"]]
-    low, high = min(0.0, *(point["y"] for point in points)), max(_interval(point)[1] for point in points)
-    axis = _Axis(low, (WIDTH - VALUES) / ((high - low) or 1))
-    parts, top = [], _bars_top(panel)
+    """Draws horizontal bars below the name of their row, above an axis that starts at zero."""
+    low, high = y_range(panel)
+    marks = ticks(min(0.0, low), max(0.0, high), 4)
+    axis = _Axis(marks[0], (WIDTH - VALUES) / (marks[-1] - marks[0]))
+    top, bottom = _bars_top(panel), _bars_top(panel) + len(panel["rows"]) * _row_height(panel)
+    parts = []
+    for mark in marks:
+        parts.append(_element("line", class_="grid", x1=axis.at(mark), x2=axis.at(mark), y1=top, y2=bottom))
+        parts.append(_text(axis.at(mark), bottom + 14, f"{mark:g}", text_anchor="middle"))
     for name in panel["rows"]:
         parts.append(_text(0, top + 8, name, class_="strong"))
         bars = []
         for number, series in enumerate(panel["series"]):
             for point in series["points"]:
                 if point["x"] == name:
-                    bars += _bar(point, _tooltip(series, point), number, top + 13 + 11 * number, axis)
+                    bars += _bar(point, _tooltip(series, point), number, top + 13 + (BAR + 3) * number, axis)
         parts += bars or [_text(0, top + 22, panel["absent"])]
         top += _row_height(panel)
-    return parts + _legend(panel["series"], thin=True)
+    return parts + _legend(panel["series"])
 
 
 def _bars_top(panel: Panel) -> int:
@@ -189,28 +201,26 @@ def _bars_top(panel: Panel) -> int:
 
 
 def _row_height(panel: Panel) -> int:
-    return 34 + 10 * (len(panel["series"]) - 1)
+    return 34 + (BAR + 3) * (len(panel["series"]) - 1)
 
 
 def _bar(point: Point, tooltip: str, number: int, y: int, axis: _Axis) -> list[str]:
     """Draws the bar of a row's `number`-th series, its whisker and its number."""
-    zero, end = -axis.low * axis.scale, axis.at(point["y"])
+    zero, end = axis.at(0.0), axis.at(point["y"])
     low, high = map(axis.at, _interval(point))
-    height = 6 if number else 9
-    size = {"x": min(zero, end), "y": y, "width": abs(end - zero), "height": height, "rx": 1}
-    parts = [f'<g class="s0">{_element("rect", tooltip, class_=f"bar{TONES[number]}", **size)}</g>']
+    size = {"x": min(zero, end), "y": y, "width": abs(end - zero), "height": BAR, "rx": 1}
+    parts = [f'<g class="s{number % 4}">{_element("rect", tooltip, class_="bar", **size)}</g>']
     if point.get("spread"):
-        middle = y + height / 2
+        middle = y + BAR / 2
         parts.append(_element("line", class_="whisker", x1=low, x2=high, y1=middle, y2=middle))
-    style, below = ("small", 1) if number else ("strong", 0)
-    return [*parts, _text(high + 5, y + height + below, _number(point["y"]), class_=style)]
+    return [*parts, _text(max(high, zero) + 5, y + BAR, _number(point["y"]), class_="strong")]
 
 
 def _heatmap(panel: Panel) -> list[str]:
     series = panel["series"][0]
     points = series["points"]
     columns, rows = (list(dict.fromkeys(point[axis] for point in points)) for axis in ("x", "x2"))
-    low, high = min(point["y"] for point in points), max(point["y"] for point in points)
+    low, high = y_range(panel)
     width = (WIDTH - NAMES) / len(columns)
     parts = [
         _text(NAMES + (i + 0.5) * width, TOP - 6, f"{name}", text_anchor="middle")
@@ -234,16 +244,15 @@ def _heatmap(panel: Panel) -> list[str]:
 # ---------------------------------------------------------------- elements and words
 
 
-def _legend(series: Sequence[Series], *, thin: bool = False) -> list[str]:
-    """Draws a square and a name for each of several series; `thin`: for bars, later series are paler."""
+def _legend(series: Sequence[Series]) -> list[str]:
+    """Draws a square and a name for each of several series."""
     if len(series) < 2:
         return []
     parts, x = [], 0.0
     for number, entry in enumerate(series):
-        group, pale = (0, TONES[number]) if thin else (number % 4, "")
-        square = _element("rect", class_=f"dot{pale}", x=f"{x:.0f}", y=39, width=9, height=9, rx=2)
+        square = _element("rect", class_="dot", x=f"{x:.0f}", y=39, width=9, height=9, rx=2)
         name = entry["label"] or "as trained"
-        parts += [f'<g class="s{group}">{square}</g>', _text(x + 13, 47, name)]
+        parts += [f'<g class="s{number % 4}">{square}</g>', _text(x + 13, 47, name)]
         x += 28 + 5.9 * len(name)
     return parts
 

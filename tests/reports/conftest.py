@@ -170,4 +170,5 @@ def answers_in_this_process() -> Iterator[Callable[..., experiments.Answer]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "ask", quick)
+        patch.setattr(experiments, "list_all", lambda questions, root=ROOT: {})
         yield ask

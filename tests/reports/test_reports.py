@@ -217,8 +217,8 @@ def test_the_commands_answer(capsys, tmp_path):
 def test_the_tables_say_not_run_until_something_is(tmp_path):
     for name in ("claims.toml", "figures.toml"):
         (tmp_path / name).write_text((ROOT / "reports" / name).read_text(encoding="utf-8"), encoding="utf-8")
-    assert claim_table(tmp_path).count("not run") == 4 * len(read_claims(tmp_path)) - 1
-    assert claim_table(tmp_path).endswith(" not run | – |")  # LSRO adapts nothing
+    assert claim_table(tmp_path).count("not run") == 5 * len(read_claims(tmp_path)) - 2
+    assert claim_table(tmp_path).endswith(" not run | – | – |")  # LSRO adapts nothing
     assert result_text("hhl", tmp_path) == "not run"
     for seed in range(2):
         put(tmp_path / "runs" / f"{seed}l", record(seed=seed, r1=0.5 + seed / 100))
@@ -229,16 +229,21 @@ def test_the_tables_say_not_run_until_something_is(tmp_path):
         "62.2 v 44.6" in row
         and "50.5 v 30.0" in row
         and "+20.5 ± 6.4 (2 seeds)" in row
-        and "| **holds** |" in row
+        and "| **too few seeds to tell** |" in row
     )
-    # against the AdaBN score of direct transfer, here the same
-    assert row.endswith("| +20.5 ± 6.4 (2 seeds), **holds** |")
+    put(tmp_path / "more" / "l", record(seed=2, r1=0.52))
+    put(tmp_path / "more" / "r", record("hhl/table2/baseline_source", seed=2, r1=0.31))
+    collect([tmp_path / "more"], tmp_path)
+    row = next(line for line in claim_table(tmp_path).splitlines() if "HHL beats" in line)
+    assert "51.0 v 30.3" in row and "+20.7 ± 1.4 (3 seeds)" in row and "| **holds** |" in row
+    # against the AdaBN score of direct transfer, and on both sides: here the same
+    assert row.endswith("| +20.7 ± 1.4 (3 seeds), **holds** | +20.7 ± 1.4 (3 seeds), **holds** |")
     text = result_text("hhl", tmp_path)
     assert (
         "## Table 2\n\n**Table 2**, measured on synthetic-duke → synthetic-market, "
         "published on Duke → Market:\n\n| row | published R-1 / mAP |" in text
     )
-    assert "| HHL, L_CD | 62.2 / 31.4 | 50.5 ± 0.7 / 30.0 ± 0.0 | 50.5 ± 0.7 / 30.0 ± 0.0 | 2 |" in text
+    assert "| HHL, L_CD | 62.2 / 31.4 | 51.0 ± 1.0 / 30.0 ± 0.0 | 51.0 ± 1.0 / 30.0 ± 0.0 | 3 |" in text
     assert "| + domain connectedness, L_D | 49.8 / 23.8 | not run | not run | - |" in text
     assert "(../reports/figures/hhl-fig5.svg)" in text and "Table 3" not in text
     idle, legend = text.split("\n\n")[-2:]

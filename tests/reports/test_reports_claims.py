@@ -3,15 +3,18 @@
 from dataclasses import replace
 
 import pytest
+from scipy.stats import false_discovery_control, ttest_1samp
+from scipy.stats import t as student
 
 from common.errors import InputError
 from common.published import read_toml
 from common.records import METRICS, PAPERS, Record
-from reports.claims import Claim, all_claims, borne_out, claimed, difference, measured, read_claims, verdict
+from reports.claims import Claim, all_claims, bar, borne_out, claimed, compare, matched, measured, read_claims
 from reports.collect import read_results
 from reports.experiments import REPORTS, experiments
 from reports.figures import figure_specs, keys_of
 from reports.sweep import Choice, planned_cells
+from reports.verdicts import NO_EFFECT, TOO_FEW, Bar, benjamini_hochberg, difference, holm
 
 L_CD, L_C, L_D, L_T, BASE = (f"hhl/table2/{row}" for row in ("L_CD", "L_C", "L_D", "L_T", "baseline_source"))
 WAY = {"pair": "dukemtmc->market1501", "measured_on": "synthetic-duke->synthetic-market"}
@@ -92,31 +95,78 @@ def test_pairing_takes_the_seed_effect_out():
     )
 
 
+FIVE, THREE = [10, 11, 12, 10, 12], [10, 11, 12]  # 11 +- 1.24, 11 +- 2.48
+
+
 @pytest.mark.parametrize(
     "relation, margin, gaps, expected",
     [
-        ("greater", 0, [10, 11, 12], "holds"),  # 11 +- 2.48
-        ("greater", 8.5, [10, 11, 12], "holds"),
-        ("greater", 8.6, [10, 11, 12], "undecided"),
-        ("greater", 0, [-10, -11, -12], "reversed"),
-        ("greater", 9, [-10, -11, -12], "undecided"),
-        ("greater", 0, [10, -10, 3], "undecided"),
-        ("less", 0, [-10, -11, -12], "holds"),
-        ("less", 0, [10, 11, 12], "reversed"),
-        ("less", 8.6, [-10, -11, -12], "undecided"),
-        ("equivalent", 2, [0.9, 1.0, 1.1], "holds"),  # 1 +- 0.25
-        ("equivalent", 2, [-0.9, -1.0, -1.1], "holds"),
-        ("equivalent", 1.2, [0.9, 1.0, 1.1], "undecided"),
-        ("equivalent", 0.7, [0.9, 1.0, 1.1], "reversed"),
-        ("equivalent", 0.7, [-0.9, -1.0, -1.1], "reversed"),
-        ("equivalent", 2, [5, -5, 0], "undecided"),
-        ("best_among", 0, [10, 11, 12], "holds"),
-        ("greater", 0, [10], "undecided (one seed)"),
-        ("equivalent", 2, [0], "undecided (one seed)"),
+        ("greater", 0, FIVE, "holds"),
+        ("greater", 9.7, FIVE, "holds"),
+        ("greater", 0, THREE, "holds"),
+        ("greater", 7.5, THREE, "holds"),  # 1.02 from the limit
+        ("greater", 7.6, THREE, TOO_FEW),  # 0.92, with three seeds
+        ("greater", 8.6, THREE, TOO_FEW),
+        ("greater", 0, [10, 11], TOO_FEW),  # two seeds never decide
+        ("greater", 0, [-gap for gap in THREE], "reversed"),
+        ("greater", 9, [-gap for gap in THREE], TOO_FEW),
+        ("greater", 0, [10, -10, 3], TOO_FEW),
+        ("greater", 0, [0.5, -0.5, 0.1], NO_EFFECT),  # +- 1.25, below the effect of 2
+        ("greater", 0, [1.5, -1.5, 0.1], TOO_FEW),  # +- 3.73, above it
+        ("less", 0, [-gap for gap in THREE], "holds"),
+        ("less", 0, THREE, "reversed"),
+        ("less", 8.6, [-gap for gap in THREE], TOO_FEW),
+        ("equivalent", 2.3, [0.9, 1.0, 1.1], "holds"),  # 1 +- 0.25
+        ("equivalent", 2, [0.9, 1.0, 1.1], TOO_FEW),
+        ("equivalent", 2, [0.9, 1.0, 1.1, 0.9, 1.1], "holds"),
+        ("equivalent", 2, [-0.9, -1.0, -1.1, -0.9, -1.1], "holds"),
+        ("equivalent", 1.05, [0.9, 1.0, 1.1, 0.9, 1.1], TOO_FEW),
+        ("equivalent", 0.7, [0.9, 1.0, 1.1, 0.9, 1.1], "reversed"),
+        ("equivalent", 0.7, [-0.9, -1.0, -1.1, -0.9, -1.1], "reversed"),
+        ("equivalent", 2, [5, -5, 0], TOO_FEW),
+        ("best_among", 0, THREE, "holds"),
+        ("greater", 0, [10], TOO_FEW),
+        ("equivalent", 2, [0], TOO_FEW),
     ],
 )
 def test_verdicts(relation, margin, gaps, expected):
-    assert difference(gaps, [0.0] * len(gaps)).verdict(margin, relation) == expected
+    assert difference(gaps, [0.0] * len(gaps)).verdict(Bar(relation, margin)) == expected
+
+
+def test_power_says_how_many_more_seeds_would_decide():
+    for gaps in ([3.0, 1.0, 2.0], [1.5, -1.5, 0.1], [10, 11]):
+        result, limit = difference(gaps, [0.0] * len(gaps)), Bar()
+        more = result.seeds_missing(limit)
+        spread = result.error * result.n**0.5
+
+        def after(extra: int, result=result, spread=spread) -> str:
+            n = result.n + extra
+            half_width = student.ppf(0.975, n - 1) * spread / n**0.5
+            return replace(result, n=n, half_width=half_width).verdict(Bar())
+
+        assert result.verdict(limit) == TOO_FEW and after(more) != TOO_FEW
+        assert all(after(extra) == TOO_FEW for extra in range(1, more)), gaps
+    assert difference(FIVE, [0.0] * 5).seeds_missing(Bar()) == 0
+    assert difference([5.0], [0.0]).seeds_missing(Bar()) is None
+
+
+def test_the_p_value_is_where_the_interval_would_just_decide():
+    gaps = [1.0, 4.0, 2.5, 3.5]
+    result = difference(gaps, [0.0] * 4)
+    assert result.p_value(Bar()) == pytest.approx(ttest_1samp(gaps, 0).pvalue)
+    assert result.p_value(Bar("less")) == pytest.approx(ttest_1samp(gaps, 0).pvalue)
+    low, high = (ttest_1samp(gaps, m, alternative=a).pvalue for m, a in ((-6, "greater"), (6, "less")))
+    assert result.p_value(Bar("equivalent", 6)) == pytest.approx(2 * max(low, high))
+    assert difference([1.0], [0.0]).p_value(Bar()) is None
+    assert difference([1.0, 1.0], [0.0, 0.0]).p_value(Bar()) == 0
+
+
+def test_corrections_for_many_claims():
+    p_values = [0.01, 0.04, 0.03, 0.005, 0.2]
+    assert benjamini_hochberg(p_values) == pytest.approx(false_discovery_control(p_values))
+    # sorted: 0.005 x 5, 0.01 x 4, 0.03 x 3, 0.04 x 2 (raised to its predecessor's), 0.2 x 1
+    assert holm(p_values) == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.2])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == benjamini_hochberg([]) == []
 
 
 # ---------------------------------------------------------------- from records
@@ -129,7 +179,7 @@ def test_a_gain_of_gains():
     # gains of L_C: 16 17 15, of L_D: 2 3 1; gaps 14 14 14
     assert (result.left, result.right, result.mean, result.half_width) == pytest.approx(
         (16, 2, 14, 0)
-    ) and verdict(one, result) == "holds"
+    ) and result.verdict(bar(one, result)) == "holds"
     assert one.keys == (L_C, BASE, L_D, L_T)
 
 
@@ -137,7 +187,6 @@ def test_only_seeds_that_every_side_has_count():
     records = runs(L_CD=[60, 62, 64], baseline_source=[44, 45])
     assert measured(claim(L_CD, BASE), records).n == 2
     assert measured(claim((L_CD, f"-{L_C}"), BASE), records) is None
-    assert verdict(claim(L_CD, BASE), None) == "not run"
 
 
 def test_other_presets_and_pairs_do_not_count():
@@ -177,6 +226,56 @@ def test_another_score_of_the_record():
     assert measured(claim(L_CD, BASE, score=("+adabn", "")), records) is None
 
 
+def test_a_drawing_pairs_with_the_same_drawing_alone():
+    """Records of seed N on drawing N are one group; those of the first drawing alone are another."""
+
+    def on(drawing: int) -> dict:
+        return {"target": {"name": "synthetic-market", "options": {"data_seed": drawing}}}
+
+    drawn = [record(L_CD, seed, 60 + seed, data=on(seed)) for seed in range(3)]
+    drawn += [record(BASE, seed, 50, data=on(seed)) for seed in range(3)]
+    comparison = compare(claim(L_CD, BASE), drawn)
+    assert comparison.drawings and comparison.difference.n == 3 and comparison.difference.mean == 11
+    same = [record(L_CD, seed, 90) for seed in (1, 2)] + [record(BASE, seed, 10) for seed in (1, 2)]
+    mixed = compare(claim(L_CD, BASE), [*drawn, *same])
+    assert mixed.difference == comparison.difference  # seeds 1 and 2 on the first drawing stay out
+    assert not compare(claim(L_CD, BASE), same).drawings
+
+
+def test_the_claimed_effect_is_the_papers_own_gap():
+    assert bar(claim(L_CD, BASE)).effect == pytest.approx(62.2 - 44.6)
+    assert bar(claim(L_CD, BASE, score=("", "+adabn"))).effect == pytest.approx(62.2 - 44.6)
+    assert bar(claim(L_CD, "hhl/control/single_pass")).effect == 2.0
+    assert bar(claim(L_CD, "hhl/control/single_pass", metric="mAP")).effect == 1.5
+
+
+def test_sides_with_other_pooling_or_adabn_are_unmatched():
+    lmp, spgan, direct = "spgan/table2/SPGAN+LMP", "spgan/table2/SPGAN", "spgan/table2/direct"
+    assert not matched(claim(lmp, direct)) and matched(claim(spgan, direct))
+    assert not matched(claim(spgan, direct, score=("", "+adabn")))
+    assert matched(claim(spgan, direct, score=("+adabn", "+adabn")))
+    assert matched(claim(spgan, direct, score=("lmp7max", "lmp7max")))
+    # the same run: pooling is what the claim is about; gains are compared with gains
+    assert matched(claim(lmp, spgan)) and matched(claim((lmp, f"-{spgan}"), (spgan, f"-{direct}")))
+
+
+def test_every_unmatched_comparison_of_a_method_has_a_matched_twin():
+    claims = all_claims()
+    for one in claims:
+        if one.paper == "leaderboard" or matched(one) or one.score == ("lmp7max", "lmp7max+adabn"):
+            continue
+        runs = [tuple(map(_run_of, side)) for side in ((one.left,), (one.right,))]
+        twins = [
+            other
+            for other in claims
+            if isinstance(other.left, str)
+            and isinstance(other.right, str)
+            and [(_run_of(other.left),), (_run_of(other.right),)] == runs
+            and (other.measured_on, other.preset) == (one.measured_on, one.preset)
+        ]
+        assert any(matched(twin) for twin in twins), one.text
+
+
 def test_measures_stay_in_their_own_unit():
     records = [
         record(
@@ -194,7 +293,8 @@ def test_measures_stay_in_their_own_unit():
         if c.measure == ("rms_inside", "rms_inside") and c.relation == "less" and c.origin == "paper"
     )
     result = measured(inside, records)
-    assert (result.left, result.right) == pytest.approx((0.21, 0.42)) and verdict(inside, result) == "holds"
+    assert (result.left, result.right) == pytest.approx((0.21, 0.42))
+    assert result.verdict(bar(inside, result)) == "holds"
     assert claimed(inside) == (0.23, 0.47) and inside.unit == "rms_inside"
     background = next(c for c in all_claims() if c.measure == ("rms_outside", "rms_inside"))
     assert (
@@ -243,6 +343,12 @@ def test_each_headline_is_also_held_against_direct_transfer_with_adabn():
         assert [twin.right in baselines for twin in twins] == [True] * (headline.paper != "dcgan_lsro"), (
             headline.paper
         )
+        both = [
+            c
+            for c in all_claims()
+            if (c.left, c.pair, c.score) == (headline.left, headline.pair, ("+adabn", "+adabn"))
+        ]
+        assert [c.right for c in both] == [twin.right for twin in twins], headline.paper
 
 
 def test_each_paper_has_one_headline():

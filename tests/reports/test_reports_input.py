@@ -24,7 +24,7 @@ from reports.consistency import problems
 from reports.coverage import coverage_problems
 from reports.experiments import sweep_entries
 from reports.figures import figure_specs
-from reports.page import BaselinesFile
+from reports.views import BaselinesFile
 
 FUZZ = settings(
     max_examples=80,

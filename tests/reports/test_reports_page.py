@@ -1,12 +1,15 @@
-"""The page, the READMEs and the generated documents: their content for made-up records, their links, and that
-the committed files match the records.
+"""The pages, the READMEs and the generated documents: their content for made-up records, their links, what a
+screen reader and a browser find, and that the committed files match the records.
 """
 
 import dataclasses
+import json
+import os
 import re
 import shlex
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +19,12 @@ from reports.claims import LEGEND
 from reports.coverage import read_coverage
 from reports.experiments import REPORTS, experiments, switches
 from reports.figures import figure_specs
-from reports.page import anchor, needs, page
+from reports.page import pages
 from reports.readme import BEGIN, END, claim_table, headline_table, results_page, switches_page
-from reports.rows import tables
+from reports.rows import anchor, tables
+from reports.svg import STYLE
 from reports.sweep import Choice, planned_cells
+from reports.views import needs
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,6 +40,7 @@ class Page(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.open, self.ids, self.links, self.loads, self.words = [], [], [], [], []
+        self.headings, self.images, self.heads, self.captions = [], [], [], 0
         self.feed(text)
         assert self.open == []
 
@@ -45,7 +51,10 @@ class Page(HTMLParser):
         self.loads += [given[name] for name in ("src", "srcset", "data") if name in given] + (
             [given["href"]] if tag == "link" else []
         )
-        assert tag != "img" or given.get("alt")
+        self.images += [given.get("alt")] if tag == "img" else []
+        self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
+        self.heads += [given.get("scope")] if tag == "th" else []
+        self.captions += {"caption": 1, "table": -1}.get(tag, 0)
         if tag not in VOID:
             self.open.append(tag)
 
@@ -105,19 +114,29 @@ def made_up(tmp_path_factory):
     (folder / "results" / "hhl.jsonl").write_text(
         "".join(item.to_json() + "\n" for item in rows), encoding="utf-8"
     )
-    return page(folder)
+    return pages(folder)
+
+
+@pytest.fixture(scope="module")
+def built():
+    """The pages of the committed records."""
+    return pages()
 
 
 def test_a_claim_that_fails_is_shown_as_failing(made_up):
-    failing = made_up.split("Claims that fail here")[1].split("<h2")[0]
-    assert "HHL beats direct transfer" in failing and '<span class="v v-reversed">reversed</span>' in failing
-    assert "41.0 v 61.0" in failing and "-20.0" in failing and "62.2 v 44.6" in failing
+    failing = made_up["index.html"].split('<h2 id="fails">')[1].split("<h2")[0]
+    assert "HHL</a>: HHL beats direct transfer" in failing and "-20.0" in failing
+    for page in ("index.html", "pages/hhl.html"):
+        headline = made_up[page].split("Headline claims")[1].split("</table>")[0]
+        assert '<span class="v v-reversed">reversed</span>' in headline
+        assert "41.0 v 61.0" in headline and "62.2 v 44.6" in headline
 
 
 def test_measured_numbers_link_to_their_records_and_published_ones_to_their_source(made_up):
     name = anchor("hhl/table2/L_CD", "synthetic-duke", "synthetic-market", "demo")
-    assert f'<a href="#{name}">41.0<span class="spread"> ± 1.0</span></a>' in made_up
-    records = made_up.split(f'<h4 id="{name}">')[1].split("<h4")[0]
+    link = f'<a href="../pages/records.html#{name}">41.0<span class="spread"> ± 1.0</span></a>'
+    assert link in made_up["pages/hhl.html"]
+    records = made_up["pages/records.html"].split(f'<h3 id="{name}">')[1].split("<h3")[0]
     assert (
         records.count("results/hhl.jsonl#L") == 3
         and "line 4" in records
@@ -125,13 +144,16 @@ def test_measured_numbers_link_to_their_records_and_published_ones_to_their_sour
         and "40.0" in records
     )
     assert re.search(
-        r'<a href="http[^"]*" title="Table 2; text; mAP by the trapezoid rule; verified">62.2</a>', made_up
+        r'<a href="http[^"]*" title="Table 2; text; mAP by the trapezoid rule; verified">62.2</a>',
+        made_up["pages/hhl.html"],
     )
-    assert '<tr class="unverified"><td class="name">' in made_up  # greyed where nobody has checked
+    # in italics where nobody has checked
+    assert '<tr class="unverified"><th scope="row" class="name">' in made_up["pages/arn.html"]
 
 
 def test_the_baselines_show_what_they_were_trained_with(made_up):
-    row = made_up.split("The five baselines")[1].split('<a href="#hhl">')[1].split("</tr>")[0]
+    questions = made_up["pages/questions.html"].split("The five baselines")[1]
+    row = questions.split('<a href="../pages/hhl.html">')[1].split("</tr>")[0]
     assert (
         '61.0<span class="spread"> ± 1.0</span>' in row
         and '<td class="n">0.25</td><td class="n">12</td>' in row
@@ -141,11 +163,11 @@ def test_the_baselines_show_what_they_were_trained_with(made_up):
 def test_what_is_not_run_says_what_it_needs(made_up):
     assert (
         "it needs <code>python -m reports sweep --paper hhl --table table2 "
-        "--pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>" in made_up
+        "--pairs &#39;synthetic-market-&gt;synthetic-duke&#39;</code>" in made_up["pages/hhl.html"]
     )
     assert (
         "--source cuhk03 --target market1501 --data-root DIR "
-        "--experiment hhl/table3/baseline_target hhl/table3/baseline_source " in made_up
+        "--experiment hhl/table3/baseline_target hhl/table3/baseline_source " in made_up["pages/hhl.html"]
     )
 
 
@@ -172,26 +194,24 @@ def test_each_command_that_is_printed_has_something_to_run(tmp_path):
     assert {command[0] for command in commands} == {"cd", "python"}
 
 
-def test_the_page_says_how_to_read_intervals_and_what_was_made_with_changes(made_up):
-    section = made_up.split('<h2 id="claims">')[1].split("<h2")[0]
-    legend = LEGEND.replace("'", "&#39;")
-    # and under HHL's claims, the only paper with records
-    assert legend in section and made_up.count(legend) == 2
-    # each with three seeds
-    decided = sum(
-        int(count)
-        for count in re.findall(r"<li><b>(\d+)</b>(?:claims hold|undecided|reversed)</li>", made_up)
+def test_the_pages_say_how_to_read_intervals_and_what_was_made_with_changes(made_up):
+    assert all(LEGEND.replace("'", "&#39;") in text for text in made_up.values())
+    section = made_up["index.html"].split('<h2 id="tally">')[1].split("<h2")[0]
+    papers = section.split("the papers&#39;")[1].split("</tr>")[0]
+    assert re.findall(r">(\d+)<", papers)[1] == "1"  # reversed
+    assert "if all 4 claims that have one were truly void" in section
+    assert (
+        "2 of the 6 records name a code version that ends in <code>-dirty</code>"
+        in made_up["pages/records.html"]
     )
-    assert f"if all {decided} claims that have one were truly void" in section
-    assert "2 of the 6 records name a code version that ends in <code>-dirty</code>" in made_up
-    assert '<div class="note soft">D_C rebuilds worse here' in made_up
+    assert '<div class="note soft">D_C rebuilds worse here' in made_up["pages/arn.html"]
 
 
 def test_everything_of_the_blog_is_listed_and_what_has_records_links_to_them(made_up):
-    part = made_up.split('<h2 id="blog">')[1].split("<h2")[0]
+    part = made_up["pages/blog.html"].split('<h2 id="things">')[1]
     assert part.count("<tr><td") == len(read_coverage())
     name = anchor("hhl/table2/L_CD", "synthetic-duke", "synthetic-market", "demo")
-    assert f'<a href="#{name}"><code>hhl/table2/L_CD</code></a>' in part
+    assert f'<a href="../pages/records.html#{name}"><code>hhl/table2/L_CD</code></a>' in part
     assert (
         '<code>hhl/table2/L_T</code> <span class="soft">not run</span>' in part
         and "<code>hhl.losses.batch_hard_triplet</code>" in part
@@ -206,40 +226,135 @@ def test_baselines_name_switches_that_exist():
         assert {*entry["rate"], *entry["epochs"]} <= names, entry["key"]
 
 
-def test_the_page_is_whole_and_asks_for_nothing_outside():
-    text = (REPORTS / "index.html").read_text(encoding="utf-8")
-    html = Page(text)
-    assert len(set(html.ids)) == len(html.ids)
-    for link in html.links:
-        assert link
-        if link.startswith("#"):
-            assert link[1:] in html.ids, link
-        elif not link.startswith("http"):
-            assert (REPORTS / link.split("#")[0]).exists(), link
-    assert all(not source.startswith(("http", "//")) for source in html.loads)
-    assert all(source.startswith("data:") or (REPORTS / source).is_file() for source in html.loads)
-    style = text.split("<style>")[1].split("</style>")[0]
-    assert "url(" not in style and "@import" not in style and "prefers-color-scheme: dark" in style
+def test_the_pages_are_whole_and_ask_for_nothing_outside(built):
+    parsed = {path: Page(text) for path, text in built.items()}
+    folders = {path: (REPORTS / path).parent for path in built}
+    for path, html in parsed.items():
+        assert len(set(html.ids)) == len(html.ids), path
+        for link in html.links:
+            file, _, name = link.partition("#")
+            if link.startswith("http"):
+                continue
+            target = (folders[path] / file).resolve() if file else REPORTS / path
+            assert target.exists(), (path, link)
+            known = {(REPORTS / other).resolve(): other for other in parsed}.get(target.resolve())
+            assert not (known and name) or name in parsed[known].ids, (path, link)
+        for source in html.loads:
+            assert source.startswith("data:") or (folders[path] / source).is_file(), (path, source)
+        style = built[path].split("<style>")[1].split("</style>")[0]
+        assert "url(" not in style and "@import" not in style and "prefers-color-scheme: dark" in style
 
 
-def test_photographs_stand_apart_and_beside_no_published_number():
-    before, section = page().split('<h2 id="photographs">')
-    section = section.split("<h2")[0]
-    assert "preset scratch" not in before.split("</nav>")[1]
-    # the columns of a table
-    assert not re.search(r'colspan="\d+">published', section) and re.search(
-        r'colspan="\d+">published', before
+def test_the_pages_link_both_ways(built):
+    assert set(built) == {
+        "index.html",
+        *(f"pages/{name}.html" for name in (*PAPERS, "questions", "photographs", "blog", "records")),
+    }
+    for path, text in built.items():
+        links = set(Page(text).links)
+        up = "" if path == "index.html" else "../"
+        assert {up + other for other in built} <= links, path
+
+
+def test_a_screen_reader_finds_its_way(built):
+    """Headings do not jump, tables have captions and scoped heads, pictures say what is seen."""
+    for path, text in built.items():
+        html = Page(text)
+        assert html.headings[0] == 1 and html.headings.count(1) == 1, path
+        assert all(after <= before + 1 for before, after in zip(html.headings, html.headings[1:])), path
+        assert set(html.heads) <= {"col", "row", "colgroup", "rowgroup"} and html.captions == 0, path
+        assert all(alt and len(alt.split()) >= 5 for alt in html.images), (path, html.images)
+        # each row of a body names itself
+        for body in re.findall(r"<tbody>(.*?)</tbody>", text, flags=re.DOTALL):
+            rows = body.split("<tr")[1:]
+            assert all("<th scope=" in row or "colspan" in row or 'class="soft">' in row for row in rows)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast of two colours by WCAG 2: `#rrggbb` each."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_the_contrast_of_known_colours():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#777777") == 1
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
+
+
+def test_text_has_the_contrast_of_wcag_aa_in_both_themes():
+    style = (REPORTS / "templates" / "style.css").read_text(encoding="utf-8")
+    assert "opacity" not in style
+    themes = [dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in style.split("}")[:2]]
+    plots = [dict(re.findall(r"--(\w+): (#\w{3,6})", part)) for part in STYLE.split("}")[:2]]
+    for theme in themes:
+        for ink in ("ink", "soft", "accent", "good", "bad", "open"):
+            for paper in ("paper", "tint"):
+                assert contrast(theme[ink], theme[paper]) >= 4.5, (ink, paper)
+    for theme, plot in zip(themes, plots):
+        assert all(contrast(plot[ink], theme["paper"]) >= 4.5 for ink in ("ink", "soft"))
+        assert all(contrast(plot[ink], theme["paper"]) >= 3 for ink in "abcd")  # graphics
+
+
+def test_the_front_page_is_short(built):
+    """At most four screens: few rows and few words; a browser measures it where there is one."""
+    text = built["index.html"]
+    body = text.split('<main id="main">')[1].split("</main>")[0]
+    assert (
+        len(re.sub(r"<[^>]+>", " ", body).split()) < 900 and text.count("<tr") < 40 and "<details" not in text
     )
+
+
+def test_each_row_says_how_it_was_made(built):
+    for paper in PAPERS:
+        made = built[f"pages/{paper}.html"].split("How each row was made")[2].split("</table>")[0]
+        rows = made.split("<tr>")[2:]
+        assert rows and all(f"cd {paper} &amp;&amp; python train.py" in row for row in rows)
+        assert all("records.html#r-" in row and "no weights from elsewhere" in row for row in rows)
+
+
+def test_parity_is_told_from_the_tests_notes(built):
+    for paper in PAPERS:
+        part = built[f"pages/{paper}.html"].split('<h2 id="parity">')[1]
+        for note in sorted((ROOT / "tests" / "golden").glob(f"{paper}_*.json")):
+            told = json.loads(note.read_text(encoding="utf-8"))
+            assert f"../../tests/golden/{note.name}" in part and told["commit"] in part
+
+
+def test_the_blogs_tables_stand_as_it_lays_them_out(built):
+    part = built["pages/blog.html"]
+    board = part.split('id="leaderboard"')[1].split("</table>")[0]
+    assert board.count("<tbody>") == 10 and "60.2" in board and "18.5" in board  # ARN, UMDL
+    tables2 = part.split('id="blog-hhl-2"')[1].split("</table>")[0]
+    assert all(f">{value}<" in tables2 for value in ("93.3", "95.6", "97.1", "84.1", "88.1", "90.9"))
+    table1 = part.split('id="blog-hhl-1"')[1].split("</table>")[0]
+    assert table1.count("<tbody>") == 2 and "0.485" in table1 and "0.614" in table1
+    assert all(f'id="blog-arn-{number}"' in part for number in (1, 2, 3))
+
+
+def test_photographs_stand_apart_and_beside_no_published_number(built):
+    section = built["pages/photographs.html"]
+    for path, text in built.items():
+        assert path in ("pages/photographs.html", "pages/records.html") or "preset scratch" not in text
+    # the columns of a table
+    assert not re.search(r'colspan="\d+">published', section)
+    assert re.search(r'colspan="\d+">published', built["pages/hhl.html"])
     assert "HHL beats direct transfer between cameras that share no person" in section
     commands = set(re.findall(r"sweep --paper (\w+) --pairs \S+ --data-root DIR( --gpu)?</code>", section))
     # what two cores can do has records
     assert {(paper, " --gpu") for paper in ("hhl", "arn", "ptgan", "dcgan_lsro")} == commands
 
 
-def test_the_committed_page_is_what_the_records_give():
-    assert (REPORTS / "index.html").read_text(encoding="utf-8") == page(), (
-        "reports/index.html is stale: run python -m reports build"
-    )
+def test_the_committed_pages_are_what_the_records_give(built):
+    for path, text in built.items():
+        assert (REPORTS / path).read_text(encoding="utf-8") == text, (
+            f"reports/{path} is stale: run python -m reports build"
+        )
 
 
 STALE = "is stale: run python -m reports readme"
@@ -298,29 +413,57 @@ def test_a_papers_readme_names_flags_and_experiments_that_exist(paper):
         assert key in keys, key
 
 
+SCREEN = 900  # pixels
+FILES = ["index.html", *(f"pages/{name}.html" for name in (*PAPERS, "questions", "photographs", "blog"))]
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_browser_shows_it_without_complaint_or_sideways_scrolling(browser, width, dark):
-    browser.complaints.clear()
-    browser.open(REPORTS / "index.html", width=width, dark=dark)
-    browser.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true })")
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    paper = [
-        int(part)
-        for part in re.findall(r"\d+", browser.evaluate("getComputedStyle(document.body).backgroundColor"))[
-            :3
-        ]
-    ]
-    assert (sum(paper) < 150) == dark
-    assert browser.complaints == []
+def test_a_browser_shows_them_without_complaint_or_sideways_scrolling(browser, width, dark):
+    for path in FILES:
+        browser.complaints.clear()
+        browser.open(REPORTS / path, width=width, dark=dark)
+        browser.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true })")
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width, path
+        colour = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 150) == dark
+        assert browser.complaints == [], path
+
+
+def test_the_front_page_takes_at_most_four_screens(browser):
+    browser.open(REPORTS / "index.html", width=1280)
+    assert browser.evaluate("document.documentElement.scrollHeight") <= 4 * SCREEN
+
+
+def test_on_a_phone_a_claim_shows_its_difference_without_scrolling(browser):
+    browser.open(REPORTS / "pages" / "hhl.html", width=390)
+    cells = "[...document.querySelectorAll('td[data-label=difference]')]"
+    right = browser.evaluate(f"Math.max(...{cells}.map(cell => cell.getBoundingClientRect().right))")
+    assert 0 < right <= 390
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing(browser, width, dark):
+    """axe-core is not part of this repository: AXE_CORE names its axe.min.js."""
+    script = Path(os.environ.get("AXE_CORE", "axe.min.js"))
+    if not script.is_file():
+        pytest.skip("no axe-core: set AXE_CORE to its axe.min.js")
+    for path in FILES:
+        browser.open(REPORTS / path, width=width, dark=dark)
+        browser.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true })")
+        browser.evaluate(script.read_text(encoding="utf-8"))
+        ask = "axe.run().then(r => JSON.stringify(r.violations.map(v => [v.id, v.nodes[0].html])))"
+        answer = browser.call("Runtime.evaluate", expression=ask, awaitPromise=True, returnByValue=True)
+        assert json.loads(answer["result"]["value"]) == [], path
 
 
 def test_a_measured_number_opens_its_record(browser):
-    browser.open(REPORTS / "index.html", width=1280)
-    link = "document.querySelector('td.n a[href^=\"#r-\"]')"
-    if browser.evaluate(f"{link} === null"):
-        pytest.skip("no record yet")
-    assert browser.evaluate(f"document.getElementById({link}.hash.slice(1)).closest('details').open") is False
-    browser.evaluate(f"{link}.click()")
-    browser.evaluate("reveal()")
-    assert browser.evaluate(f"document.getElementById({link}.hash.slice(1)).closest('details').open") is True
+    browser.open(REPORTS / "pages" / "hhl.html", width=1280)
+    link = "document.querySelector('td.n a[href*=\"#r-\"]').href"
+    _, _, name = browser.evaluate(link).partition("#")
+    browser.open(REPORTS / "pages" / "records.html", width=1280)
+    group = f"document.getElementById('{name}').closest('details')"
+    assert browser.evaluate(f"{group}.open") is False
+    browser.evaluate(f"location.hash = '{name}'; reveal()")
+    assert browser.evaluate(f"{group}.open") is True

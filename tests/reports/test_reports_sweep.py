@@ -13,7 +13,7 @@ from common.errors import InputError, RunError
 from common.provenance import ROOT
 from common.records import METRICS, PAPERS
 from reports import sweep as sweeps
-from reports.experiments import ask
+from reports.experiments import KNOWN
 from reports.processes import Job, Progress, clock
 from reports.sweep import Choice, Setup, parse_seeds, plan_jobs, planned_cells, sweep
 
@@ -82,9 +82,9 @@ def root(tmp_path):
     (tmp_path / "hhl" / "train.py").write_text(FAKE, encoding="utf-8")
     (tmp_path / "hhl" / "salt").write_text("x", encoding="utf-8")
     (tmp_path / "reports" / "sweeps.toml").write_text(SWEEPS, encoding="utf-8")
-    ask.cache_clear()
+    KNOWN.clear()
     yield tmp_path
-    ask.cache_clear()
+    KNOWN.clear()
 
 
 def keys(cells):
@@ -243,7 +243,7 @@ def test_done_cells_are_left_out_until_their_config_changes(root, capsys):
     sweep(Choice(table="table2"), Setup(root=root), dry_run=True)
     assert "1 in reports/results, 5 in the output folder, 0 to run" in capsys.readouterr().out
     (root / "hhl" / "salt").write_text("y", encoding="utf-8")
-    ask.cache_clear()
+    KNOWN.clear()
     sweep(Choice(table="table2"), Setup(root=root), dry_run=True)
     assert "0 in reports/results, 0 in the output folder, 6 to run" in capsys.readouterr().out
 
@@ -323,3 +323,19 @@ def test_the_command_answers_what_this_process_does(answers_in_this_process):
     from reports import experiments
 
     assert answers_in_this_process("hhl", "released") == experiments.ask("hhl", "released")
+
+
+def test_all_papers_are_asked_in_one_process_with_the_same_answers(capsys, monkeypatch):
+    from reports import experiments, listing
+
+    listing.main(["hhl:demo", "spgan:released"])
+    printed = json.loads(capsys.readouterr().out)
+    for name, answer in printed.items():
+        assert list(experiments.experiments(*name.split(":")).values()) == answer["experiments"]
+        assert experiments.switches(name.split(":")[0]) == answer["switches"]
+    asked = []
+    monkeypatch.setattr(experiments, "list_all", lambda questions, root: asked.append(questions) or {})
+    experiments.ask_all()
+    [questions] = asked
+    assert {paper for paper, preset in questions if preset == "demo"} == set(PAPERS)
+    assert ("hhl", "scratch_cpu") in questions and len(set(questions)) == len(questions)

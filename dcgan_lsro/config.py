@@ -25,6 +25,7 @@ from common.checks import (
     size,
 )
 from common.errors import InputError
+from common.hashing import LATER
 
 MARKET_IMAGES = 12_936  # training images of Market-1501: the paper's amounts are multiples of this
 
@@ -42,6 +43,8 @@ class NetConfig:
     resize_width: int = size(256)
     dropout: float = below_one(0.75)  # on pool5, Sec. 5.2 (Market, Duke); CUHK03: 0.5
     bn_momentum: float = probability(0.1)  # of the running statistics; released code: 0.001
+    # what the running statistics average besides the mean; MatConvNet: deviation, of n rather than n - 1
+    bn_average: Literal["variance", "deviation"] = field(default="variance", metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,13 @@ class RecipeConfig:
     pseudo_weight_decay: float | None = non_negative(None)
     # paper: 256 -> 224, Sec. 5.2; scale: 85 to 100 % of the side, resized (released code)
     crop: Literal["paper", "scale"] = "paper"
+    # of crop=scale: its share is one of the side or, released code, of the area
+    crop_share: Literal["side", "area"] = field(default="side", metadata=LATER)
+    # of the pseudo-label rows' images; released script: bilinear, where the other scripts have bicubic
+    pseudo_interpolation: Literal["bicubic", "bilinear"] = field(default="bicubic", metadata=LATER)
+    # learning rate of conv1 in the pseudo-label rows, times base_lr; released script: 0.05 where the other
+    # networks have 0.005; none: as lr_groups says
+    pseudo_conv1_rate: float | None = bounded(None, Bound("0 or more, or none", least=0), later=True)
     # share of the real images drawn for validation, with replacement; released code: 0.1
     holdout: float = below_one(0.0)
 
@@ -113,6 +123,22 @@ class GANConfig:
     flip: bool = True  # Sec. 3.1; fork: none
     # git history: no shuffling; files sorted by identity, the same batches every epoch
     shuffle: bool = True
+    # of Adam's epsilon: added to the root after its bias correction (pytorch), or before it (git history)
+    adam: Literal["pytorch", "tensorflow"] = field(default="pytorch", metadata=LATER)
+    # forward passes of G after each step, in which the released code evaluates the losses that it prints: 2;
+    # they move G's running statistics, which gen_bn=running reads
+    extra_passes: int = bounded(0, Bound("0 or more", least=0), later=True)
+    # resize: nearest neighbour x 2 and a 3x3 convolution (Odena et al., 2016), against checkerboard; ours
+    upsampling: Literal["deconvolution", "resize"] = field(default="deconvolution", metadata=LATER)
+    # D sees shifted images with a hole, real and generated alike, in both steps (Zhao et al., 2020); ours:
+    # on a few thousand images D memorises them, and G ends with a handful of people
+    augment_d: bool = field(default=False, metadata=LATER)
+    # decay of the running mean of G's weights that generates the pool; ours; 0: the last weights
+    average: float = bounded(0.0, Bound("0 to less than 1", least=0, below=1), later=True)
+    # ours, for speed: bf16 runs both networks under autocast; losses, weights and Adam stay float32
+    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
+    # training steps of the re-ID network that judges the images, see judges.py; 0: no judge
+    judge_steps: int = bounded(0, Bound("0 or more", least=0), later=True)
 
 
 @dataclass(frozen=True)
@@ -193,32 +219,65 @@ def _check_amount(method: MethodConfig) -> None:
 
 _DEFAULT = LSROConfig()
 
+# Small enough for 2 CPU cores. Deviations: a thin ResNet from scratch instead of ImageNet's ResNet-50, hence
+# a learning rate x 25; 7 epochs instead of 50, hence batches of 16 (as many steps as time allows) and no
+# dropout, with which the baseline would not fit its training set and a regulariser could not help; a DCGAN
+# with an eighth of the channels at 64x32, batches of 32, learning rate x 3.
+_DEMO = LSROConfig(
+    net=NetConfig(
+        backbone="thin",
+        weights="none",
+        height=64,
+        width=32,
+        resize_height=73,
+        resize_width=37,
+        dropout=0.0,
+    ),
+    recipe=RecipeConfig(epochs=7, drop_epoch=5, batch=16, base_lr=0.05, lr_groups="simple"),
+    method=MethodConfig(pseudo_start=3),
+    dcgan=GANConfig(height=64, width=32, g_channels=8, d_channels=8, epochs=12, batch=32, lr=6e-4),
+    pool=PoolConfig(amount=36_000 / MARKET_IMAGES, height=73, width=37, people="synthetic-duke"),
+)
+
 PRESETS: dict[str, LSROConfig] = {
-    # Small enough for 2 CPU cores. Deviations: a thin ResNet from scratch instead of ImageNet's ResNet-50,
-    # hence a learning rate x 25; 7 epochs instead of 50, hence batches of 16 (as many steps as time allows)
-    # and no dropout, with which the baseline would not fit its training set and a regulariser could not
-    # help; a DCGAN with an eighth of the channels at 64x32, batches of 32, learning rate x 3.
-    "demo": LSROConfig(
-        net=NetConfig(
-            backbone="thin",
-            weights="none",
-            height=64,
-            width=32,
-            resize_height=73,
-            resize_width=37,
-            dropout=0.0,
+    "demo": _DEMO,
+    # the demo's data and network, but a DCGAN that generates many people, and a baseline that has converged.
+    # Deviations besides the demo's: the fork's depth, whose last layer has no bottleneck of 3 channels, one
+    # step of G for one of D, and the switches of GANConfig that are ours
+    "study": dataclasses.replace(
+        _DEMO,
+        recipe=dataclasses.replace(
+            _DEMO.recipe, epochs=20, drop_epoch=15, batch=32, base_lr=0.1, weight_decay=5e-4
         ),
-        recipe=RecipeConfig(epochs=7, drop_epoch=5, batch=16, base_lr=0.05, lr_groups="simple"),
-        method=MethodConfig(pseudo_start=3),
-        dcgan=GANConfig(height=64, width=32, g_channels=8, d_channels=8, epochs=12, batch=32, lr=6e-4),
-        pool=PoolConfig(amount=36_000 / MARKET_IMAGES, height=73, width=37, people="synthetic-duke"),
+        method=MethodConfig(pseudo_start=8),
+        dcgan=dataclasses.replace(
+            _DEMO.dcgan,
+            network="fork",
+            g_channels=16,
+            d_channels=16,
+            epochs=100,
+            g_steps=1,
+            upsampling="resize",
+            augment_d=True,
+            average=0.998,
+            precision="bf16",
+            judge_steps=300,
+        ),
     ),
     # the MATLAB scripts, and the DCGAN of the git history that generated the paper's images
     "released": LSROConfig(
-        net=NetConfig(bn_momentum=0.001),
-        recipe=RecipeConfig(lr_groups="released", pseudo_weight_decay=5e-4, crop="scale", holdout=0.1),
+        net=NetConfig(bn_momentum=0.001, bn_average="deviation"),
+        recipe=RecipeConfig(
+            lr_groups="released",
+            pseudo_weight_decay=5e-4,
+            crop="scale",
+            crop_share="area",
+            pseudo_interpolation="bilinear",
+            pseudo_conv1_rate=0.05,
+            holdout=0.1,
+        ),
         method=MethodConfig(pseudo="released"),
-        dcgan=GANConfig(shuffle=False),
+        dcgan=GANConfig(shuffle=False, adam="tensorflow", extra_passes=2),
         pool=PoolConfig(range="stretch", format="jpeg"),
         eval=TestConfig(cut=2000),
     ),

@@ -19,22 +19,20 @@ from torch import Tensor
 from common.augment import DeviceTransform, Drawn, Result
 from common.datasets import JUNK, ReIDDataset, Sample, load_dataset
 from common.datasets.layout import list_images
-from common.datasets.loading import normalise
+from common.datasets.loading import INTERPOLATION, normalise
 from common.datasets.plans import epoch_plan
 from common.errors import InputError
 from dcgan_lsro.config import MethodConfig, NetConfig, RecipeConfig, TestConfig
 from dcgan_lsro.losses import UNLABELLED
 
 
-def load(
-    name: str, root: Path | None, test: TestConfig, needs: Sequence[str] | None = None
-) -> ReIDDataset:
+def load(name: str, root: Path | None, test: TestConfig, needs: Sequence[str] | None = None) -> ReIDDataset:
     """Reads a dataset; CUHK03 with the protocol and split of the configuration, unless its name gives others
     (`cuhk03:protocol=767/700`). `needs`: see `load_dataset`.
     """
     if name.partition(":")[0] == "cuhk03":
-        classic = {"protocol": test.cuhk03_protocol, "split": test.cuhk03_split}
-        return load_dataset(name, root, needs=needs, **classic)
+        split = test.cuhk03_split
+        return load_dataset(name, root, needs=needs, protocol=test.cuhk03_protocol, split=split)
     return load_dataset(name, root, needs=needs)
 
 
@@ -43,28 +41,31 @@ class TrainTransform:
     """Crops and flips at random: `(RGB image, rng) -> float32 (3, height, width)`, ImageNet-normalised.
 
     `crop="paper"` (Sec. 5.2): resized to `resize_height x resize_width`, then a random window of
-    `height x width`. `crop="scale"` (released scripts): a random window of 85 to 100 % of both sides, resized
-    to that size. Bicubic.
+    `height x width`. `crop="scale"` (released scripts): a random window of 85 to 100 % of both sides or, with
+    `share="area"`, of the area, resized to that size.
     """
 
     net: NetConfig
     crop: str = "paper"
     flip: float = 0.5
+    share: str = "side"
+    interpolation: str = "bicubic"  # or bilinear
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
         size = (self.net.width, self.net.height)
         if self.crop == "paper":
             whole = (self.net.resize_width, self.net.resize_height)
             if image.size != whole:
-                image = image.resize(whole, Image.Resampling.BICUBIC)
+                image = image.resize(whole, INTERPOLATION[self.interpolation])
             drawn = self.draw(*whole, rng)
             image, flip = image.crop(drawn.box), drawn.flip
         else:
             share = rng.uniform(0.85, 1.0)
+            share = share**0.5 if self.share == "area" else share
             inner = [share * side for side in image.size]
             left, top = (rng.uniform(0, side - cut) for side, cut in zip(image.size, inner))
             image = image.resize(
-                size, Image.Resampling.BICUBIC, box=(left, top, left + inner[0], top + inner[1])
+                size, INTERPOLATION[self.interpolation], box=(left, top, left + inner[0], top + inner[1])
             )
             flip = rng.random() < self.flip
         if flip:
@@ -90,8 +91,14 @@ class TrainTransform:
             self.draw,
             Result(self.net.height, self.net.width),
             (self.net.resize_height, self.net.resize_width),
-            "bicubic",
+            self.interpolation,
         )
+
+
+def train_transform(net: NetConfig, recipe: RecipeConfig, method: MethodConfig) -> TrainTransform:
+    """Returns the transform of a row; the pseudo-label rows may have their own interpolation."""
+    interpolation = recipe.pseudo_interpolation if method.loss == "pseudo" else "bicubic"
+    return TrainTransform(net, recipe.crop, share=recipe.crop_share, interpolation=interpolation)
 
 
 def unlabelled_count(method: MethodConfig, real: int) -> int:
@@ -231,6 +238,12 @@ class Schedule:
     def steps_per_epoch(self) -> int:
         """Steps of the longest epoch."""
         return max(self._steps(phase) for phase in self.phases)
+
+    @property
+    def smallest(self) -> int:
+        """Images of the smallest batch: the last one of an epoch."""
+        lengths = [self._length(phase) for phase in self.phases]
+        return min(length % self.batch or min(length, self.batch) for length in lengths)
 
     def _length(self, phase: Phase) -> int:
         return phase.length // self.world * self.world

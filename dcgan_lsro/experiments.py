@@ -105,11 +105,34 @@ CONTROLS = [
     ),
 ]
 
+# DCGANs that are only judged: what the deviations of the preset study do for the images
+_ONLY_JUDGED = {"recipe.epochs": 1, "method.amount": 0.5, "pool.amount": 0.5, "dcgan.judge_steps": 300}
+_DEMO_GAN = {
+    "dcgan.network": "paper",
+    "dcgan.g_channels": 8,
+    "dcgan.d_channels": 8,
+    "dcgan.epochs": 12,
+    "dcgan.g_steps": 2,
+    "dcgan.upsampling": "deconvolution",
+    "dcgan.augment_d": False,
+    "dcgan.average": 0.0,
+    "dcgan.precision": "fp32",
+}
+MECHANISMS = [
+    Experiment(f"dcgan_lsro/mechanism/{name}", title, {**_ONLY_JUDGED, **overrides})
+    for name, title, overrides in (
+        ("demo", "DCGAN as in the preset demo", _DEMO_GAN),
+        ("no_augmentation", "DCGAN whose D sees whole images", {"dcgan.augment_d": False}),
+        ("deconvolution", "DCGAN with deconvolutions", {"dcgan.upsampling": "deconvolution"}),
+        ("no_average", "DCGAN with its last weights", {"dcgan.average": 0.0}),
+    )
+]
+
 LSRO = Paper(
     name="dcgan_lsro",
     folder=Path(__file__).resolve().parent,
     presets=PRESETS,
-    experiments=[*TABLE1, *TABLE2, *TABLE3, *TABLE4, *TABLE5, *AMOUNT, *CONTROLS],
+    experiments=[*TABLE1, *TABLE2, *TABLE3, *TABLE4, *TABLE5, *AMOUNT, *CONTROLS, *MECHANISMS],
     demo=(
         BASELINE,
         "dcgan_lsro/control/step_matched",

@@ -37,6 +37,28 @@ RATE_FACTORS: dict[str, dict[str, float]] = {
 KINDS = tuple(RATE_FACTORS["released"])
 
 
+class DeviationNorm2d(nn.BatchNorm2d):
+    """Batch norm whose running variance is the square of MatConvNet's running deviation.
+
+    MatConvNet averages sqrt(variance + eps), with the variance over n, where PyTorch averages the variance
+    over n - 1. Only the running statistics, and so the test, differ.
+    """
+
+    @torch.no_grad()
+    def _average(self, x: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        mean, variance = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), unbiased=False)
+        deviation = (self.running_var + self.eps).sqrt().lerp((variance + self.eps).sqrt(), self.momentum)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.copy_(deviation**2 - self.eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        self._average(x)
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
 class ReIDNet(nn.Module):
     """A backbone with a classifier of `num_classes`: the identities, and one more for the row "all in one".
 
@@ -87,6 +109,8 @@ def build_network(net: NetConfig, num_classes: int) -> ReIDNet:
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.momentum = net.bn_momentum
+            if net.bn_average == "deviation":
+                module.__class__ = DeviationNorm2d
     return model
 
 

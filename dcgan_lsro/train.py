@@ -37,13 +37,13 @@ from dcgan_lsro import pictures
 from dcgan_lsro.config import LSROConfig, MethodConfig, RecipeConfig
 from dcgan_lsro.data import (
     Schedule,
-    TrainTransform,
     check_strangers,
     first_images,
     load,
     matched_count,
     people_without_labels,
     phases,
+    train_transform,
     training_set,
     unlabelled_count,
     weight_decay,
@@ -52,6 +52,7 @@ from dcgan_lsro.dcgan.sample import FOLDER, diversity, sample
 from dcgan_lsro.dcgan.train import load_generator, train_dcgan
 from dcgan_lsro.evaluate import box_files, load_network, score
 from dcgan_lsro.experiments import LSRO
+from dcgan_lsro.judges import judge_images
 from dcgan_lsro.losses import UNLABELLED, all_in_one_losses, loss_parts, lsro_losses, pseudo_losses
 from dcgan_lsro.model import ReIDNet, build_network, parameter_groups
 
@@ -74,9 +75,28 @@ def check(job: Job) -> None:
             "change the batch size"
         )
     with torch.device("meta"):
-        build_network(config.net, len(job.source.train_labels))
+        model = build_network(config.net, len(job.source.train_labels))
+    check_last_batch(job, model)
     if options.pack:
-        TrainTransform(config.net, config.recipe.crop).on_device()
+        train_transform(config.net, config.recipe, config.method).on_device()
+
+
+def check_last_batch(job: Job, model: ReIDNet) -> None:
+    """Raises `InputError` for an epoch that ends with one image a process whose last map is one position:
+    batch norm has no statistics of one value. `model`: the network on the meta device.
+    """
+    net, recipe, method = job.config.net, job.config.recipe, job.config.method
+    real = training_set(job.source, [], recipe.holdout, job.seed).num_real
+    others = matched_count(method, len(job.source.train))
+    world = rank_and_world()[1]
+    steps = Schedule(phases(recipe, method, real, others), recipe.batch, job.seed, world)
+    images = torch.zeros(1, 3, net.height, net.width, device="meta")
+    if steps.smallest == world and max(model.eval().base(images).shape[2:]) == 1:
+        raise InputError(
+            f"--recipe.batch {recipe.batch}: the last of {real + others} images of an epoch would be alone "
+            f"in its batch, of which batch norm has no statistics (the last map of {net.height}x{net.width} "
+            "images is 1x1): change --recipe.batch"
+        )
 
 
 def train(job: Job) -> Record:
@@ -144,7 +164,7 @@ def generated_images(job: Job, count: int) -> tuple[list[Sample], dict[str, Any]
     """
     config, pool = job.config.dcgan, job.config.pool
     gan_data = load(config.dataset, job.options.data_root, job.config.eval) if config.dataset else job.source
-    config = replace(config, dataset="")  # the manifest identifies it
+    config = replace(config, dataset="", judge_steps=0)  # the manifest identifies the one; it takes no judge
     gan = job.stage(
         "dcgan",
         {"config": config, "dataset": gan_data.manifest},
@@ -162,7 +182,8 @@ def generated_images(job: Job, count: int) -> tuple[list[Sample], dict[str, Any]
 
     samples = job.stage("samples", {"dcgan": gan.hash, "pool": pool, "images": size}, generate, seed=job.seed)
     images = first_images(samples.folder / FOLDER, count)
-    return images, {"samples": samples.hash}, samples.json("measures.json")
+    measures = samples.json("measures.json") | judge_images(job, gan_data, samples, samples.folder / FOLDER)
+    return images, {"samples": samples.hash}, measures
 
 
 def train_reid(
@@ -185,7 +206,7 @@ def train_reid(
         save_every=steps.steps_per_epoch,
     )
     accelerate(model, work.device, work.options).train()
-    transform = TrainTransform(config.net, recipe.crop)
+    transform = train_transform(config.net, recipe, method)
     augmented = training_images(
         images.samples, transform, work.cache, seed=work.seed, stream="re-ID", keep=CACHED_IMAGES
     )
@@ -230,6 +251,9 @@ def build_optimizer(recipe: RecipeConfig, method: MethodConfig, model: ReIDNet) 
     """Returns SGD; with Nesterov momentum its steps are those of MatConvNet's `cnn_train_dag`."""
     decay, decay_norm = weight_decay(recipe, method)
     groups = parameter_groups(model, recipe, decay, decay_norm=decay_norm)
+    if method.loss == "pseudo" and recipe.pseudo_conv1_rate is not None:
+        (conv1,) = (group for group in groups if group["name"] == "conv1")
+        conv1["lr"] = conv1["initial_lr"] = recipe.base_lr * recipe.pseudo_conv1_rate
     return torch.optim.SGD(groups, lr=recipe.base_lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
 
 

@@ -46,6 +46,20 @@ class SameDeconv2d(nn.ConvTranspose2d):
         return super().forward(x)[:, :, :-1, :-1]
 
 
+class ResizeConv2d(nn.Sequential):
+    """Nearest neighbour x 2, then a 3x3 convolution (Odena et al., 2016): `(B, C, H, W) -> (B, C', 2H, 2W)`.
+
+    Every output pixel has the same number of contributions; in a 5x5 deconvolution of stride 2 they alternate
+    between 4, 6 and 9, which shows as a checkerboard.
+    """
+
+    def __init__(self, channels: int, channels_out: int):
+        super().__init__(nn.Upsample(scale_factor=2), nn.Conv2d(channels, channels_out, 3, padding=1))
+
+
+UPSAMPLING: dict[str, type[nn.Module]] = {"deconvolution": SameDeconv2d, "resize": ResizeConv2d}
+
+
 class Generator(nn.Module):
     """Maps z `(B, z_dim)`, uniform in -1..1, to images `(B, 3, height, width)` in -1..1.
 
@@ -62,10 +76,11 @@ class Generator(nn.Module):
         self.base = (widths[0], config.height // 2**layers, config.width // 2**layers)
         self.project = nn.Linear(config.z_dim, widths[0] * self.base[1] * self.base[2])
         self.start = _norm_and_relu(widths[0], order)
+        upsample = UPSAMPLING[config.upsampling]
         stages: list[nn.Module] = []
         for before, after in zip(widths, widths[1:]):
-            stages += [SameDeconv2d(before, after), _norm_and_relu(after, order)]
-        stages.append(SameDeconv2d(widths[-1], 3))
+            stages += [upsample(before, after), _norm_and_relu(after, order)]
+        stages.append(upsample(widths[-1], 3))
         if config.network == "paper":
             stages += [_norm_and_relu(3, order), nn.ConvTranspose2d(3, 3, 5, padding=2)]
         self.deconvolutions = nn.Sequential(*stages)
@@ -117,7 +132,7 @@ def _initialise(module: nn.Module) -> None:
     """Draws weights from N(0, 0.02^2), in D's convolutions truncated at 0.04, and sets biases to zero."""
     if isinstance(module, SameConv2d):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-    elif isinstance(module, (nn.ConvTranspose2d, nn.Linear)):
+    elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)) and module.bias is not None:
         nn.init.zeros_(module.bias)

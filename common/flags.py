@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import difflib
 import io
+import sys
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -45,6 +47,34 @@ def parse_flags(
         raise
     except ValueError as error:  # raised by a dataclass that checks its fields
         raise InputError(str(error)) from None
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser of commands whose errors are one `InputError`; an unknown flag suggests a similar one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `InputError`."""
+        raise InputError(f"{' '.join(message.split())} (see {self.prog} --help)")
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Parses all words. Raises `InputError` for anything that does not parse."""
+        words = sys.argv[1:] if args is None else list(args)
+        known = {name for name in self._known() if name.startswith("--")}
+        for word in words:
+            name = word.split("=", 1)[0]
+            if name.startswith("--") and not any(flag.startswith(name) for flag in known):
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f", did you mean {near[0]}?" if near else ""
+                raise InputError(f"unknown flag {name}{hint} (see {self.prog} --help)")
+        return super().parse_args(words, namespace)
+
+    def _known(self) -> Iterator[str]:
+        """Yields the flags of this parser and of its commands."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    yield from command._option_string_actions
 
 
 def check_listed(argv: Sequence[str], flag: str) -> None:

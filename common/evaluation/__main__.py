@@ -28,6 +28,7 @@ from common.evaluation.protocols import POOLINGS
 from common.evaluation.ranking import NO_MATCH, RankingResult, evaluate
 from common.evaluation.retrieval import OUTPUTS, pooled, rank, with_folder, write_rankings
 from common.files import write_atomic
+from common.flags import OneLineParser
 
 DEVICES = ("auto", "cpu", "cuda")
 MOST = 4096  # images at once, processes, threads
@@ -39,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
         words = ["score", *words]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    options = _parser().parse_args(words)
-    return exit_code(lambda: COMMANDS[options.command](options))
+    return exit_code(lambda: _run(_parser().parse_args(words)))
+
+
+def _run(options: argparse.Namespace) -> None:
+    COMMANDS[options.command](options)
 
 
 # ---------------------------------------------------------------- extract
@@ -208,7 +212,7 @@ COMMANDS = {"extract": _extract, "rank": _rank, "score": _score, "export": _expo
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m common.evaluation",
         description="Features of images, ranked lists, scores, and networks for other programs.",
     )

@@ -17,6 +17,7 @@ from common.datasets.loading import EvalTransform
 from common.errors import InputError
 from common.evaluation.folders import folder_samples
 from common.evaluation.pictures import image_grid
+from common.flags import OneLineParser
 from hhl.pictures import spread_over_cameras
 from hhl.pretrained import RECORD, STARGAN, load_stargan, make
 from hhl.stargan.model import camera_one_hot
@@ -28,8 +29,11 @@ RUNS = Path(__file__).parent.parent / "runs"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
-    options = _parser().parse_args(arguments)
-    return exit_code(lambda: options.run(options))
+    return exit_code(lambda: _run(_parser().parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace) -> None:
+    options.run(options)
 
 
 def _make(options: argparse.Namespace) -> None:
@@ -64,7 +68,7 @@ def draw_styles(samples: Sequence[Sample], path: Path, generator_file: Path = ST
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hhl.pretrained", description=__doc__)
+    parser = OneLineParser(prog="python -m hhl.pretrained", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("make", help="write reid.pt and stargan.pt from a finished run")
     command.add_argument("--runs", type=Path, default=RUNS, help="output folder of the run (hhl/runs)")

@@ -161,6 +161,25 @@ def test_adabn_needs_two_images(network, photos, tmp_path, capsys):
         adabn_on(thin_resnet(), [sample], EvalTransform(32, 16), torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    "words, answer",
+    [
+        (["extract", "--chekpoint", "m.pt", "--images", "d", "--out", "f.npz"], "did you mean --checkpoint?"),
+        (["extract", "--images", "d", "--out", "f.npz"], "required: --checkpoint"),
+        (["score", "a.npz", "b.npz", "--trackets", "mean"], "did you mean --tracklets?"),
+        (["score", "a.npz", "b.npz", "c.npz"], "unrecognized arguments: c.npz"),
+        (["score", "a.npz", "b.npz", "--metric", "manhattan"], "invalid choice: 'manhattan'"),
+        (["score", "a.npz", "b.npz", "--cut", "x"], "invalid int value: 'x'"),
+        (["--out", "f.npz"], "invalid choice: 'f.npz'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_wrong_words_are_one_line(words, answer, capsys):
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert answer in printed.err and printed.err.count("\n") == 1 and not printed.out
+
+
 # ---------------------------------------------------------------- rank
 
 

@@ -238,17 +238,30 @@ class ARNConfig:
 
 _BLOG = ARNConfig()
 
+# blog's modules and losses, small enough for 2 CPU cores; deviations: a thin ResNet trained on the source
+# instead of ImageNet, E_I frozen (1e-7 does not move it), the other learning rates x 10, few epochs, and
+# gamma by the width, because the cos^2 of random codes is 1 / width
+_DEMO = ARNConfig(
+    net=NetConfig(backbone="thin", weights="none", height=64, width=32),
+    latent=LatentConfig(width=128, kernel="auto"),
+    w=LossWeights(diff=1500 * 128 / 2048),
+    pretrain=PretrainConfig(epochs=10, drop_epoch=7, lr=0.1),
+    lr=RateConfig(ei=0.0, latent=0.01, cls=0.02),
+    recipe=RecipeConfig(epochs=5, warmup_epochs=1),
+)
+
 PRESETS: dict[str, ARNConfig] = {
-    # blog's modules and losses, small enough for 2 CPU cores; deviations: a thin ResNet trained on the source
-    # instead of ImageNet, E_I frozen (1e-7 does not move it), the other learning rates x 10, few epochs, and
-    # gamma by the width, because the cos^2 of random codes is 1 / width
-    "demo": ARNConfig(
-        net=NetConfig(backbone="thin", weights="none", height=64, width=32),
-        latent=LatentConfig(width=128, kernel="auto"),
-        w=LossWeights(diff=1500 * 128 / 2048),
-        pretrain=PretrainConfig(epochs=10, drop_epoch=7, lr=0.1),
-        lr=RateConfig(ei=0.0, latent=0.01, cls=0.02),
-        recipe=RecipeConfig(epochs=5, warmup_epochs=1),
+    "demo": _DEMO,
+    # the demo with a D_C that rebuilds X, chosen on drawing 11: divided by all 4,096 entries of X, the
+    # gradient of L_rec teaches nothing but the mean map in any time at hand, and dropout and batches of 16
+    # drown it in noise
+    "study": dataclasses.replace(
+        _DEMO,
+        latent=dataclasses.replace(_DEMO.latent, dropout=0.0),
+        rec=ReconstructionConfig(reduction="pixel"),
+        lr=dataclasses.replace(_DEMO.lr, latent=0.02),
+        recipe=dataclasses.replace(_DEMO.recipe, batch=64, ids=16, epochs=40, drop_epoch=30, rest="all"),
+        test=TestConfig(judge_steps=100),
     ),
     # the authors' draft, with the weights of its README; the missing stage replaces its checkpoint, which is
     # unavailable

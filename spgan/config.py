@@ -67,13 +67,20 @@ class GANConfig:
     # iterations are rounded down to a multiple; released: 1000, its last checkpoint is at 77,000 of 77,616
     round_down: int = positive(1)
     batch: int = positive(1)  # released code
-    lr: float = positive(2e-4)  # of the four Adam optimisers, constant
+    lr: float = positive(2e-4)  # of the four Adam optimisers
+    # released: none, a constant rate; linear (ours): constant in the first half, then linearly to 0
+    lr_decay: Literal["none", "linear"] = field(default="none", metadata=LATER)
     beta1: float = below_one(0.5)  # of Adam
     # translations shown to the discriminators; lag1: the effect of the demo script's reseeding (see pool.py)
     pool: Literal["history", "lag1", "none"] = "history"
     pool_size: int = positive(50)  # released code
     # ours: the discriminators see shifted, mirrored images with a hole (see spgan/gan/augment.py)
     augment_d: bool = field(default=False, metadata=LATER)
+    # of the generators; released: instance; none (ours): instance norm hides an image's mean colours, which a
+    # residual generator must know to change them
+    g_norm: Literal["instance", "none"] = field(default="instance", metadata=LATER)
+    # of the discriminators; released: instance; none (ours): they see mean colours, too
+    d_norm: Literal["instance", "none"] = field(default="instance", metadata=LATER)
 
 
 @dataclass(frozen=True)

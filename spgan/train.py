@@ -87,6 +87,8 @@ def check(job: Job) -> None:
         train_transform(config.net, config.recipe, interpolation(config)).on_device()
     if needs_translations(config):
         refuse_equal_names(job.source.train)
+        if config.translate.folder:
+            samples_in(Path(config.translate.folder), job.source.train)
     check_batch("--recipe.batch", config.recipe.batch, len(labelled(job).train))
     if config.recipe.pretrain_epochs:
         check_batch("the batch of the pretraining,", PRETRAINING.batch, len(job.source.train))

@@ -59,8 +59,12 @@ def _leaky(x):
     return layers.LeakyReLU(negative_slope=0.2)(x)
 
 
-def _norm_relu(x, name: str):
-    return layers.ReLU()(InstanceNorm(name=name)(x))
+def _norm(x, name: str, kind: str):
+    return InstanceNorm(name=name)(x) if kind == "instance" else x
+
+
+def _norm_relu(x, name: str, kind: str):
+    return layers.ReLU()(_norm(x, name, kind))
 
 
 def generator(name: str, config: GANConfig) -> keras.Model:
@@ -70,21 +74,22 @@ def generator(name: str, config: GANConfig) -> keras.Model:
     `config.residual` it returns x + G(x), initially close to x: short training then preserves the person (not
     in the released code).
     """
-    channels, image = config.g_channels, keras.Input((config.height, config.width, 3))
+    channels, norm = config.g_channels, config.g_norm
+    image = keras.Input((config.height, config.width, 3))
     x = layers.Conv2D(channels, 7, name="c1_conv")(ReflectPad(3)(image))
-    x = _norm_relu(x, "c1_instance_norm")
+    x = _norm_relu(x, "c1_instance_norm", norm)
     for stage in (2, 3):
         x = layers.Conv2D(channels * 2 ** (stage - 1), 3, strides=2, padding="same", name=f"c{stage}_conv")(x)
-        x = _norm_relu(x, f"c{stage}_instance_norm")
+        x = _norm_relu(x, f"c{stage}_instance_norm", norm)
     for block in range(1, config.blocks + 1):
         y = layers.Conv2D(channels * 4, 3, name=f"r{block}_conv1")(ReflectPad(1)(x))
-        y = _norm_relu(y, f"r{block}_instance_norm1")
+        y = _norm_relu(y, f"r{block}_instance_norm1", norm)
         y = layers.Conv2D(channels * 4, 3, name=f"r{block}_conv2")(ReflectPad(1)(y))
-        x = layers.Add()([x, InstanceNorm(name=f"r{block}_instance_norm2")(y)])
+        x = layers.Add()([x, _norm(y, f"r{block}_instance_norm2", norm)])
     for stage in (1, 2):
         width = channels * 2 ** (2 - stage)
         x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", name=f"d{stage}_dconv")(x)
-        x = _norm_relu(x, f"d{stage}_instance_norm")
+        x = _norm_relu(x, f"d{stage}_instance_norm", norm)
     small = {"kernel_initializer": keras.initializers.RandomNormal(0.0, 0.001)} if config.residual else {}
     x = layers.Conv2D(3, 7, activation="tanh", name="pred_conv", **small)(ReflectPad(3)(x))
     return keras.Model(image, AddChange()(image, x) if config.residual else x, name=name)
@@ -97,7 +102,7 @@ def discriminator(name: str, config: GANConfig) -> keras.Model:
     for stage, stride in ((1, 2), (2, 2), (3, 1)):
         width = config.d_channels * 2**stage
         x = layers.Conv2D(width, 4, strides=stride, padding="same", name=f"h{stage}_conv")(x)
-        x = _leaky(InstanceNorm(name=f"h{stage}_instance_norm")(x))
+        x = _leaky(_norm(x, f"h{stage}_instance_norm", config.d_norm))
     return keras.Model(image, layers.Conv2D(1, 4, padding="same", name="h4_conv")(x), name=name)
 
 

@@ -152,6 +152,11 @@ class Trainer:
         ]
         return contrastive(Quadruple(*embeddings), self.config, for_generator=for_generator)
 
+    def set_rate(self, factor: float) -> None:
+        """Sets the learning rates of the next steps to `factor` times the configured one."""
+        for optimizer in self.optimizers.values():
+            optimizer.learning_rate = self.config.lr * factor
+
     def update(self, name: str, loss: tf.Tensor, tape: tf.GradientTape) -> None:
         gradients = tape.gradient(loss, self.variables[name])
         # the optimiser sums the replicas' gradients
@@ -260,6 +265,8 @@ def train_gan(
     every = max(1, total // PROBES)
     steps = range(loop.start, total)
     for step, (real_source, real_target) in zip(loop, pairs(source, target, config, work, steps)):
+        if config.lr_decay == "linear":
+            trainer.set_rate(min(1.0, 2 * (1 - step / total)))
         terms = trainer(real_source, real_target, work.seed, step)
         if probes and ((step + 1) % every == 0 or step == 0):
             terms |= trainer.distances(*probes)

@@ -67,7 +67,7 @@ def run_spgan(*args, **options) -> int:
 
 def record(out: Path, row: str, pair=DUKE_TO_MARKET):
     return read_record(
-        (out / "runs" / f"spgan+table2+{row}" / "+".join(pair) / "seed=0" / "record.json").read_text(
+        next((out / "runs" / f"spgan+table2+{row}" / "+".join(pair)).glob("seed=0*/record.json")).read_text(
             encoding="utf-8"
         )
     )

@@ -62,10 +62,13 @@ OTHER: dict[str, Any] = {
     "round_down": 2,
     "batch": 1,
     "lr": 2e-3,
+    "lr_decay": "linear",
     "beta1": 0.9,
     "pool": "none",
     "pool_size": 3,
     "augment_d": True,
+    "g_norm": "none",
+    "d_norm": "none",
 }
 WITH: dict[str, dict[str, Any]] = {"width": {"load_width": 16}}
 OF_SIANET = {

@@ -288,7 +288,7 @@ class AdamAgain:
         for n, (parameter, gradient) in enumerate(zip(self.parameters, gradients)):
             self.m[n] = 0.4 * self.m[n] + 0.6 * gradient
             self.v[n] = 0.7 * self.v[n] + 0.3 * gradient**2
-            if self.kind == "torch":
+            if self.kind == "pytorch":
                 parameter -= 3e-3 * self.m[n] / first / ((self.v[n] / second).sqrt() + 1e-8)
             else:
                 parameter -= 3e-3 * second**0.5 / first * self.m[n] / (self.v[n].sqrt() + 1e-8)

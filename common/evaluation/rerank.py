@@ -90,7 +90,8 @@ class _Points:
         if normalise:
             self.features /= self.norms[:, None] ** 0.5
             self.norms = squared_norms(self.features, "features (a row of zeros has no cosine)")
-        if (shift := centre(self.features)).any():
+        shift = centre(self.features, self.norms)
+        if shift is not None:
             self.features -= shift
             self.norms = squared_norms(self.features, "features")
         self.products = BlockProducts(self.features, self.features, -2)

@@ -1,7 +1,8 @@
-"""Time and memory of `evaluate` at Market-1501's size beside a blocked matrix product and a full sort. Run by
-hand on a quiet machine:
+"""Time and memory of `evaluate` at Market-1501's size beside a blocked matrix product and a full sort, and
+its memory for a gallery of 100,000 images. Run by hand on a quiet machine:
 
     python tests/bench/bench_ranking.py [--threads 2] [--pairs 5]
+    python tests/bench/bench_ranking.py --large
 
 Each pair times one, then the other, in one process; medians of the pairs' ratios are printed. Extra memory is
 the growth of the process's peak resident size over what it held before the call (Linux).
@@ -22,6 +23,8 @@ from common.evaluation.distances import row_blocks
 from common.evaluation.ranking import evaluate
 
 MARKET = (3368, 15913, 2048)  # queries, gallery without junk, width
+LARGE = (3368, 100_000, 512)
+FAR = 10.0  # a mean that `evaluate` subtracts from the features first
 CASES = {"trained": 3.0, "random": 1e3}  # spread of an image around its person's centre
 
 
@@ -151,14 +154,30 @@ def compare(library: str, case: str, size: tuple[int, int, int] = MARKET, pairs:
     }
 
 
+def memory_of_large(library: str, mean: float, size: tuple[int, int, int] = LARGE) -> dict[str, float]:
+    """Megabytes of the features, and of `evaluate` beside them."""
+    arguments = problem(size, CASES["trained"])
+    for features in (arguments[0], arguments[3]):
+        features += np.float32(mean)
+    megabytes = sum(arguments[i].nbytes for i in (0, 3)) / 2**20
+    if library == "torch":
+        arguments[0], arguments[3] = torch.from_numpy(arguments[0]), torch.from_numpy(arguments[3])
+    extra = extra_megabytes(lambda: evaluate(*arguments, no_match="zero"))
+    return {"features MB": megabytes, "extra MB": extra}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="evaluate at Market-1501's size")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--large", action="store_true", help="only the memory for 100,000 x 512 features")
     options = parser.parse_args()
     # NumPy takes its threads from OPENBLAS_NUM_THREADS or OMP_NUM_THREADS
     torch.set_num_threads(options.threads)
-    for library in ("numpy", "torch"):
+    for library, mean in ((library, mean) for library in ("numpy", "torch") for mean in (0.0, FAR)):
+        if options.large:
+            print(library, f"mean {mean}", memory_of_large(library, mean), flush=True)
+    for library in () if options.large else ("numpy", "torch"):
         for case in CASES:
             figures = compare(library, case, pairs=options.pairs)
             print(

@@ -23,6 +23,12 @@ def test_bench_ranking(library):
     assert 0 < figures["matmul s"] and 0 < figures["evaluate s"]
 
 
+@pytest.mark.parametrize("mean", [0.0, 10.0])
+def test_bench_ranking_of_a_large_gallery(mean):
+    figures = load("bench_ranking").memory_of_large("torch", mean, size=(10, 2000, 64))
+    assert figures["features MB"] == pytest.approx(2010 * 64 * 4 / 2**20)
+
+
 def test_bench_rerank():
     bench = load("bench_rerank")
     assert bench.rerank_all(*bench.features(10, 60, 5, width=16)) > 0

@@ -34,7 +34,7 @@ def parse_flags(
     value that does not parse, and whatever the dataclass itself refuses.
     """
     _check_names(argv, set(_names(kind if default is None else default)))
-    options = {} if default is None else {"default": default}
+    options: dict[str, Any] = {} if default is None else {"default": default}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

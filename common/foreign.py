@@ -22,7 +22,7 @@ from common.errors import InputError
 
 log = logging.getLogger("run")
 # (residual blocks of each layer, three convolutions a block) -> torchvision's name
-RESNETS = {
+RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
     ((3, 4, 6, 3), True): "resnet50",

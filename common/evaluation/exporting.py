@@ -7,6 +7,7 @@ import io
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,16 +76,17 @@ def export_onnx(network: FeatureNetwork, path: Path) -> float:
 def _write_onnx(model: nn.Module, file: Path, network: FeatureNetwork) -> None:
     """Writes the graph with torch's exporter by tracing, or with the newer one if that is all there is."""
     example = torch.zeros(2, 3, network.height, network.width)
-    names = {"input_names": ["images"], "output_names": ["features"]}
-    axes = {"images": {0: "batch"}, "features": {0: "batch"}}
+    options: dict[str, Any] = {
+        "input_names": ["images"],
+        "output_names": ["features"],
+        "dynamic_axes": {"images": {0: "batch"}, "features": {0: "batch"}},
+    }
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(model, (example,), str(file), dynamic_axes=axes, dynamo=False, **names)
+            torch.onnx.export(model, (example,), str(file), dynamo=False, **options)
         except (TypeError, ValueError, NotImplementedError, ImportError):
-            torch.onnx.export(
-                model, (example,), str(file), dynamic_axes=axes, dynamo=True, external_data=False, **names
-            )
+            torch.onnx.export(model, (example,), str(file), dynamo=True, external_data=False, **options)
 
 
 @torch.inference_mode()

@@ -73,8 +73,8 @@ def _loaded(
 
 def describe(network: FeatureNetwork) -> list[str]:
     """Returns what was recognised and loaded, and how the features are computed."""
-    width = network.network.neck[0] if len(network.network.neck) else None
-    after = f"after {network.found.program.neck.rstrip('.')}" if width is not None else "of the pooled map"
+    neck = network.found.program.neck.rstrip(".")
+    after = f"after {neck}" if network.found.neck else "of the pooled map"
     extras = [
         *(["with the mirrored image"] if network.flip else []),
         "L2-normalised" if network.normalise else "not normalised",

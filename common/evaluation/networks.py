@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,10 @@ class FeatureNet(nn.Module):
     Maps ImageNet-normalised images `(B, 3, H, W)` to features `(B, D)`, not L2-normalised.
     """
 
-    def __init__(self, base: nn.Module, neck: nn.Module):
+    def __init__(self, base: nn.Module, neck: nn.Sequential):
         super().__init__()
-        self.base, self.neck = base, neck
+        self.base = base
+        self.neck = neck
 
     def forward(self, images: Tensor) -> Tensor:
         return self.neck(global_pool(self.base(images)))
@@ -115,9 +117,9 @@ def adjust(base: Backbone, program: Program) -> None:
     if program.ceil_pool and hasattr(base, "maxpool"):
         base.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
     if program.last_stride == 1 and hasattr(base, "layer4"):
-        block = base.layer4[0]  # type: ignore[index,union-attr]
+        block: Any = base.get_submodule("layer4.0")
         strided = block.conv2 if isinstance(block, Bottleneck) else block.conv1
-        strided.stride = block.downsample[0].stride = (1, 1)  # type: ignore[union-attr,index]
+        strided.stride = block.downsample[0].stride = (1, 1)
 
 
 def neck_of(found: Recognised) -> nn.Sequential:
@@ -153,7 +155,8 @@ def _layer(state: Mapping[str, Tensor], where: str) -> nn.Module:
             if weight.shape[2:] != (1, 1):
                 raise InputError(f"{where}: expected a 1x1 convolution, found {tuple(weight.shape)}")
             state = {**state, "weight": weight.flatten(1)}
-        layer = nn.Linear(*reversed(state["weight"].shape), bias="bias" in state)
+        out, width = state["weight"].shape
+        layer = nn.Linear(width, out, bias="bias" in state)
     load_strictly(layer, state, where)
     return layer
 

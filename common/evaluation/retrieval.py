@@ -6,8 +6,7 @@ import base64
 import csv
 import html
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +106,7 @@ def pooled(content: FeatureFile, pooling: str) -> FeatureFile:
         content.features, content.pids, content.camids, pooling=pooling, normalise=content.normalised
     )
     names = tuple(content.names[index] for index in firsts)
-    return FeatureFile(rows, pids, camids, names, content.normalised, content.model, content.folder)
+    return replace(content, features=rows, pids=pids, camids=camids, names=names)
 
 
 def write_rankings(path: str | Path, rankings: Rankings) -> int:
@@ -202,5 +201,4 @@ def with_folder(content: FeatureFile, folder: str | None) -> FeatureFile:
     """Returns the content with another folder of its images."""
     if folder is None:
         return content
-    values: Sequence = (content.features, content.pids, content.camids, content.names)
-    return FeatureFile(*values, content.normalised, content.model, str(Path(folder).expanduser().absolute()))
+    return replace(content, folder=str(Path(folder).expanduser().absolute()))

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger("run")
+# presets for CPUs: a sum by another number of threads is rounded otherwise, and training amplifies that
+ONE_THREAD = ("demo", "study")
 Config = TypeVar("Config")
 Load = Callable[[str, Path | None, Any], ReIDDataset]
 
@@ -69,6 +72,8 @@ def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experi
     if options.resume and options.fresh:
         raise InputError("--resume and --fresh contradict each other: give one of them")
     check_fields(options)
+    if preset in ONE_THREAD and options.threads == 0:
+        options = dataclasses.replace(options, threads=1)
     jobs = []
     for key in keys:
         config = override(paper.presets[preset], table[table[key].runs_as].overrides)
@@ -136,31 +141,49 @@ def _run(paper: Paper, train: Callable, argv: Sequence[str], check: Callable | N
         print(short_help(paper, _preset(paper, argv)))
         return
     options, experiments = parse(paper, expanded(argv))
-    device = _prepare(options)
-    store = StageStore((options.out or paper.folder / "runs").absolute(), options.resume, options.fresh)
-    records: dict[str, Record] = {}
-    for experiment, config in experiments:
-        key = experiment.runs_as
-        if key not in records:
-            drawn = f" | data seed {options.data_seed}" if options.data_seed else ""
-            pair = f"{options.source} -> {options.target}"
-            log.info("== %s | %s | seed %d%s", key, pair, options.seed, drawn)
-            names = dict.fromkeys((options.source, options.target))  # one, for a supervised paper
-            data = {name: load(drawing(name, options), options.data_root, config) for name in names}
-            source, target = data[options.source], data[options.target]
-            check_source(source)
-            check_target(target)
-            labels = {role: label_of(getattr(options, role), DATASETS) for role in ("source", "target")}
-            named = dataclasses.replace(options, **labels)
-            job = Job(paper.name, experiment, config, source, target, device, named, store)
-            if check is not None:
-                check(job)
-            records[key] = _trained(job, train)
+    records: dict[str, Any] = {}
+    for job in _checked_jobs(paper, experiments, options, check, load):
+        drawn = f" | data seed {options.data_seed}" if options.data_seed else ""
+        pair = f"{options.source} -> {options.target}"
+        log.info("== %s | %s | seed %d%s", job.experiment.runs_as, pair, options.seed, drawn)
+        job.started = time.perf_counter()
+        records[job.experiment.runs_as] = _trained(job, train)
     if rank_and_world()[0] == 0:
         print(results_table(paper.name, [(e, records[e.runs_as]) for e, _ in experiments]))
         rows = [(e, records[e.runs_as]) for e in paper.experiments if e.runs_as in records]
         if measured := measures_table(paper.name, rows):
             print(measured)
+
+
+def _checked_jobs(
+    paper: Paper,
+    experiments: Sequence[tuple[Experiment, Any]],
+    options: Options,
+    check: Callable | None,
+    load: Load,
+) -> list[Job]:
+    """Returns a job for each run; all of them are checked before the first one is trained."""
+    device = _prepare(options)
+    store = StageStore((options.out or paper.folder / "runs").absolute(), options.resume, options.fresh)
+    source, target = (label_of(name, DATASETS) for name in (options.source, options.target))
+    named = dataclasses.replace(options, source=source, target=target)
+    known: dict[str, ReIDDataset] = {}
+    jobs: dict[str, Job] = {}
+    for experiment, config in experiments:
+        if experiment.runs_as in jobs:
+            continue
+        for name in dict.fromkeys((options.source, options.target)):  # one, for a supervised paper
+            if name not in known or load is not load_dataset:  # the default does not read the configuration
+                known[name] = load(drawing(name, options), options.data_root, config)
+        data = known[options.source], known[options.target]
+        check_source(data[0])
+        check_target(data[1])
+        listed = describe(paper, experiment, options.preset)["config_hash"]
+        job = Job(paper.name, experiment, config, *data, device, named, store, listed)
+        if check is not None:
+            check(job)
+        jobs[experiment.runs_as] = job
+    return list(jobs.values())
 
 
 def _trained(job: Job, train: Callable) -> Record | None:

@@ -6,7 +6,7 @@ import datetime
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from common.errors import RunError
 from common.files import write_atomic
 from common.hashing import canonical, digest
 from common.provenance import code_version, hardware, library_versions
-from common.records import Experiment, Record
+from common.records import Experiment, Record, numerics_of, numerics_text
 from common.runs import Stage, StageStore, rank_and_world, run_folder
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class Options:
     fresh: bool = False  # recompute every stage
     device: Literal["auto", "cpu", "cuda"] = "auto"  # device of the networks
     workers: int = non_negative(0)  # processes that load images
-    threads: int = non_negative(0)  # CPU threads of each process; 0: torch's choice
+    # CPU threads of each process; 0: one in the presets demo and study, so that their scores do not depend on
+    # the number of cores, else torch's choice
+    threads: int = non_negative(0)
     # of the re-ID networks; bf16: autocast, scores are no longer reproducible bit by bit
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False  # torch.compile the re-ID networks: slower first steps, faster later ones
@@ -64,7 +66,9 @@ class Options:
     keep_state: bool = True
     # decode training images once into one file below the output folder and augment on the device
     pack: bool = False
-    deterministic: bool = False  # forbid CUDA kernels whose results vary
+    # forbid CUDA kernels whose results vary; on a CPU, runs with equal --threads are equal bit by bit without
+    # it, on one kind of machine with equal libraries
+    deterministic: bool = False
     tensorboard: bool = False  # also write TensorBoard files (needs the extra)
 
     @property
@@ -75,9 +79,12 @@ class Options:
         is included: that both paths agree bit by bit depends on Pillow's rounding. So is the number of
         `torchrun` processes: each normalises its own part of a batch.
         """
-        plain = {"precision": "fp32", "pack": False, "processes": 1}
-        this = {"precision": self.precision, "pack": self.pack, "processes": rank_and_world()[1]}
-        return {name: value for name, value in this.items() if value != plain[name]}
+        return numerics_of(self.all_numerics)
+
+    @property
+    def all_numerics(self) -> dict[str, Any]:
+        """Returns the values of `NUMERICS` of this run."""
+        return {"precision": self.precision, "pack": self.pack, "processes": rank_and_world()[1]}
 
 
 @dataclass
@@ -137,6 +144,7 @@ class Job:
     device: torch.device
     options: Options
     store: StageStore
+    listed: str = ""  # config hash of the experiment without further flags; empty: this configuration's
     stages: dict[str, Stage] = field(default_factory=dict)
     pictures: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
@@ -155,7 +163,14 @@ class Job:
         options = self.options
         key = self.experiment.runs_as
         pair = (options.source, options.target)
-        return run_folder(self.store.out, key, pair, self.seed, options.preset, options.data_seed)
+        drawn = (self.seed, options.preset, options.data_seed)
+        return run_folder(self.store.out, key, pair, *drawn, ",".join(filter(None, self._setting())))
+
+    def _setting(self) -> Iterator[str]:
+        """Yields what sets this run apart from the listed experiment's plain run, for its folder's name."""
+        config = digest(self.config)
+        yield f"config={config[:8]}" if self.listed not in ("", config) else ""
+        yield numerics_text(self.options.numerics)
 
     def stage(
         self,
@@ -179,6 +194,8 @@ class Job:
             raise NoTestSet
         if seed is not None:
             depends_on = {**depends_on, "seed": seed}
+        if collective and rank_and_world()[1] > 1:
+            depends_on = {**depends_on, "processes": rank_and_world()[1]}
         work = replace(self._workspace(seed or 0, collective), longer=longer)
         stage = self.store.obtain(name, depends_on, build, work)
         log.info("%s: %s (%.0f s)", name, "reused" if stage.reused else "done", stage.seconds)
@@ -277,7 +294,11 @@ class Job:
         return [path.relative_to(self.store.out).as_posix() for path in files if path.is_file()]
 
     def _acceleration(self) -> dict[str, Any]:
-        return self.options.numerics | ({"compile": True} if self.options.compile else {})
+        """Returns how the networks were computed; `threads`: of PyTorch on the CPU."""
+        import torch
+
+        flags = {name: True for name in ("compile", "deterministic") if getattr(self.options, name)}
+        return self.options.all_numerics | {"threads": torch.get_num_threads()} | flags
 
     def _device_name(self) -> str:
         if self.device.type == "cpu":

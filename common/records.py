@@ -22,6 +22,7 @@ RANKS = ("R-1", "R-5", "R-10", "R-20")
 METRICS = (*RANKS, "mAP", "mAP_step")
 LARGEST_RECORD = 10_000_000  # bytes of a record.json
 # texts of a record that tables show in one line
+NUMERICS = {"precision": "fp32", "pack": False, "processes": 1}  # of a plain run
 ONE_LINE = (
     "paper",
     "key",
@@ -33,6 +34,16 @@ ONE_LINE = (
     "code_version",
     "created",
 )
+
+
+def numerics_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of `values` that set a trained network apart from that of a plain run; see `NUMERICS`."""
+    return {name: values[name] for name, plain in NUMERICS.items() if values.get(name, plain) != plain}
+
+
+def numerics_text(values: Mapping[str, Any]) -> str:
+    """Returns `numerics_of` as a part of a file name: `precision=bf16,pack=True`; empty for a plain run."""
+    return ",".join(f"{name}={value}" for name, value in numerics_of(values).items())
 
 
 @dataclass(frozen=True)
@@ -122,7 +133,12 @@ class Record:
     @property
     def identity(self) -> tuple:
         """Two records with the same identity are duplicates."""
-        return (self.key, self.source, self.target, self.seed, self.data_seed, self.config_hash)
+        return (self.key, self.source, self.target, self.seed, self.data_seed, *self.setting)
+
+    @property
+    def setting(self) -> tuple[str, str]:
+        """Returns the hash of the configuration, and the numerics as text."""
+        return self.config_hash, numerics_text(self.hardware)
 
     @property
     def data_seed(self) -> int:
@@ -141,9 +157,11 @@ class Record:
 
 
 def newest_configuration(records: Sequence[Record]) -> list[Record]:
-    """Returns, of records of one experiment, pair and preset, those of the newest configuration."""
-    latest = max(((r.created, r.config_hash) for r in records), default=("", ""))[1]
-    return [r for r in records if r.config_hash == latest]
+    """Returns, of records of one experiment, pair and preset, those of the newest configuration, precision,
+    and other numerics.
+    """
+    latest = max(((r.created, r.setting) for r in records), default=("", None))[1]
+    return [r for r in records if r.setting == latest]
 
 
 def read_record(text: str, origin: str = "record") -> Record:

@@ -17,11 +17,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.content import check_shape, parse_json, read_text
 from common.errors import InputError
 from common.files import atomic_file, locked, remove_leftovers, write_atomic
 from common.hashing import canonical, digest
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from common.job import Workspace
 
 log = logging.getLogger("run")
+LARGEST_FILE = 1 << 28  # bytes of a JSON file of a stage
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -49,26 +51,29 @@ class Stage:
     reused: bool
 
     def json(self, name: str) -> Any:
-        return read_json(self.folder / name)
+        """Reads a file of the stage: scores by name, or numbers by name (measures)."""
+        kind = dict[str, dict[str, float]] if name == "scores.json" else dict[str, float]
+        return read_json(self.folder / name, kind)
 
     @property
     def throughput(self) -> dict[str, float]:
         """`images_per_second` and `waiting` (share of the time) of a training stage; empty for others."""
-        if not (self.folder / "throughput.json").is_file():
-            return {}
-        measured = self.json("throughput.json")
-        return {name: measured[name] for name in ("images_per_second", "waiting")}
+        path, names = self.folder / "throughput.json", ("images_per_second", "waiting")
+        return {name: read_json(path, numbers=names)[name] for name in names} if path.is_file() else {}
 
 
-def read_json(path: Path) -> Any:
-    """Reads a file of a finished stage. Raises `InputError` if it is missing or damaged."""
+def read_json(path: Path, kind: Any = dict[str, Any], *, numbers: Sequence[str] = ()) -> Any:
+    """Reads a file of a finished stage: an object of a `kind` (a type hint) in which `numbers` are numbers.
+
+    Raises `InputError` that names --fresh if it is missing or damaged.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(
-            f"{path}: expected a file of a finished stage, found none or a damaged one; "
-            "delete its folder or use --fresh"
-        ) from None
+        content = parse_json(read_text(path, LARGEST_FILE, links=True), str(path))
+        check_shape(content, kind, str(path))
+        check_shape({name: content.get(name) for name in numbers}, dict[str, float], str(path))
+    except InputError as error:
+        raise InputError(f"{error}; delete the folder of this stage or use --fresh") from None
+    return content
 
 
 def of_rank_0(value: bool) -> bool:
@@ -126,7 +131,8 @@ class StageStore:
             if missing:
                 of_rank_0(True)  # the others wait here until rank 0 has finished
                 self.built.add(final)
-        return Stage(name, key, final, read_json(final / "stage.json")["seconds"], not missing)
+        seconds = read_json(final / "stage.json", numbers=["seconds"])["seconds"]
+        return Stage(name, key, final, seconds, not missing)
 
     def finished(self, name: str, depends_on: Mapping[str, Any]) -> Path | None:
         """Returns the folder of a stage that an earlier row or run finished, or None; builds nothing."""
@@ -262,9 +268,9 @@ def run_folder(
 
 
 def read_curves(path: Path) -> list[dict]:
-    """Returns the lines of a `curves.jsonl`, without a last line that a kill cut short."""
+    """Returns the lines of a `curves.jsonl`, without damaged ones: a kill cuts the last line short."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
+        with contextlib.suppress(ValueError, RecursionError):
             lines.append(json.loads(text))
-    return lines
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]

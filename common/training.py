@@ -7,6 +7,7 @@ import datetime
 import json
 import logging
 import math
+import operator
 import os
 import random
 import shutil
@@ -153,9 +154,16 @@ class Loop:
             raise InputError(
                 f"{self.workspace.checkpoint}: holds {sorted(saved['state'])}, expected {sorted(self.state)}"
             )
-        for name, target in self.state.items():
-            target.load_state_dict(saved["state"][name])
-        self.start, states = saved["step"], saved["random"]
+        try:
+            for name, target in self.state.items():
+                target.load_state_dict(saved["state"][name])
+            self.start = operator.index(saved["step"])
+        except Exception as error:  # modules and optimisers raise anything for a foreign state
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{self.workspace.checkpoint}: does not fit this training ({reason}); --fresh starts over"
+            ) from None
+        states = saved["random"]
         rank, world = self.workspace.rank_and_world
         states = states if isinstance(states, list) else [states]
         self._random = states[rank] if len(states) == world else states[0] if rank == 0 else None

@@ -82,11 +82,11 @@ def collect(folders: Sequence[Path], reports: Path = REPORTS, *, replace: bool =
     """Adds every `record.json` below the folders; returns a line for each that was added, known or dropped.
 
     A record that is already there with the same numbers is omitted. With `replace`, the newest record of a
-    key, pair, seed and preset replaces those with another config hash or other numbers, and older records of
-    its pair and preset that were made on other data are dropped. Raises `InputError`, and changes nothing, if
-    a record or one of its pictures is unusable or from the future, has a key that its paper does not list,
-    was made on other data than the collected ones, or is already there with other numbers (with `replace`:
-    other numbers of a later time).
+    key, pair, seed, preset and numerics replaces those with another config hash or other numbers, and older
+    records of its pair and preset that were made on other data are dropped. Raises `InputError`, and changes
+    nothing, if a record or one of its pictures is unusable or from the future, has a key that its paper does
+    not list, was made on other data than the collected ones, or is already there with other numbers (with
+    `replace`: other numbers of a later time).
     """
     found = [(record, path) for path in _record_files(folders) for record in [read_record_file(path)]]
     for record, path in found:
@@ -200,7 +200,8 @@ def _older_on_other_data(old: Record, new: Record) -> bool:
 
 
 def _cell(record: Record) -> tuple:
-    return (record.key, record.source, record.target, record.seed, record.data_seed, record.preset)
+    numerics = record.setting[1]
+    return (record.key, record.source, record.target, record.seed, record.data_seed, record.preset, numerics)
 
 
 def _name(record: Record) -> str:

@@ -20,7 +20,7 @@ from statistics import median
 from common.checks import LARGEST
 from common.errors import InputError, RunError
 from common.provenance import ROOT
-from common.records import PAPERS, Record, read_record_file
+from common.records import PAPERS, Record, numerics_text, read_record_file
 from common.runs import run_folder
 from reports.collect import read_results
 from reports.experiments import MOST_SEEDS, experiments, sweep_entries
@@ -41,7 +41,7 @@ class Cell:
     preset: str
     config_hash: str
     data_seed: int = 0  # drawing of the synthetic domains
-    flags: tuple[str, ...] = field(default=(), compare=False)  # of the command; they change no score
+    flags: tuple[str, ...] = field(default=(), compare=False)  # of the command: how it computes
     real: bool = field(default=False, compare=False)  # needs a real dataset
     gpu: bool = field(default=False, compare=False)  # would take days without one
 
@@ -55,12 +55,19 @@ class Cell:
     def identity(self) -> tuple:
         """What the cell's record has as its identity and its preset."""
         drawn = (self.seed, self.data_seed)
-        return ((self.key, self.source, self.target, *drawn, self.config_hash), self.preset)
+        setting = (self.config_hash, self.numerics)
+        return ((self.key, self.source, self.target, *drawn, *setting), self.preset)
+
+    @property
+    def numerics(self) -> str:
+        """The numerics that the flags choose, as in the record's identity."""
+        chosen = dict(zip(self.flags, (*self.flags[1:], "")))
+        return numerics_text({"precision": chosen.get("--precision", "fp32"), "pack": "--pack" in chosen})
 
     def folder(self, out: Path) -> Path:
         """Returns the folder of the cell's run below the output folder."""
         pair = (self.source, self.target)
-        return run_folder(out, self.key, pair, self.seed, self.preset, self.data_seed)
+        return run_folder(out, self.key, pair, self.seed, self.preset, self.data_seed, self.numerics)
 
     def matches(self, record: Record) -> bool:
         return self.identity == (record.identity, record.preset)

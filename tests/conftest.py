@@ -88,32 +88,34 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
     return load
 
 
-@pytest.fixture(scope="session")
-def draw_data_root(tmp_path_factory) -> Callable[..., Path]:
-    """`draw_data_root(train_ids=6, test_ids=4)`: Market-1501 and DukeMTMC-reID layouts of drawn people, their
-    true masks in `<split>_mask`.
+def draw_layouts(root: Path, *, train_ids: int = 6, test_ids: int = 4) -> Path:
+    """Draws people into `root` in the layouts of Market-1501 and DukeMTMC-reID, their true masks in
+    `<split>_mask`.
     """
     from common.datasets.synthetic import load_synthetic
 
+    for name, folder in (("synthetic-market", "Market-1501-v15.09.15"), ("synthetic-duke", "DukeMTMC-reID")):
+        drawn = load_synthetic(name, root / "drawn", train_ids=train_ids, test_ids=test_ids).root
+        for split in ("bounding_box_train", "bounding_box_test", "query"):
+            people, masks = root / folder / split, root / folder / f"{split}_mask"
+            people.mkdir(parents=True)
+            masks.mkdir()
+            for path in (drawn / split).glob("*.jpg"):
+                pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
+                market = folder.startswith("Market")
+                if market or pid != "-1":
+                    stem = path.stem if market else f"{pid}_c{camera}_f{sequence}{frame}"
+                    shutil.copyfile(path, people / f"{stem}.jpg")
+                    shutil.copyfile(drawn / "masks" / split / f"{path.stem}.png", masks / f"{stem}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def draw_data_root(tmp_path_factory) -> Callable[..., Path]:
+    """`draw_data_root(train_ids=6, test_ids=4)`: see `draw_layouts`."""
+
     def draw(train_ids: int = 6, test_ids: int = 4) -> Path:
-        root = tmp_path_factory.mktemp("data")
-        for name, folder in (
-            ("synthetic-market", "Market-1501-v15.09.15"),
-            ("synthetic-duke", "DukeMTMC-reID"),
-        ):
-            drawn = load_synthetic(name, root / "drawn", train_ids=train_ids, test_ids=test_ids).root
-            for split in ("bounding_box_train", "bounding_box_test", "query"):
-                people, masks = root / folder / split, root / folder / f"{split}_mask"
-                people.mkdir(parents=True)
-                masks.mkdir()
-                for path in (drawn / split).glob("*.jpg"):
-                    pid, camera, sequence, frame = re.match(r"(-?\d+)_c(\d)s(\d)_(\d+)", path.name).groups()
-                    market = folder.startswith("Market")
-                    if market or pid != "-1":
-                        stem = path.stem if market else f"{pid}_c{camera}_f{sequence}{frame}"
-                        shutil.copyfile(path, people / f"{stem}.jpg")
-                        shutil.copyfile(drawn / "masks" / split / f"{path.stem}.png", masks / f"{stem}.png")
-        return root
+        return draw_layouts(tmp_path_factory.mktemp("data"), train_ids=train_ids, test_ids=test_ids)
 
     return draw
 

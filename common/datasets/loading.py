@@ -7,6 +7,7 @@ generator, seeded by (seed, stream, step, slot), where slot is the image's posit
 from __future__ import annotations
 
 import random
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,13 +90,23 @@ class _Loader(DataLoader):
 
     def __init__(self, images: Dataset, **kwargs):  # each worker runs one thread: PyTorch's own default
         collate = partial(_collate, getattr(images, "collate", default_collate))
-        super().__init__(_ErrorsAsItems(images), collate_fn=collate, generator=torch.Generator(), **kwargs)
+        kwargs |= {"collate_fn": collate, "worker_init_fn": leave_signals_to_the_parent}
+        super().__init__(_ErrorsAsItems(images), generator=torch.Generator(), **kwargs)
 
     def __iter__(self) -> Iterator[list[Tensor]]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+
+
+def leave_signals_to_the_parent(worker: int) -> None:
+    """Lets a worker live on when a signal to the whole process group asks the command to stop: its parent
+    still needs the batch of the step that it finishes and saves. A worker ends with its parent.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class PlannedLoader(_Loader):

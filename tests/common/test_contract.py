@@ -21,6 +21,7 @@ from common.cli import override, parse
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError, RunError
 from common.files import write_atomic
+from common.hashing import digest
 from common.job import Job, Workspace
 from common.provenance import code_version
 from common.records import Experiment, Paper, check_experiments, read_record
@@ -247,8 +248,7 @@ def test_other_fields_and_seeds_give_other_stages(tmp_path):
     for flags in ([], ["--beta", "0.7"], ["--seed", "1"]):
         assert run_toy(tmp_path, "--experiment", "toy/table1/full", *flags) == 0
     assert (tmp_path / "built").read_text(encoding="utf-8").split() == ["data", "net", "net", "data", "net"]
-    # beta=0.7 took the place of beta=0.5 with seed 0
-    assert len(list((tmp_path / "runs").rglob("record.json"))) == 2
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 3
 
 
 def test_a_record_carries_what_the_contract_lists(tmp_path):
@@ -390,7 +390,7 @@ def test_a_damaged_stage_ends_in_one_line(tmp_path, toy_job, content):
     path.unlink()
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match="delete its folder or use --fresh"):
+    with pytest.raises(InputError, match="delete the folder of this stage or use --fresh"):
         stage.json("scores.json")
 
 
@@ -527,3 +527,41 @@ def test_measures_stand_beside_what_the_paper_prints_in_their_unit(tmp_path):
     ]
     assert line.split() == ["PTGAN", "0.23", "0.32", "0.085", "0.131"] and not last
     assert measures_table("ptgan", rows[1:]) == ""
+
+
+def test_other_settings_replace_no_record(tmp_path, monkeypatch):
+    """Another value of a field, another precision or number of processes has a folder of its own."""
+    row = ("--experiment", "toy/table1/full")
+    run_toy(tmp_path, *row)
+    run_toy(tmp_path, *row, "--beta", "0.25")
+    run_toy(tmp_path, *row, "--precision", "bf16")
+    run_toy(tmp_path, *row, "--beta", "0.25", "--pack")
+    found = {
+        path.parent.name: read_record(path.read_text(encoding="utf-8")) for path in record_files(tmp_path)
+    }
+    changed = digest(ToyConfig(Net(2), 0.25))[:8]
+    settings = ["", f"+config={changed}", "+precision=bf16", f"+config={changed},pack=True"]
+    assert set(found) == {f"seed=0{setting}" for setting in settings}
+    assert len({record.identity for record in found.values()}) == 4
+    assert found["seed=0"].config["beta"] != 0.25 == found[f"seed=0+config={changed}"].config["beta"]
+
+
+def record_files(out):
+    return list(out.glob("runs/**/record.json"))
+
+
+@pytest.mark.parametrize(
+    "preset, flags, threads", [("demo", (), 1), ("demo", ("--threads", "2"), 2), ("paper", (), 0)]
+)
+def test_the_demo_computes_in_one_thread_unless_told(preset, flags, threads):
+    options, _ = parse(TOY, ["--preset", preset, *flags])
+    assert options.threads == threads
+
+
+def test_stages_that_several_processes_train_depend_on_their_number(tmp_path, toy_job, monkeypatch):
+    hashes = []
+    for world in ("1", "2"):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        job = toy_job(tmp_path)
+        hashes += [job.stage("gan", {}, lambda work: None, collective=both).hash for both in (False, True)]
+    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]

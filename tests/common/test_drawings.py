@@ -44,7 +44,7 @@ def test_another_drawing_has_other_people_and_a_manifest_that_says_so(tmp_path):
 def test_records_of_two_drawings_are_no_duplicates(tmp_path):
     def record(manifest: dict) -> Record:
         data = {"source": manifest, "target": manifest}
-        others = dict.fromkeys(Record.__dataclass_fields__, None) | {"data": data, "seed": 0}
+        others = dict.fromkeys(Record.__dataclass_fields__, None) | {"data": data, "seed": 0, "hardware": {}}
         return Record(**others)
 
     plain, other = record({"name": "synthetic-duke"}), record({"options": {"data_seed": 3}})

@@ -106,6 +106,7 @@ def test_keys_of_plain_runs_are_what_they_were():
         (PLAIN, {}),
         (BF16, {"precision": "bf16"}),
         (Options(compile=True, pack=True), {"compile": True, "pack": True}),
+        (Options(deterministic=True), {"deterministic": True}),
     ],
 )
 def test_the_record_says_how(tmp_path, toy_job, options, said):
@@ -122,7 +123,7 @@ def test_the_record_says_how(tmp_path, toy_job, options, said):
     record = job.record({"last": score})
     assert {
         name: value for name, value in record.hardware.items() if name not in ("cpu", "cores", "device")
-    } == said
+    } == {"precision": "fp32", "pack": False, "processes": 1, "threads": 1} | said
     assert set(record.stages["reid"]) == {"hash", "reused", "seconds", "images_per_second", "waiting"}
     assert set(record.stages["scores"]) == {"hash", "reused", "seconds"}
     assert caches == [tmp_path / "cache" if options.pack else None]

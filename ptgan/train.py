@@ -25,6 +25,7 @@ from ptgan import pictures
 from ptgan.data import ReidTransform
 from ptgan.evaluate import embedder
 from ptgan.experiments import PTGAN
+from ptgan.masks import mask_path
 from ptgan.reid import build_network, load_network, train_reid
 from ptgan.train_gan import check_gan
 from ptgan.transfer import images_of, transferred
@@ -71,6 +72,7 @@ def check(job: Job) -> None:
     if config.trains_gan:
         batches["gan.batch"] = config.gan.batch
         check_gan(config.gan, job.device, deterministic=job.options.deterministic)
+        check_masks(job)
         for camera in config.gan.target_cameras or (None,):
             pair_plans(len(source.train), len(images_of(job.target, camera)), config.gan.batch, seed=0)
     processes = rank_and_world()[1]
@@ -80,6 +82,17 @@ def check(job: Job) -> None:
                 f"--{name} {batch}: does not divide into {processes} equal parts, one for each process: "
                 "change it"
             )
+
+
+def check_masks(job: Job) -> None:
+    """Raises `InputError` for the first mask that an identity loss will read and that is not there."""
+    config = job.config.masks
+    if job.config.gan.lambda_id == 0 or config.kind not in ("oracle", "disk"):
+        return
+    folders = (config.source_folder, config.target_folder)
+    for dataset, folder in zip((job.source, job.target), folders):
+        for sample in dataset.train:
+            mask_path(sample, config.kind, folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -205,6 +205,12 @@ def build(root: Path, found: Sequence[Found], problems: Sequence[str], skipped: 
     if junk:
         problems.append(f"{root}: {len(junk)} junk images (person -1) left out of training")
         found = [f for f in found if not (f.split == "train" and f.person == str(JUNK))]
+    without = [f for f in found if f.split == "train" and f.mask is None]
+    if without and any(f.mask for f in found if f.split == "train"):
+        raise InputError(
+            f"{root / TABLE}: {len(without)} training images without a mask beside others with one, such as "
+            f"{without[0].path.name}: name the mask of every training image, or of none"
+        )
     distractors = {f.person for f in found if f.split == "gallery" and re.fullmatch("0+", f.person or "")}
     distractors -= {f.person for f in found if f.split == "query"}
     special: dict[str | None, int] = {None: UNLABELLED, str(JUNK): JUNK}

@@ -34,6 +34,7 @@ from ptgan.masks import (
     segment,
     write_masks,
 )
+from ptgan.train import check_masks
 
 HEIGHT, WIDTH = 12, 6
 
@@ -267,3 +268,21 @@ def test_segmented_masks_are_kept_and_read_like_any_other(halves, tmp_path, monk
     assert np.array_equal(mask_source("torchvision", work.folder / "toy")(dataset.train[1])[::-1], mask)
     monkeypatch.setattr(masks, "segment", None)  # a second pass makes no mask again
     write_masks(config, [dataset], work)
+
+
+@pytest.mark.parametrize(
+    "kind, words", [("oracle", "only the synthetic domains"), ("disk", "expected its mask")]
+)
+def test_absent_masks_are_named_before_any_stage(sample, binary, tmp_path, kind, words):
+    def job(lambda_id: float, domain: SimpleNamespace) -> SimpleNamespace:
+        gan = SimpleNamespace(lambda_id=lambda_id)
+        return SimpleNamespace(
+            config=SimpleNamespace(masks=MaskConfig(kind=kind), gan=gan), source=domain, target=domain
+        )
+
+    domain = SimpleNamespace(train=[sample])
+    check_masks(job(0, domain))  # without an identity loss none is read
+    with pytest.raises(InputError, match=words):
+        check_masks(job(10, domain))
+    store(tmp_path / "x.png", binary)
+    check_masks(job(10, SimpleNamespace(train=[Sample(sample.path, 1, 0, tmp_path / "x.png")])))

@@ -193,6 +193,13 @@ def test_a_table_describes_any_folder(tmp_path, trees):
     assert "1 rows without a split left out" in dataset.problems[1]
 
 
+def test_a_mask_for_some_training_images_only_is_refused(tmp_path, trees):
+    for name in ("a.png", "b.png"):
+        trees.image(tmp_path / name, (4, 8))
+    with pytest.raises(InputError, match="1 training images without a mask beside others .* b.png"):
+        load_dataset(write_rows(tmp_path, "path,person,mask", "a.png,Ann,a.png", "b.png,Ann,"))
+
+
 def test_a_table_of_paths_alone_is_a_target_without_labels(tmp_path, trees):
     trees.image(tmp_path / "a" / "1.png", (4, 8))
     dataset = load_dataset(write_rows(tmp_path, "path", "a/1.png"))

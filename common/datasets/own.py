@@ -219,7 +219,8 @@ def build(root: Path, found: Sequence[Found], problems: Sequence[str], skipped: 
         return f.split == "gallery" and (f.person is None or f.person in distractors)
 
     people = _numbers({f.person for f in found if f.person not in special and not in_gallery(f)}, first=1)
-    numbers = {**special, **people}
+    numbers = dict(special)
+    numbers.update(people)
     cameras = _numbers({f.camera for f in found}, first=0, keep=False)
     samples: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     for f, key in zip(found, _keys(root, found)):

@@ -54,6 +54,16 @@ class Program:
     osnet: bool = False  # the backbone is an OSNet, not a ResNet
 
     @property
+    def differences(self) -> list[str]:
+        """What its ResNet does differently from torchvision's with the same tensors."""
+        found = {
+            "layer4 has stride 1": self.last_stride == 1,
+            "max pooling rounds up": self.ceil_pool,
+            "no ReLU after bn1": not self.stem_relu,
+        }
+        return [words for words, differs in found.items() if differs]
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of the backbone's parts."""
         return OSNET_TRUNK if self.osnet else TRUNK
@@ -143,6 +153,7 @@ class Recognised:
             f"{self.where}: recognised as {name}, {self.backbone}",
             f"  loaded: {used}",
             f"  left out: {rest + more or 'nothing'}",
+            *(f"  unlike torchvision's: {words}" for words in self.program.differences),
         ]
 
 

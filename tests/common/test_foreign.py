@@ -152,6 +152,7 @@ def test_resnets_that_pool_stride_and_start_in_their_own_way(tmp_path, program):
     content = {f"{prefix}{name}": value for name, value in trunk.items()} | named(neck, norm_of(512))
     loaded = load_feature_network(saved(tmp_path, {"model": content}))
     assert loaded.found.program.name == program and loaded.normalise
+    assert "  unlike torchvision's: layer4 has stride 1" in loaded.found.lines()
     if program == "fast-reid":
         reference.maxpool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
     if program == "reid-strong-baseline":

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from scipy.io import loadmat, savemat
 
@@ -447,6 +448,19 @@ def test_export_as_a_plain_state_dict(network, tmp_path, capsys):
     assert written.keys() == original.keys()
     assert all(torch.equal(written[name], original[name]) for name in original)
     assert main(["export", "--checkpoint", str(network), "--out", "plain.zip"]) == 2
+
+
+def test_torchvision_loads_what_was_exported(tmp_path, capsys):
+    resnet = torchvision.models.resnet18(weights=None)
+    state = {f"base.{name}": value for name, value in resnet.state_dict().items() if "fc." not in name}
+    state |= {"feat.weight": torch.zeros(8, 512), "feat_bn.weight": torch.zeros(8)}
+    torch.save({"state_dict": state}, tmp_path / "hhl.pt")
+    out = tmp_path / "plain.pth"
+    assert main(["export", "--checkpoint", str(tmp_path / "hhl.pt"), "--out", str(out)]) == 0
+    fresh = torchvision.models.resnet18(weights=None)
+    result = fresh.load_state_dict(torch.load(out, weights_only=True), strict=False)
+    assert result.missing_keys == ["fc.weight", "fc.bias"] and not result.unexpected_keys
+    assert torch.equal(fresh.layer4[1].conv2.weight, resnet.layer4[1].conv2.weight)
 
 
 def test_export_as_onnx_computes_the_same(network, tmp_path, capsys):

@@ -25,6 +25,7 @@ OUT = "output goes to DIR/<paper>; default: runs/ in each paper's folder"
 DATA_ROOT = "folder of the real datasets; without it, only cells on synthetic domains run"
 GPU = "also run the cells that would take days without a GPU"
 FOLDER = "the --out folder of a run (hhl/runs, say)"
+MISSING = "only what is missing, and how many more seeds would decide a claim"
 REPLACE = "drop older records of the same key, pair, seed and preset"
 
 
@@ -45,8 +46,10 @@ def parser() -> argparse.ArgumentParser:
     gather = commands.add_parser("collect", help="add finished runs to reports/results")
     gather.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help=FOLDER)
     gather.add_argument("--replace", action="store_true", help=REPLACE)
-    commands.add_parser("status", help="what has been run, key by key")
-    commands.add_parser("build", help="figures, reports/index.html and the READMEs' tables from the records")
+    tell = commands.add_parser("status", help="what has been run, key by key")
+    tell.add_argument("--paper", default="", help="only this paper")
+    tell.add_argument("--missing", action="store_true", help=MISSING)
+    commands.add_parser("build", help="figures, pages and the READMEs' tables from the records")
     commands.add_parser("readme", help="the READMEs' tables only")
     return top
 
@@ -74,9 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.command == "collect":
         print("\n".join(collect(arguments.folders, replace=arguments.replace)))
     elif arguments.command == "status":
-        print(status())
+        print(status(paper=arguments.paper, missing=arguments.missing))
     elif arguments.command == "build":
-        print("\n".join(f"wrote reports/{name}" for name in build()) or "nothing has changed")
+        print("\n".join(build()) or "nothing has changed")
     else:
         update_readmes()
 

@@ -66,6 +66,7 @@ class Outcome:
     value: float | None
     limit: float | None
     comparison: str
+    rule: str  # the limit in words, for where it was not measured
 
     @property
     def measured(self) -> bool:
@@ -84,7 +85,7 @@ class Outcome:
 
     @property
     def needed_text(self) -> str:
-        return "–" if self.limit is None else f"{SIGNS[self.comparison]} {_short(self.limit)}"
+        return f"{SIGNS[self.comparison]} {self.rule if self.limit is None else _short(self.limit)}"
 
     @property
     def text(self) -> str:
@@ -141,7 +142,8 @@ def _of_run(run: str, gate: dict[str, Any], records: Sequence[Record]) -> Iterat
         elif "reference" in check:
             reference = _mean(check.get("reference_of", measured), check["reference"], records)
             limit = None if reference is None else check["threshold"] * reference
-        yield Outcome(gate["name"], check["words"], measured, value, limit, check["comparison"])
+        rule = f"{check['threshold']:g} × {check['reference']}" if "reference" in check else ""
+        yield Outcome(gate["name"], check["words"], measured, value, limit, check["comparison"], rule)
 
 
 def _mean(key: str, name: str, records: Sequence[Record]) -> float | None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.records import PAPERS, Record
-from reports.claims import Claim, Comparison, Difference, all_claims, bar, compare, matched
+from reports.claims import Claim, Comparison, Difference, all_claims, bar, claimed, compare, matched
 from reports.collect import read_results
 from reports.experiments import REPORTS, run_of
 from reports.gates import Outcome, outcomes, read_gates
 from reports.verdicts import (
+    FEW,
     HOLDS,
     LEVEL,
     NOT_RUN,
@@ -26,6 +27,7 @@ from reports.verdicts import (
 )
 
 STUDY = "study"  # the preset with more training of the mechanisms; its records stand beside the demo's
+FAR = 5.0  # a difference that is so many times the paper's, and so many points, has another shape
 LIBRARIES = ("torch", "torchvision", "tensorflow", "numpy")  # that a measured number may depend on
 
 
@@ -40,7 +42,7 @@ class Judged:
     gates: tuple[Outcome, ...] = ()
     holm: float | None = None  # adjusted p-values, of claims that have an interval
     bh: float | None = None
-    superseded: bool = False  # the same claim stands under the preset `study`, which counts
+    superseded: bool = False  # the same claim counts under the other preset, `study` or `demo`
 
     @property
     def difference(self) -> Difference | None:
@@ -82,11 +84,26 @@ class Judged:
         return matched(self.claim)
 
     @property
+    def size(self) -> str:
+        """A sentence where the sign agrees with the paper and the size does not, by a factor of `FAR`: the
+        curve has another shape.
+        """
+        left, right = claimed(self.claim)
+        if self.difference is None or left is None or right is None or self.claim.relation == "equivalent":
+            return ""
+        here, there = self.difference.mean, left - right
+        same_sign = here * there > 0 and self.claim.unit == "points"
+        if not same_sign or FAR * abs(there) > abs(here) or abs(here) < FAR:
+            return ""
+        return f"Same sign, another size: {here:+.1f} here, {there:+.1f} in the paper."
+
+    @property
     def remarks(self) -> list[str]:
         """Sentences about the records: seeds added after a look, versions that differ within a comparison."""
         sentences = [f"{self.claim.later}."] if self.claim.later else []
         if self.comparison is None:
             return sentences
+        sentences += [self.size] if self.size else []
         records = self.comparison.records
         for library in LIBRARIES:
             versions = {r.libraries[library] for r in records if library in r.libraries}
@@ -103,21 +120,27 @@ def judge_all(reports: Path = REPORTS) -> list[Judged]:
     return judge({paper: read_results(paper, reports) for paper in PAPERS}, reports)
 
 
-def judge(records: Mapping[str, Sequence[Record]], reports: Path = REPORTS) -> list[Judged]:
-    """Judges the claims of `claims.toml`, in its order.
+def judge(
+    records: Mapping[str, Sequence[Record]], reports: Path = REPORTS, papers: Sequence[str] = PAPERS
+) -> list[Judged]:
+    """Judges the claims of `claims.toml` that are about these papers alone, in its order.
 
-    A claim that has records under the preset `study` is judged there too, first; the demo's is superseded.
+    A claim that has records under the preset `study` is judged there too, first; with at least `FEW` seeds it
+    supersedes the demo's.
     """
     gates = read_gates(reports)
     judged: list[Judged] = []
     for claim in all_claims(reports):
+        if not set(claim.papers) <= set(papers):
+            continue
         own = [record for paper in claim.papers for record in records.get(paper, ())]
-        study = replace(claim, preset=STUDY)
-        if claim.preset == "demo" and compare(study, own) is not None:
-            judged.append(_judged(study, own, gates))
-            judged.append(replace(_judged(claim, own, gates), superseded=True))
+        study = _judged(replace(claim, preset=STUDY), own, gates) if claim.preset == "demo" else None
+        demo = _judged(claim, own, gates)
+        if study is None or study.difference is None:
+            judged.append(demo)
         else:
-            judged.append(_judged(claim, own, gates))
+            counts = study.difference.n >= FEW or demo.difference is None
+            judged += [replace(study, superseded=not counts), replace(demo, superseded=counts)]
     return _among_all(judged)
 
 

@@ -67,10 +67,10 @@ class Links:
         return f"{self.page_of('records')}#{name}"
 
 
-def pages(reports: Path = REPORTS) -> dict[str, str]:
+def pages(reports: Path = REPORTS, judged: Sequence[Judged] | None = None) -> dict[str, str]:
     """Maps the path of each page below `reports/` to its HTML; committed files alone decide the content."""
     records = {paper: read_results(paper, reports) for paper in PAPERS}
-    context = _context(records, judge(records, reports), reports)
+    context = _context(records, judge(records, reports) if judged is None else judged, reports)
     environment = _environment()
     contents: dict[str, tuple[str, dict[str, Any]]] = {
         FRONT: ("front", {}),

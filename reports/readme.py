@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from reports.claim_views import claim_view, headlines
 from reports.claims import LEGEND, read_claims
 from reports.experiments import REPORTS, switches
 from reports.figures import figure_data, figure_specs, papers_of
-from reports.judge import judge_all
+from reports.judge import Judged, judge_all
 from reports.markdown import markdown, result_markdown, switches_markdown
 from reports.rows import TITLES, tables
 
@@ -39,12 +39,15 @@ CLAIMS_INTRO = (
 )
 
 
-def update_readmes(root: Path = ROOT, reports: Path = REPORTS) -> None:
+def update_readmes(
+    root: Path = ROOT, reports: Path = REPORTS, judged: Sequence[Judged] | None = None
+) -> None:
     """Rewrites the table of each README.md, and every RESULTS.md and SWITCHES.md."""
-    write_between(root / "README.md", claim_table(reports))
+    judged = judge_all(reports) if judged is None else judged
+    write_between(root / "README.md", claim_table(reports, judged))
     for paper in PAPERS:
         write_between(root / paper / "README.md", headline_table(paper, reports))
-        write_atomic(root / paper / "RESULTS.md", results_page(paper, reports))
+        write_atomic(root / paper / "RESULTS.md", results_page(paper, reports, judged))
         write_atomic(root / paper / "SWITCHES.md", switches_page(paper))
 
 
@@ -60,7 +63,7 @@ def write_between(path: Path, text: str) -> None:
     write_atomic(path, f"{head}{BEGIN}\n{text}\n{END}{tail}")
 
 
-def claim_table(reports: Path = REPORTS) -> str:
+def claim_table(reports: Path = REPORTS, judged: Sequence[Judged] | None = None) -> str:
     """Returns the headline claims as Markdown: published on the real pair, measured on the synthetic one, and
     the difference that remains against direct transfer with AdaBN, on that side alone and on both.
     """
@@ -74,7 +77,8 @@ def claim_table(reports: Path = REPORTS) -> str:
         "over direct transfer with AdaBN",
         "AdaBN on both sides",
     ]
-    views = headlines([claim_view(judged) for judged in judge_all(reports)])
+    judged = judge_all(reports) if judged is None else judged
+    views = headlines([claim_view(item) for item in judged])
     return markdown(head, [_claim_row(view) for view in views])
 
 
@@ -115,10 +119,10 @@ def headline_table(paper: str, reports: Path = REPORTS) -> str:
     )
 
 
-def results_page(paper: str, reports: Path = REPORTS) -> str:
+def results_page(paper: str, reports: Path = REPORTS, judged: Sequence[Judged] | None = None) -> str:
     """Returns RESULTS.md of a paper."""
     title = f"# {TITLES[paper]}: published and measured"
-    return "\n\n".join([title, GENERATED, RESULTS_INTRO, result_text(paper, reports)]) + "\n"
+    return "\n\n".join([title, GENERATED, RESULTS_INTRO, result_text(paper, reports, judged)]) + "\n"
 
 
 def switches_page(paper: str) -> str:
@@ -128,9 +132,10 @@ def switches_page(paper: str) -> str:
     return "\n\n".join([f"# {TITLES[paper]}: switches", GENERATED, intro, switches_markdown(entries)]) + "\n"
 
 
-def result_text(paper: str, reports: Path = REPORTS) -> str:
+def result_text(paper: str, reports: Path = REPORTS, judged: Sequence[Judged] | None = None) -> str:
     """Returns a paper's tables, figures and claims that have records as Markdown; `not run` if none has."""
-    sections = [*_table_sections(paper, reports), *_figures(paper, reports), *claims_text(paper, reports)]
+    judged = judge_all(reports) if judged is None else judged
+    sections = [*_table_sections(paper, reports), *_figures(paper, reports), *claims_text(paper, judged)]
     return "\n\n".join(sections) or "not run"
 
 
@@ -159,11 +164,11 @@ def _figures(paper: str, reports: Path) -> list[str]:
     return ["## Figures", *images] if images else []
 
 
-def claims_text(paper: str, reports: Path = REPORTS) -> list[str]:
+def claims_text(paper: str, judged: Sequence[Judged]) -> list[str]:
     """Returns a heading, the claims that have records with their verdicts, and the names of those that have
     none; nothing if no claim has any.
     """
-    everything = [claim_view(judged) for judged in judge_all(reports) if judged.claim.paper == paper]
+    everything = [claim_view(item) for item in judged if item.claim.paper == paper]
     views = [view for view in everything if view["measured"]]
     not_run = [f"{view['text']} ({view['pair']})" for view in everything if not view["measured"]]
     if not views:

@@ -17,6 +17,7 @@ from common.published import ANY, STANDS_FOR, Published, published, published_fo
 from common.records import METRICS, Record, newest_configuration
 from reports.collect import read_results
 from reports.experiments import REPORTS, experiment, experiments, of_one_kind, run_of, sweep_entries
+from reports.verdicts import FEW
 
 TITLES = {"arn": "ARN", "hhl": "HHL", "spgan": "SPGAN", "ptgan": "PTGAN", "dcgan_lsro": "DCGAN+LSRO"}
 NAMES = {
@@ -334,9 +335,10 @@ def anchor(key: str, source: str, target: str, preset: str) -> str:
 
 
 def measured_preset(key: str, source: str, target: str, records: Sequence[Record]) -> str:
-    """Returns `study` if a key has records of that preset on a pair, else `demo`; the two never mix."""
+    """Returns `study` if a key has `FEW` records of that preset on a pair, else `demo`; the two never mix."""
     place = (run_of(key), source, target, "study")
-    return "study" if any((r.key, r.source, r.target, r.preset) == place for r in records) else "demo"
+    found = [r for r in records if (r.key, r.source, r.target, r.preset) == place]
+    return "study" if len(of_one_kind(newest_configuration(found))) >= FEW else "demo"
 
 
 def order(rows: Sequence[Row], metric: str = "R-1") -> tuple[int, int]:

@@ -1,7 +1,10 @@
-"""Lists what has been run, what is missing and what that requires, key by key."""
+"""Lists what has been run, what is missing and what that requires, key by key, and which claims more seeds
+would decide.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,48 +12,97 @@ from pathlib import Path
 from common.published import STANDS_FOR, published
 from common.records import PAPERS, Record
 from reports.collect import read_results
-from reports.experiments import REPORTS, ask_all, experiments
+from reports.experiments import REPORTS, ask_all, check_paper, experiments
+from reports.judge import Judged, judge
 from reports.sweep import Cell, Choice, planned_cells
+from reports.verdicts import MOST_MORE, TOO_FEW
+
+WIDTH = 118  # characters of a line
 
 
-def status(reports: Path = REPORTS) -> str:
-    """Returns a line of counts for every paper, then every experiment with its pairs and seeds.
+def status(reports: Path = REPORTS, *, paper: str = "", missing: bool = False) -> str:
+    """Returns a line of counts for every paper (or one), then its experiments with their pairs and seeds,
+    then the claims that more seeds would decide; with `missing`, experiments without gaps are left out.
 
-    "earlier" marks records with another configuration than today's.
+    "earlier" marks records with another configuration than today's. The last line is the total.
     """
-    ask_all()
-    return "\n".join(line for paper in PAPERS for line in _lines(paper, reports))
+    if paper:
+        check_paper(paper, "--paper")
+    papers = (paper,) if paper else PAPERS
+    ask_all(papers=papers)
+    records = {name: read_results(name, reports) for name in papers}
+    absent = {name: _missing(name, records[name]) for name in papers}
+    judged = [item for item in judge(records, reports, papers) if not item.superseded]
+    lines: list[str] = []
+    for name in papers:
+        lines += _of_paper(name, records[name], absent[name], missing)
+    undecided = list(_undecided(judged))
+    lines += ["", f"{len(undecided)} claims have too few seeds:", *undecided] if undecided else []
+    count, planned = sum(map(len, records.values())), sum(len(planned_cells(Choice(name))) for name in papers)
+    done = planned - sum(map(len, absent.values()))
+    lines += [
+        "",
+        f"total: {count} records, {done} of {planned} planned cells done, {len(undecided)} open claims",
+    ]
+    return "\n".join(part for line in lines for part in _wrapped(line))
 
 
-def _lines(paper: str, reports: Path) -> Iterator[str]:
-    records, cells = read_results(paper, reports), planned_cells(Choice(paper))
-    missing = [cell for cell in cells if not any(cell.matches(record) for record in records)]
-    done = f"{len(records)} records, {len(cells) - len(missing)} of {len(cells)} planned cells done"
-    data_root = " --data-root DIR" if any(cell.real for cell in missing) else ""
-    gpu = " --gpu" if any(cell.gpu for cell in missing) else ""
-    rest = f"; the rest: python -m reports sweep --paper {paper}{data_root}{gpu}" if missing else ""
-    yield f"{paper}: {done}{rest}"
-    width = max(map(len, experiments(paper)))
+def _wrapped(line: str) -> list[str]:
+    lines = textwrap.wrap(
+        line,
+        WIDTH,
+        subsequent_indent=" " * (len(line) - len(line.lstrip()) + 4),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines or [""]
+
+
+def _missing(paper: str, records: Sequence[Record]) -> list[Cell]:
+    made = {(record.identity, record.preset) for record in records}
+    return [cell for cell in planned_cells(Choice(paper)) if cell.identity not in made]
+
+
+def _of_paper(paper: str, records: Sequence[Record], absent: Sequence[Cell], gaps: bool) -> Iterator[str]:
+    planned = len(planned_cells(Choice(paper)))
+    yield f"{paper}: {len(records)} records, {planned - len(absent)} of {planned} planned cells done"
+    if absent:
+        data_root = " --data-root DIR" if any(cell.real for cell in absent) else ""
+        gpu = " --gpu" if any(cell.gpu for cell in absent) else ""
+        yield f"  the rest: python -m reports sweep --paper {paper}{data_root}{gpu}"
     for key, entry in experiments(paper).items():
-        alias = f" (as {entry['alias_of']})" if entry["alias_of"] else ""
-        yield f"  {key.ljust(width)}   {_state(key, entry, records, missing)}{alias}"
+        made, lacking = _made(key, entry, records), _lacking(key, entry, absent)
+        if gaps and not lacking:
+            continue
+        yield f"  {key}" + (f" (as {entry['alias_of']})" if entry["alias_of"] else "")
+        yield from (f"    {line}" for line in [*([] if gaps else made), *lacking] or [_not_planned(key)])
 
 
-def _state(key: str, entry: Mapping, records: Sequence[Record], missing: Sequence[Cell]) -> str:
-    runs_as = entry["alias_of"] or key
+def _made(key: str, entry: Mapping, records: Sequence[Record]) -> list[str]:
     made: Counter[str] = Counter()
-    for record in (record for record in records if record.key == runs_as):
+    for record in (record for record in records if record.key == (entry["alias_of"] or key)):
         changed = record.preset == "demo" and record.config_hash != entry["config_hash"]
         earlier = ", earlier" if changed else ""
         made[f"{record.source} -> {record.target} [{record.preset}{earlier}]"] += 1
-    absent = Counter(
+    return [f"{place}: {_seeds(count)}" for place, count in sorted(made.items())]
+
+
+def _lacking(key: str, entry: Mapping, absent: Sequence[Cell]) -> list[str]:
+    counts = Counter(
         f"{cell.source} -> {cell.target} [{cell.preset}]{_needs(cell)}"
-        for cell in missing
-        if cell.key == runs_as
+        for cell in absent
+        if cell.key == (entry["alias_of"] or key)
     )
-    parts = [f"{place}: {_seeds(n)}" for place, n in sorted(made.items())]
-    parts += [f"not run: {_seeds(n)} on {place}" for place, n in absent.items()]
-    return ", ".join(parts) or _not_planned(key)
+    return [f"not run: {_seeds(count)} on {place}" for place, count in counts.items()]
+
+
+def _undecided(judged: Sequence[Judged]) -> Iterator[str]:
+    """Yields the claims with too few seeds, those first that need the fewest more."""
+    open_ones = [item for item in judged if item.interval == TOO_FEW]
+    for item in sorted(open_ones, key=lambda item: item.more_seeds or MOST_MORE + 1):
+        more = f"{item.more_seeds} more" if item.more_seeds else f"more than {MOST_MORE} more, or unknown"
+        place = f"{item.claim.measured_on} [{item.claim.preset}]"
+        yield f"  {more}: {item.claim.text}: {' '.join(item.claim.keys)} on {place}"
 
 
 def _seeds(count: int) -> str:

@@ -177,7 +177,7 @@ def y_range(panel: Panel) -> tuple[float, float]:
 def _bars(panel: Panel) -> list[str]:
     """Draws horizontal bars below the name of their row, above an axis that starts at zero."""
     low, high = y_range(panel)
-    marks = ticks(min(0.0, low), max(0.0, high), 4)
+    marks = ticks(min(0.0, low), max(0.0, high))
     axis = _Axis(marks[0], (WIDTH - VALUES) / (marks[-1] - marks[0]))
     top, bottom = _bars_top(panel), _bars_top(panel) + len(panel["rows"]) * _row_height(panel)
     parts = []

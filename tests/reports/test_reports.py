@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from common.errors import InputError
 from common.provenance import ROOT
 from common.records import METRICS, PAPERS, Record
 from reports.__main__ import main
-from reports.claims import LEGEND, read_claims
+from reports.claims import LEGEND, bar, measured, read_claims
 from reports.collect import collect, read_results
 from reports.readme import BEGIN, END, claim_table, result_text, write_between
 from reports.status import status
@@ -187,22 +188,47 @@ def test_pictures_of_real_people_are_not_copied(tmp_path):
 
 
 def test_status_counts_seeds_and_says_not_run(tmp_path):
+    for name in ("claims.toml", "gates.toml"):
+        (tmp_path / name).write_text((ROOT / "reports" / name).read_text(encoding="utf-8"), encoding="utf-8")
     for seed in range(3):
-        put(tmp_path / "runs" / str(seed), record(seed=seed))
+        put(tmp_path / "runs" / str(seed), record(seed=seed, r1=0.5 + seed / 10))
+        other = record("hhl/table2/baseline_source", seed=seed, r1=0.45)
+        put(tmp_path / "runs" / f"b{seed}", other)
     collect([tmp_path / "runs"], tmp_path)
-    lines = {line.split()[0]: line for line in status(tmp_path).splitlines()}
-    assert "synthetic-duke -> synthetic-market [demo, earlier]: 3 seeds" in lines["hhl/table2/L_CD"]
-    assert (
-        "not run: 5 seeds on synthetic-duke -> synthetic-market [demo], not run: 3 seeds on "
-        in lines["hhl/table2/L_D"]
+    text = status(tmp_path)
+    assert max(map(len, text.splitlines())) < 120
+    parts = {part.split()[0]: part for part in text.split("\n  ") if part.startswith("hhl/")}
+
+    def of(key: str) -> str:
+        return text.split(f"\n  {key}\n")[1].split("\n  hhl/")[0]
+
+    assert "    synthetic-duke -> synthetic-market [demo, earlier]: 3 seeds\n" in of("hhl/table2/L_CD")
+    assert "not run: 5 seeds on synthetic-duke -> synthetic-market [demo]" in of("hhl/table2/L_D")
+    assert "[scratch] (needs market1501 and a GPU)" in of("hhl/table2/L_D")
+    assert "not run, not planned" in of("hhl/fig5/beta=1.1")
+    assert "\nhhl: 6 records, 0 of " in text
+    assert "  the rest: python -m reports sweep --paper hhl --data-root DIR --gpu" in text
+    assert "hhl/table3/L_CD (as hhl/table2/L_CD)" in text and parts
+    # 15 +- 25: how many more seeds would tell
+    assert "claims have too few seeds:" in text
+    more = int(re.search(r"  (\d+) more: HHL beats direct transfer:", text)[1])
+    assert more == measured(read_claims(tmp_path)[0], read_results("hhl", tmp_path)).seeds_missing(
+        bar(read_claims(tmp_path)[0])
     )
-    assert "[scratch] (needs market1501 and a GPU)" in lines["hhl/table2/L_D"] and lines[
-        "hhl/fig5/beta=1.1"
-    ].endswith("not run, not planned")
-    assert "3 records, 0 of " in lines["hhl:"] and lines["hhl:"].endswith(
-        "the rest: python -m reports sweep --paper hhl --data-root DIR --gpu"
+    assert re.fullmatch(
+        r"total: 6 records, 0 of \d+ planned cells done, \d+ open claims", text.splitlines()[-1]
     )
-    assert "(as hhl/table2/L_CD)" in lines["hhl/table3/L_CD"]
+
+
+def test_status_of_one_paper_shows_what_is_missing(tmp_path):
+    for name in ("claims.toml", "gates.toml"):
+        (tmp_path / name).write_text((ROOT / "reports" / name).read_text(encoding="utf-8"), encoding="utf-8")
+    text = status(tmp_path, paper="ptgan", missing=True)
+    keys = {line.split()[0] for line in text.splitlines() if line.startswith("  ptgan/")}
+    assert "ptgan/transfer/PTGAN" in keys and "hhl" not in text
+    assert not any("not planned" in line for line in text.splitlines())
+    with pytest.raises(InputError, match="no paper 'none'"):
+        status(tmp_path, paper="none")
 
 
 def test_the_commands_answer(capsys, tmp_path):

@@ -113,6 +113,7 @@ def test_a_mechanism_without_the_measure_is_not_measured(reports):
     for measures in ({}, {"style_share": 0.9}, {"style_share_oracle": 0.8}):
         item = judge({"hhl": runs(measures)}, reports)[0]
         assert (item.verdict, item.mechanism) == (HOLDS, "not measured"), measures
+    assert judge({"hhl": runs()}, reports)[0].gates[0].needed_text == "≥ 0.7 × style_share_oracle"
     some = runs({"style_share": 0.9, "style_share_oracle": 0.8})
     some[0] = replace(some[0], measures={})  # one record of three lacks it
     assert judge({"hhl": some}, reports)[0].mechanism == "not measured"
@@ -134,6 +135,9 @@ def test_the_study_is_judged_beside_the_demo_and_never_with_it(reports):
     assert [(item.claim.preset, item.superseded) for item in items[:2]] == [("study", False), ("demo", True)]
     assert [item.verdict for item in items[:2]] == [HOLDS, NOT_TESTABLE]
     assert sum(sum(counts.values()) for counts in tally(items).values()) == 3  # mAP is the same comparison
+    two = [r for r in study if r.seed < 2]
+    items = judge({"hhl": runs() + two}, reports)
+    assert [(item.claim.preset, item.superseded) for item in items[:2]] == [("study", True), ("demo", False)]
 
 
 def test_the_tally_counts_the_papers_claims_apart_and_scores_of_the_same_runs_once(reports):
@@ -156,6 +160,19 @@ def test_what_a_reader_must_know_about_the_records_is_said(reports):
     items = judge({"hhl": mixed}, reports)
     assert items[0].remarks == ["Records of torch 2.0 and 2.1.", "Records of 2 versions of the code."]
     assert items[2].remarks[0] == "Seed 2 was added after a look."
+
+
+def test_a_contradiction_of_size_is_said_where_the_sign_agrees(reports):
+    rows = []
+    for seed in range(3):
+        rows.append(record("hhl/table2/L_CD", seed, 0.80 + seed / 100))
+        rows.append(record("hhl/table2/L_T", seed, 0.70))
+        rows.append(record("hhl/table2/baseline_source", seed, 0.40 + seed / 100))
+    items = judge({"hhl": rows}, reports)
+    # +40 where the paper prints 62.2 - 44.6: not five times; +29 where it prints 48.6 - 44.6
+    assert items[0].size == ""
+    assert items[2].size == "Same sign, another size: +29.0 here, +4.0 in the paper."
+    assert items[2].size in items[2].remarks
 
 
 def test_intervals_over_drawings_say_so(reports):

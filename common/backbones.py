@@ -85,7 +85,9 @@ def _state(name: str, weights: str) -> dict[str, Tensor]:
     if weights == "imagenet":
         return imagenet_weights() if name == EFFICIENTNET else imagenet_v1(name)
     if name == EFFICIENTNET:
-        return read_state_dict(weights)
+        state = read_state_dict(weights)
+        if not any(key.startswith("base.") for key in state):  # not a model.pt of this project
+            return state
     return trunk_weights(weights, name)
 
 

@@ -31,6 +31,7 @@ RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
 }
 STEM = "conv1.weight"
 TRUNK = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
+OTHERS = ("efficientnet_lite0",)  # backbones of this project that are no ResNet
 OSNET = "osnet"  # its backbone's name
 OSNET_TRUNK = ("conv1.", "conv2.", "conv3.", "conv4.", "conv5.")
 
@@ -124,6 +125,9 @@ PROGRAMS = (
 )
 
 
+OWN = Program("network", "base.", (), own="network")
+
+
 @dataclass(frozen=True)
 class Recognised:
     """The parts of a foreign checkpoint, under torchvision's names."""
@@ -164,6 +168,11 @@ def recognise(checkpoint: str | Path | Mapping) -> Recognised:
     where = origin(checkpoint)
     content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     state = read_state_dict(content)
+    settings = _settings(content)
+    if settings.get("backbone") in OTHERS:
+        trunk = _below("base.", state)
+        left_out = {name: tuple(value.shape) for name, value in state.items() if not name.startswith("base.")}
+        return Recognised(where, OWN, settings["backbone"], trunk, {}, left_out, settings)
     program = next((program for program in PROGRAMS if _fits(program, state)), None)
     if program is None:
         raise InputError(f"{where}: {_unknown(state)}")
@@ -173,7 +182,7 @@ def recognise(checkpoint: str | Path | Mapping) -> Recognised:
     left_out = {name: tuple(value.shape) for name, value in state.items() if name not in used}
     _refuse_extra_layers(program, state, where)
     backbone = OSNET if program.osnet else _architecture(trunk, where)
-    return Recognised(where, program, backbone, trunk, neck, left_out, _settings(content))
+    return Recognised(where, program, backbone, trunk, neck, left_out, settings)
 
 
 def trunk_weights(weights: str | Path, backbone: str) -> dict[str, Tensor]:

@@ -288,3 +288,18 @@ def test_the_papers_evaluate_names_the_command_that_reads_others(thin, tmp_path)
         InputError, match="has no net, num_ids: expected a model.pt of HHL; python -m common.eval"
     ):
         saved_network(path, dict, "HHL")
+
+
+def test_an_efficientnet_of_this_project_is_named_in_its_settings(tmp_path):
+    trunk = randomised(build_backbone("efficientnet_lite0"))
+    state = named("base.", trunk) | {"classifier.weight": torch.zeros(5, trunk.num_features)}
+    net = {"backbone": "efficientnet_lite0", "height": 64, "width": 32}
+    network = load_feature_network(saved(tmp_path, {"state_dict": state, "net": net, "num_ids": 5}))
+    again = build_backbone("efficientnet_lite0", str(tmp_path / "model.pth.tar"))
+    assert torch.equal(next(again.parameters()), next(trunk.parameters()))
+    assert network.found.backbone == "efficientnet_lite0" and network.found.left_out.keys() == {
+        "classifier.weight"
+    }
+    images = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(network.network(images), trunk(images).mean(dim=(2, 3)))

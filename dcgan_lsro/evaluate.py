@@ -20,6 +20,7 @@ import torch
 from common.checkpoints import saved_network
 from common.checks import check_fields
 from common.datasets import DISTRACTOR, ReIDDataset, Sample
+from common.datasets.contents import images_key
 from common.datasets.layout import market_name, read_folder
 from common.datasets.loading import EvalTransform
 from common.datasets.names import parse_options
@@ -29,7 +30,6 @@ from common.evaluation import scoring
 from common.evaluation.protocols import POOLINGS, evaluate_single_shot, multi_query
 from common.evaluation.ranking import ids_of
 from common.evaluation.scoring import Embedder, Scores, evaluate_command, save_test_features
-from common.hashing import digest
 from common.job import Workspace
 from dcgan_lsro.config import NetConfig, TestConfig
 from dcgan_lsro.data import load
@@ -112,10 +112,10 @@ def multi_query_boxes(target: ReIDDataset) -> list[Sample]:
 
 
 def box_files(target: ReIDDataset, test: TestConfig) -> dict[str, str]:
-    """Returns a hash of the names and sizes of the boxes in `gt_bbox`, if any: no manifest lists them."""
+    """Returns a hash of the names and contents of the boxes in `gt_bbox`, if any: no manifest lists them."""
     boxes = multi_query_boxes(target) if test.multi_query else []
-    files = [(s.path.name, s.path.stat().st_size) for s in boxes if s.path.parent.name == GT_BBOX]
-    return {"boxes": digest(files)} if files else {}
+    paths = [s.path for s in boxes if s.path.parent.name == GT_BBOX]
+    return {"boxes": images_key(paths, target.root / GT_BBOX)} if paths else {}
 
 
 def rank(target: ReIDDataset, query: np.ndarray, gallery: np.ndarray, test: TestConfig, **options) -> Scores:

@@ -19,9 +19,10 @@ from common import cli
 from common.augment import training_images
 from common.checkpoints import save_checkpoint
 from common.datasets import ReIDDataset, Sample
+from common.datasets.contents import images_key
 from common.datasets.images import read_image
 from common.errors import InputError
-from common.hashing import canonical, digest
+from common.hashing import canonical
 from common.job import Job, Workspace
 from common.records import Record
 from common.runs import rank_and_world, read_curves
@@ -152,7 +153,7 @@ def unlabelled_images(job: Job) -> tuple[list[Sample], dict[str, Any], dict[str,
     if pool.folder:
         samples = first_images(Path(pool.folder), count)
         read_image(samples[0].path)  # stops at once for a folder of other files
-        return samples, {"folder": digest([(s.path.name, s.path.stat().st_size) for s in samples])}, {}
+        return samples, {"folder": images_key([s.path for s in samples], Path(pool.folder))}, {}
     return generated_images(job, count)
 
 

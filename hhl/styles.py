@@ -16,12 +16,11 @@ import numpy as np
 from PIL import Image
 
 from common.datasets import ReIDDataset, Sample
-from common.datasets.contents import contents_of
+from common.datasets.contents import images_key
 from common.datasets.images import read_image
 from common.datasets.layout import list_images
 from common.datasets.synthetic import DOMAINS, oracle
 from common.errors import InputError
-from common.hashing import digest
 from common.job import Job, Workspace
 from common.runs import Stage
 from hhl.config import GANConfig, TranslationConfig
@@ -49,7 +48,7 @@ def camera_styles(job: Job) -> CameraStyles:
     if style.folder:
         folder = Path(style.folder)
         paths = [folder / name for name in list_images(folder) if "_fake_" in name]
-        return CameraStyles(folder, digest([[p.name for p in paths], contents_of(paths, folder)]))
+        return CameraStyles(folder, images_key(paths, folder))
     fakes = stargan_styles(job) if style.kind == "stargan" else control_styles(job)
     return CameraStyles(fakes.folder / FOLDER, fakes.hash, fakes.json("oracle.json"))
 

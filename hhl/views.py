@@ -1,8 +1,8 @@
 """The views of the target's training images in the triplet loss: the real images and their camera styles.
 
-Styles are files `<stem>_fake_<k>.jpg`, k the camera counted from 1, as the released code names them. A folder
-made elsewhere may use the names of CamStyle and ECN, `<stem>_fake_<own>to<k>.jpg`, whose own style is the image
-itself, and other image formats.
+Styles are files `<stem>_fake_<k>.jpg`, k the camera counted from 1, as the released code names them. A
+folder made elsewhere may use the names of CamStyle and ECN, `<stem>_fake_<own>to<k>.jpg`, whose own style is
+the image itself, and other image formats.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class StyleFolder:
         )
 
     def check(self, train: Sequence[Sample], num_cameras: int, include_own: bool) -> None:
-        """Raises `InputError` unless the folder holds the styles of these images and cameras, and no others."""
+        """Raises `InputError` unless the folder holds the styles of these images and cameras alone."""
         needs_own = include_own and any(self.find(sample, sample.camid) for sample in train)
         missing, known = [], set()
         for sample in train:
@@ -169,12 +169,13 @@ class StyleFolder:
                     missing.append(name)
         others = [file for name, file in self.files.items() if name not in known]
         expected = len(train) * (num_cameras if needs_own else num_cameras - 1)
+        cameras = f"{num_cameras} cameras{'' if needs_own else ' but their own'}"
         for fault, names in (("missing", missing), ("not of these images and cameras", others)):
             if names:
                 raise InputError(
-                    f"{self.folder}: expected {expected} camera-style images ({len(train)} x {num_cameras} "
-                    f"cameras{'' if needs_own else ' but their own'}), {len(names)} are {fault}, the first is "
-                    f"{min(names)}: translate this training set again, or name the right folder"
+                    f"{self.folder}: expected {expected} camera-style images ({len(train)} x {cameras}), "
+                    f"{len(names)} are {fault}, the first is {min(names)}: translate this training set "
+                    "again, or name the right folder"
                 )
 
 

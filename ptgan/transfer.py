@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from common.datasets import ReIDDataset, Sample
+from common.datasets.contents import images_key
 from common.errors import InputError
-from common.hashing import digest
 from common.job import Job, Workspace
 from common.runs import Stage
 from ptgan.analysis import analyse
@@ -63,8 +63,8 @@ def transferred(job: Job) -> Transferred:
         stages = [translation_stage(job, None)]
     else:
         folder = Path(config.translation.folder)
-        files = [(path.name, path.stat().st_size) for path in sorted(folder.glob("*.*"))]
-        return analysed(job, [folder], digest(files), reference)
+        images = images_key([s.path for s in translated_samples(job.source.train, folder)], folder)
+        return analysed(job, [folder], images, reference)
     images = "+".join(stage.hash for stage in stages)
     result = analysed(job, [stage.folder / FOLDER for stage in stages], images, reference)
     return replace(result, cyclegan=cyclegan_folder(job)) if masks else result

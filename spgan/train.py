@@ -14,11 +14,11 @@ import torch
 
 from common import cli
 from common.datasets import ReIDDataset, Sample
+from common.datasets.contents import images_key
 from common.datasets.layout import refuse_equal_names
 from common.datasets.plans import epoch_plan
 from common.errors import InputError
 from common.evaluation.transfers import judge_transfer
-from common.hashing import digest
 from common.job import Job, Workspace
 from common.records import Record
 from common.runs import Stage, rank_and_world
@@ -142,7 +142,7 @@ def translated(job: Job) -> Fakes:
     translation, source = job.config.translate, job.source
     if translation.folder:
         samples = samples_in(Path(translation.folder), source.train)
-        return Fakes(samples, digest([(s.path.name, s.path.stat().st_size) for s in samples]))
+        return Fakes(samples, images_key([s.path for s in samples], Path(translation.folder)))
     stage, distances = gan_stages(job) if translation.kind == "gan" else (statistics_stage(job), {})
     samples = samples_in(stage.folder / FOLDER, source.train)
     return Fakes(samples, stage.hash, distances | stage.json("measures.json"))

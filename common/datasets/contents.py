@@ -18,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.files import regular_file, write_atomic
+from common.hashing import digest
 
 SETTLED = 2.0  # seconds since the last write
 MANY = 2_000  # files that are worth a progress bar
@@ -59,6 +60,11 @@ def contents_of(paths: Sequence[Path], root: Path) -> list[str]:
     return digests
 
 
+def images_key(paths: Sequence[Path], root: Path) -> str:
+    """Returns a short hash of the names and contents of images, for the key of a stage that reads them."""
+    return digest([[path.name for path in paths], contents_of(paths, root)])
+
+
 def _digests(
     paths: Sequence[Path], names: Sequence[str], known: dict[str, list], new: dict[str, list]
 ) -> Iterator[str]:
@@ -70,10 +76,10 @@ def _digests(
         if saved is not None and saved[:-1] == stamp:
             yield saved[-1]
             continue
-        now, digest = time.time(), hashlib.sha256(path.read_bytes()).hexdigest()
+        now, content = time.time(), hashlib.sha256(path.read_bytes()).hexdigest()
         if settled(status, now):
-            new[name] = [*stamp, digest]
-        yield digest
+            new[name] = [*stamp, content]
+        yield content
 
 
 def _known(path: Path) -> dict[str, list]:

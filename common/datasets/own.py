@@ -16,6 +16,7 @@ a gallery, `-1` is junk and `0` (no query's name) a distractor.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -26,7 +27,9 @@ from pathlib import Path
 from common.datasets.base import DISTRACTOR, JUNK, SPLITS, UNLABELLED, ReIDDataset, Sample
 from common.datasets.layout import (
     FOLDERS,
+    IMAGE_SUFFIXES,
     MARKET_FOLDERS,
+    is_system,
     list_folders,
     list_images,
     market_name,
@@ -87,7 +90,9 @@ def _read(root: Path, problems: list[str], skipped: Counter[str]) -> list[Found]
     if (root / TABLE).is_file():
         from common.datasets.table import read_table
 
-        return read_table(root / TABLE, problems)
+        listed = read_table(root / TABLE, problems)
+        skipped["images that images.csv does not list"] = _unlisted(root, listed)
+        return listed
     if any((root / part).is_dir() for part in (MARKET_FOLDERS[0], MARKET_FOLDERS[2])):
         parts = zip(SPLITS, MARKET_FOLDERS)
         return [f for split, part in parts for f in _flat(root / part, split, problems, skipped)]
@@ -103,6 +108,17 @@ def _read(root: Path, problems: list[str], skipped: Counter[str]) -> list[Found]
             for f in _people(part, split, problems, skipped) or _flat(part, split, problems, skipped)
         ]
     return _people(root, "train", problems, skipped) or _images(root, problems, skipped)
+
+
+def _unlisted(root: Path, listed: Sequence[Found]) -> int:
+    """Counts the images below a folder that a table mentions neither as images nor as masks."""
+    known = {str(path) for one in listed for path in (one.path, one.mask) if path is not None}
+    return sum(
+        os.path.join(folder, name) not in known
+        for folder, _, names in os.walk(root)
+        for name in names
+        if name.lower().endswith(IMAGE_SUFFIXES) and not is_system(name)
+    )
 
 
 def _flat(folder: Path, split: str, problems: list[str], skipped: Counter[str]) -> list[Found]:

@@ -191,6 +191,8 @@ def test_a_table_describes_any_folder(tmp_path, trees):
     assert dataset.train[0].mask == tmp_path / "m" / "1.png"
     assert "1 listed images are not on disk and left out: gone.png" in dataset.problems[0]
     assert "1 rows without a split left out" in dataset.problems[1]
+    trees.image(tmp_path / "new" / "9.png", (4, 8))
+    assert read_dataset(root).skipped == {"images that images.csv does not list": 1}
 
 
 def test_a_mask_for_some_training_images_only_is_refused(tmp_path, trees):

@@ -9,7 +9,7 @@ help:
 	@echo "make hhl      set up and run HHL's demo (no download of data, no GPU, about five minutes)"
 	@echo "make arn      the same for ARN; also ptgan, dcgan_lsro, and spgan (which installs TensorFlow first)"
 	@echo "make test     set up and run the tests"
-	@echo "make reports  what has been run; the page reports/index.html and the tables of the READMEs from the records"
+	@echo "make reports  what has been run; the pages behind reports/index.html and the tables of the READMEs from the records"
 	@echo "make data     draw the two synthetic domains"
 	@echo "make lint     formatting, lint and types"
 

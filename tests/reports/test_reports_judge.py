@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from common.errors import InputError
+from common.provenance import ROOT
 from common.published import read_toml
 from common.records import METRICS, PAPERS, Record
 from reports.claims import all_claims
@@ -204,6 +205,16 @@ def test_the_committed_gates_name_experiments_that_exist_and_claims_that_they_de
     for claim in all_claims():
         if claim.headline:
             assert any(concerns(gate, runs_of[key]) for gate in gates for key in claim.keys), claim.text
+
+
+def test_the_committed_gates_read_measures_that_the_papers_write():
+    for gate in read_gates(REPORTS):
+        papers = {pattern.split("/")[0] for pattern in gate["keys"]}
+        rooms = [*(ROOT / paper for paper in papers), ROOT / "common" / "evaluation"]
+        text = "".join(path.read_text(encoding="utf-8") for room in rooms for path in room.rglob("*.py"))
+        for check in gate["check"]:
+            for name in {check["measure"], check.get("reference", check["measure"])} - set(METRICS):
+                assert name in text or name.removesuffix("_oracle") in text, (gate["name"], name)
 
 
 def test_baselines_without_adaptation_have_no_gate():

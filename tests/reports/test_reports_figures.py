@@ -1,6 +1,7 @@
 """Figures: their data from records, their drawing, the numbers in Markdown."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from statistics import stdev
@@ -282,3 +283,65 @@ def test_cells():
         pair_text("synthetic-duke", "synthetic-market") == "synthetic Duke → Market"
         and pair_text("market1501", "market1501") == "Market"
     )
+
+
+# ---------------------------------------------------------------- published and measured beside each other
+
+
+def test_both_panels_share_one_scale(reports):
+    for fields in (
+        {"kind": "curve", "keys": ["hhl/fig5/beta=*"], "x": "beta"},
+        {"kind": "bars", "keys": ["hhl/fig5/beta=0.1", "hhl/fig5/beta=0.4"]},
+    ):
+        published, measured = figure_data(spec(**fields), reports)["panels"]
+        assert published["y_range"] == measured["y_range"]
+        values = [point["y"] for panel in (published, measured) for point in panel["series"][0]["points"]]
+        low, high = published["y_range"]
+        assert low <= min(values) and max(values) <= high
+        drawn = [draw_panel(fields["kind"], panel) for panel in (published, measured)]
+        marks = [re.findall(r'<line class="grid" [^>]*>', text) for text in drawn]
+        assert marks[0] == marks[1] and len(marks[0]) >= 3
+
+
+def test_bars_have_an_axis_and_those_with_adabn_are_as_large_as_the_others():
+    def bar(name: str, y: float) -> dict:
+        return {"x": name, "y": y, "spread": 1.0, "n": 3}
+
+    panel = {
+        "title": "t",
+        "subtitle": "s",
+        "rows": ["a", "b"],
+        "absent": "not run",
+        "series": [
+            {"label": "", "points": [bar("a", 40.0), bar("b", 55.0)]},
+            {"label": "with AdaBN", "points": [bar("a", 45.0), bar("b", 57.0)]},
+        ],
+    }
+    text = draw_panel("bars", panel)
+    assert len(set(re.findall(r'<rect class="bar"[^>]* height="(\d+)"', text))) == 1
+    assert text.count('<g class="s0"><rect class="bar"') == text.count('<g class="s1"><rect class="bar"') == 2
+    assert all(f">{mark}</text>" in text for mark in (0, 20, 40, 60)) and "opacity" not in text
+
+
+def test_the_published_order_is_counted(reports):
+    # printed 54.7, 63.6, 60.0; measured 41, 61, 51: all three pairs
+    curve = spec(kind="curve", keys=["hhl/fig5/beta=*"], x="beta")
+    assert figure_data(curve, reports)["order"] == "3 of 3 pairs in the published order"
+    assert figure_data(spec(keys=["hhl/table2/*"]), reports)["order"] == ""  # one row measured
+    assert figure_data({**curve, "question": "why?"}, reports)["order"] == ""
+
+
+def test_the_committed_demo_records_stand_in_this_order():
+    """As an independent script counted them."""
+    counted = {spec["name"]: figure_data(spec)["order"].split(" pairs")[0] for spec in figure_specs()}
+    expected = {
+        "hhl-table2": "13 of 15",
+        "hhl-fig5": "27 of 36",
+        "spgan-fig8": "7 of 15",
+        "lsro-amount": "60 of 149",
+    }
+    assert {name: counted[name] for name in expected} == expected
+    back = [
+        t for t in tables("hhl") if (t.name, t.source, t.preset) == ("table2", "synthetic-market", "demo")
+    ]
+    assert back[0].order == (14, 15)

@@ -185,6 +185,8 @@ class RecipeConfig:
     # learning rates x 0.1 every so many epochs; 0: never, as released
     drop_epoch: int = non_negative(0)
     momentum: float = below_one(0.9)  # released code
+    # of the joint training; adam, ours: decay decoupled, beta1 = momentum; D_C learns in a tenth of the steps
+    optimizer: Literal["sgd", "adam"] = field(default="sgd", metadata=LATER)
     weight_decay: float = non_negative(5e-4)  # released code, on all parameters
     flip: float = probability(0.5)  # probability of mirroring, released code
 
@@ -253,14 +255,15 @@ _DEMO = ARNConfig(
 PRESETS: dict[str, ARNConfig] = {
     "demo": _DEMO,
     # the demo with a D_C that rebuilds X, chosen on drawing 11: divided by all 4,096 entries of X, the
-    # gradient of L_rec teaches nothing but the mean map in any time at hand, and dropout and batches of 16
-    # drown it in noise
+    # gradient of L_rec teaches nothing but the mean map, and dropout and batches of 16 drown it in noise
     "study": dataclasses.replace(
         _DEMO,
         latent=dataclasses.replace(_DEMO.latent, dropout=0.0),
         rec=ReconstructionConfig(reduction="pixel"),
-        lr=dataclasses.replace(_DEMO.lr, latent=0.02),
-        recipe=dataclasses.replace(_DEMO.recipe, batch=64, ids=16, epochs=40, drop_epoch=30, rest="all"),
+        lr=RateConfig(ei=0.0, latent=0.005, cls=0.005),
+        recipe=dataclasses.replace(
+            _DEMO.recipe, optimizer="adam", batch=64, ids=16, epochs=24, drop_epoch=18, rest="all"
+        ),
         test=TestConfig(judge_steps=100),
     ),
     # the authors' draft, with the weights of its README; the missing stage replaces its checkpoint, which is

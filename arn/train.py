@@ -175,9 +175,7 @@ def train_jointly(
     accelerate(model, work.device, work.options).train()
     if recipe.ei_bn_eval:
         model.encoder_base.eval()
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, config.lr), momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = build_optimizer(config, model)
     loop = Loop(
         work,
         recipe.epochs * plan.steps_per_epoch,
@@ -217,6 +215,14 @@ def initial_network(config: ARNConfig, num_ids: int, start: Stage | None) -> ARN
     if config.recipe.init:
         load_weights(model, config.recipe.init, classifier=False)
     return model
+
+
+def build_optimizer(config: ARNConfig, model: ARNNet) -> torch.optim.Optimizer:
+    """Returns SGD, as released, or Adam, over the parameter groups of the modules."""
+    groups, recipe = parameter_groups(model, config.lr), config.recipe
+    if recipe.optimizer == "adam":
+        return torch.optim.AdamW(groups, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def weighted_terms(config: ARNConfig) -> set[str]:

@@ -129,6 +129,22 @@ def descend(parameters, velocity: dict, rate: float, momentum: float, decay: flo
                 parameter.grad = None
 
 
+def descend_adam(parameters, moments: dict, rate: float, momentum: float, decay: float) -> None:
+    """One step of Adam with decoupled decay: w = w - rate decay w - rate m / (sqrt(v) + 1e-8), m and v the
+    bias-corrected means of gradient and squared gradient.
+    """
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                first, second, steps = moments.get(parameter, (0.0, 0.0, 0))
+                first = momentum * first + (1 - momentum) * parameter.grad
+                second = 0.999 * second + 0.001 * parameter.grad**2
+                moments[parameter] = first, second, steps + 1
+                mean, square = first / (1 - momentum ** (steps + 1)), second / (1 - 0.999 ** (steps + 1))
+                parameter -= rate * decay * parameter + rate * mean / (square.sqrt() + 1e-8)
+                parameter.grad = None
+
+
 def log_likelihood(logits: torch.Tensor, labels) -> torch.Tensor:
     return sum(-torch.log_softmax(row, 0)[label] for row, label in zip(logits, labels)) / len(logits)
 
@@ -228,7 +244,8 @@ def joint_by_hand(config: ARNConfig, source: ReIDDataset, target: ReIDDataset) -
                 for owner in owners:
                     keep_statistics(model, owner, before)
             rate = 0.0 if name in resting else getattr(rates, name) * (0.1 if epoch >= 2 else 1)
-            descend(parameters, velocity, rate, recipe.momentum, recipe.weight_decay)
+            step_of = descend_adam if recipe.optimizer == "adam" else descend
+            step_of(parameters, velocity, rate, recipe.momentum, recipe.weight_decay)
     return model.state_dict()
 
 
@@ -257,7 +274,10 @@ def trained(config: ARNConfig, domains, folder: Path) -> dict[str, torch.Tensor]
     return load_checkpoint(folder / "model.pt")["state_dict"]
 
 
-@pytest.mark.parametrize("config", [BLOG, RELEASED], ids=["blog", "released"])
+ADAM = replace(BLOG, recipe=replace(BLOG.recipe, optimizer="adam"))
+
+
+@pytest.mark.parametrize("config", [BLOG, RELEASED, ADAM], ids=["blog", "released", "adam"])
 @pytest.mark.parametrize(
     "warmup, rest",
     [

@@ -8,6 +8,7 @@ import torch
 
 from arn.config import PRESETS, ARNConfig, RecipeConfig
 from arn.data import labelled_samples
+from arn.doubts import warn
 from arn.evaluate import describe, embedder_of, with_total
 from arn.judges import classifier_accuracy, explained_share, judge, principal_share, source_codes
 from arn.model import build_network
@@ -15,7 +16,7 @@ from arn.train import resting_groups
 from common.cli import override
 from common.datasets import load_dataset
 from common.evaluation.yardsticks import linear_probe
-from common.hashing import digest
+from common.hashing import canonical, digest
 
 CPU = torch.device("cpu")
 TINY = {"net.height": 16, "net.width": 8, "latent.width": 6}
@@ -23,11 +24,12 @@ TINY = {"net.height": 16, "net.width": 8, "latent.width": 6}
 
 def test_the_new_switches_are_off_and_leave_hashes_as_they_were():
     off = ARNConfig().test
-    assert off.judge_steps == 0 and RecipeConfig().rest == "rate"
+    assert off.judge_steps == 0 and RecipeConfig().rest == "rate" and RecipeConfig().optimizer == "sgd"
     for name, preset in PRESETS.items():
         assert (preset.test.judge_steps > 0) == (preset.recipe.rest == "all") == (name == "study")
     assert digest(off) == digest({"feature": "e_c"}) != digest(replace(off, judge_steps=1))
-    assert "rest" not in digest(RecipeConfig()) and digest(RecipeConfig()) != digest(RecipeConfig(rest="all"))
+    assert {"rest", "optimizer"}.isdisjoint(canonical(RecipeConfig()))
+    assert {"rest", "optimizer"} <= set(canonical(RecipeConfig(rest="all", optimizer="adam")))
 
 
 def rows_of(maps: np.ndarray, rebuilt: np.ndarray) -> dict[str, np.ndarray]:
@@ -123,12 +125,31 @@ def test_what_rests_in_a_warm_up():
         assert [resting_groups(recipe, epoch) for epoch in (1, 2)] == [groups, ()]
 
 
+@pytest.mark.parametrize(
+    "preset, changes, words",
+    [
+        ("blog", {"w.rec": 0.1}, "--w.rec 0.1 belongs to a sum over channels (preset released)"),
+        ("blog", {"w.ctr": 0.1}, "--w.ctr 0.1 belongs to a mean over pairs (preset released)"),
+        ("blog", {"w.diff": 0.1}, "--w.diff 0.1 belongs to raw codes (preset released)"),
+        ("blog", {"diff.form": "dot"}, "--w.diff 1500 with --diff.form dot drives signed codes to opposite"),
+        ("blog", {"diff.form": "dot", "latent.last": "bn_relu"}, ""),
+        ("released", {"diff.row_norm": True, "diff.reduction": "mean"}, "--w.diff 0.1 belongs to raw codes"),
+        ("released", {"w.diff": 1500.0}, "--diff.reduction sum and --diff.no-row-norm it drowns"),
+    ],
+)
+def test_weights_of_the_other_presets_forms_are_warned_of(caplog, preset, changes, words):
+    warn(override(PRESETS[preset], changes))
+    assert [words in message for message in caplog.messages] == ([True] if words else [])
+
+
 def test_the_study_is_the_demo_but_for_named_deviations():
     study = PRESETS["study"]
     kept = {
         "latent.dropout": 0.5,
         "rec.reduction": "mean",
         "lr.latent": 0.01,
+        "lr.cls": 0.02,
+        "recipe.optimizer": "sgd",
         "recipe.batch": 16,
         "recipe.ids": 4,
         "recipe.epochs": 5,

@@ -132,6 +132,7 @@ CASES: dict[str, Case] = {
     "recipe.epochs": Case(2),
     "recipe.drop_epoch": Case(1, also={"recipe.epochs": 2}),
     "recipe.momentum": Case(0.5, also={"recipe.epochs": 2}),
+    "recipe.optimizer": Case("adam"),
     "recipe.weight_decay": Case(0.05),
     "recipe.flip": Case(1.0),
     "test.feature": Case("X", ("last",), of="scores"),

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,32 @@ def torchrun() -> list[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [sys.executable, *f"-m torch.distributed.run --nproc-per-node 2 --master-port {port}".split()]
+
+
+@pytest.fixture
+def killed_then_resumed(monkeypatch) -> Callable[..., None]:
+    """`killed_then_resumed(run, label, when)`: kills `run()` in the training `label` at the first step with
+    `when(loop, step)`. A further run is refused, `run("--resume")` finishes.
+    """
+
+    def run_three_times(run: Callable[..., int], label: str, when: Callable[[Any, int], bool]) -> None:
+        from common.training import Loop
+
+        original = Loop.log
+
+        def dying(self, at, **terms):
+            if self.label == label and when(self, at):
+                raise SystemError("killed")
+            original(self, at, **terms)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Loop, "log", dying)
+            with pytest.raises(SystemError):
+                run()
+        assert run() == 2  # neither --resume nor --fresh: nothing is overwritten
+        assert run("--resume") == 0
+
+    return run_three_times
 
 
 @pytest.fixture(scope="session")

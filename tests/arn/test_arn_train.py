@@ -196,28 +196,16 @@ def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
 
 
 @pytest.mark.parametrize("stage", ["E_I", "ARN"])
-def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, monkeypatch, stage):
-    from common import training
-
+def test_kill_and_resume_equal_an_unbroken_run(finished, data_root, tmp_path, killed_then_resumed, stage):
     flags = ["--pretrain.epochs", "2"] if stage == "E_I" else []  # both stages save after an epoch
     if stage == "E_I":
         assert run_arn(data_root, tmp_path / "whole", *flags, "--recipe.epochs", "1") == 0
         flags += ["--recipe.epochs", "1"]
     whole = tmp_path / "whole" if flags else finished
     step = record(finished).data["source"]["train"] // {"E_I": 16, "ARN": 8}[stage] + 1
-
-    def dying(self, at, **terms):
-        if self.label == stage and at == step:
-            raise SystemError("killed")
-        original(self, at, **terms)
-
-    original = training.Loop.log
-    monkeypatch.setattr(training.Loop, "log", dying)
-    with pytest.raises(SystemError):
-        run_arn(data_root, tmp_path, *flags)
-    monkeypatch.setattr(training.Loop, "log", original)
-    assert run_arn(data_root, tmp_path, *flags) == 2  # neither --resume nor --fresh: nothing is overwritten
-    assert run_arn(data_root, tmp_path, *flags, "--resume") == 0
+    killed_then_resumed(
+        lambda *more: run_arn(data_root, tmp_path, *flags, *more), stage, lambda loop, at: at == step
+    )
     assert record(tmp_path).scores == record(whole).scores
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in weights(whole).items())
 

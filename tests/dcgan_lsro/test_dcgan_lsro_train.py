@@ -431,22 +431,13 @@ def test_what_the_protocol_of_cuhk03_does_not_have_is_refused(cuhk03, capsys, fl
 
 
 @pytest.mark.parametrize("stage", ["DCGAN", "re-ID"])
-def test_kill_and_resume_equal_an_uninterrupted_run(data_root, tmp_path, monkeypatch, stage):
-    from common.training import Loop
-
-    def dying(self, at, **terms):
-        if self.label == stage and at == self.total - 2:  # after the first of two epochs, which was saved
-            raise SystemError("killed")
-        original(self, at, **terms)
-
-    flags, original = ["--dcgan.epochs", "2"], Loop.log
-    monkeypatch.setattr(Loop, "log", dying)
-    with pytest.raises(SystemError):
-        run_lsro(data_root, tmp_path / "broken", *flags)
-    monkeypatch.setattr(Loop, "log", original)
-    # neither --resume nor --fresh: nothing is overwritten
-    assert run_lsro(data_root, tmp_path / "broken", *flags) == 2
-    assert run_lsro(data_root, tmp_path / "broken", *flags, "--resume") == 0
+def test_kill_and_resume_equal_an_uninterrupted_run(data_root, tmp_path, killed_then_resumed, stage):
+    flags = ["--dcgan.epochs", "2"]
+    killed_then_resumed(
+        lambda *more: run_lsro(data_root, tmp_path / "broken", *flags, *more),
+        stage,
+        lambda loop, at: at == loop.total - 2,  # after the first of two epochs, which was saved
+    )
     assert run_lsro(data_root, tmp_path / "whole", *flags) == 0
     broken, whole = (record(tmp_path / name) for name in ("broken", "whole"))
     assert broken.scores == whole.scores

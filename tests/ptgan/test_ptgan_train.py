@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from common import training
 from common.cli import override
 from common.datasets import load_dataset
 from common.errors import InputError
@@ -142,6 +141,8 @@ def test_cyclegan_needs_no_masks_and_ptgan_does(finished, data_root, tmp_path, c
     shutil.copytree(data_root, root, ignore=shutil.ignore_patterns("*_mask", "drawn"))
     assert run_ptgan(root, tmp_path / "out", rows=ROWS[1:]) == 2
     assert "expected its mask" in complaint(capsys)
+    assert not list((tmp_path / "out").rglob("record.json"))  # all rows are checked before the first trains
+    assert run_ptgan(root, tmp_path / "out", rows=ROWS[1:2]) == 0
     without = record(tmp_path / "out", "transfer+CycleGAN")
     assert (
         without.stages["gan"]["hash"] == record(finished, "transfer+CycleGAN").stages["gan"]["hash"]
@@ -230,21 +231,15 @@ def test_a_gan_for_each_target_camera(finished, data_root, tmp_path):
 
 
 @pytest.mark.parametrize("stage, step", [("GAN", 2), ("re-ID", 4)])
-def test_kill_and_resume_equal_an_uninterrupted_run(finished, data_root, tmp_path, monkeypatch, stage, step):
+def test_kill_and_resume_equal_an_uninterrupted_run(
+    finished, data_root, tmp_path, killed_then_resumed, stage, step
+):
     """Of the GAN after its first epoch: weights, both optimisers, the history pool."""
-
-    def dying(self, at, **terms):
-        if self.label == stage and self.start == 0 and at >= self.save_every and at >= step:
-            raise SystemError("killed")
-        original(self, at, **terms)
-
-    original = training.Loop.log
-    monkeypatch.setattr(training.Loop, "log", dying)
-    with pytest.raises(SystemError):
-        run_ptgan(data_root, tmp_path)
-    monkeypatch.undo()
-    assert run_ptgan(data_root, tmp_path) == 2  # neither --resume nor --fresh: nothing is overwritten
-    assert run_ptgan(data_root, tmp_path, "--resume") == 0
+    killed_then_resumed(
+        lambda *more: run_ptgan(data_root, tmp_path, *more),
+        stage,
+        lambda loop, at: loop.start == 0 and at >= loop.save_every and at >= step,
+    )
     assert record(tmp_path).scores == record(finished).scores
     assert weights(finished, "gan", "networks.pt") == weights(tmp_path, "gan", "networks.pt")
     assert weights(finished, "reid", "model.pt") == weights(tmp_path, "reid", "model.pt")
@@ -397,7 +392,7 @@ def test_an_unknown_choice_is_refused_when_the_configuration_is_made():
 
 def test_faults_end_the_run_before_the_gan(data_root, make_job, monkeypatch):
     source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
-    job = make_job(PRESETS["demo"], source, target)
+    job = make_job(override(PRESETS["demo"], {"masks.kind": "disk"}), source, target)
     train.check(job)
     twice = replace(
         source,

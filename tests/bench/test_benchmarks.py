@@ -76,3 +76,22 @@ def test_bench_precision(tmp_path, data_root):
         and 0 < found["mAP"].left < 100
         and list(tmp_path.glob("bf16+seed=0/runs/**/record.json"))
     )
+
+
+def test_bench_kills_finds_what_differs_and_nothing_else(tmp_path):
+    bench = load("bench_kills")
+    for name, seconds, loss in (("a", 1.0, 0.5), ("b", 2.0, 0.5), ("c", 1.0, 0.6)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "stage.json").write_text(f'{{"name": "x", "seconds": {seconds}}}', encoding="utf-8")
+        (folder / "curves.jsonl").write_text(f'{{"seconds": {seconds}, "loss": {loss}}}\n', encoding="utf-8")
+        torch.save({"state": [torch.tensor([loss, float("nan")])], "step": 3}, folder / "model.pt")
+    whole, resumed, other = (bench.results(tmp_path / name) for name in "abc")
+    assert whole == resumed and set(whole) == {"stage.json", "curves.jsonl", "model.pt"}
+    assert {name for name in whole if whole[name] != other[name]} == {"curves.jsonl", "model.pt"}
+
+
+@pytest.mark.parametrize("paper", ["arn", "hhl", "spgan", "ptgan", "dcgan_lsro"])
+def test_bench_kills_has_a_command_for_each_paper(tmp_path, paper):
+    words = load("bench_kills").command(paper, tmp_path, tmp_path / "out")
+    assert words[1] == "train.py" and "--threads" in words

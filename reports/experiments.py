@@ -113,7 +113,8 @@ def ask_all(root: Path = ROOT, papers: Sequence[str] = PAPERS) -> None:
         for entry in sweep_entries(root)
         if entry["paper"] in papers
     ]
-    for (paper, preset), answer in list_all(tuple(dict.fromkeys(presets)), root).items():
+    unknown = [question for question in dict.fromkeys(presets) if (*question, root) not in KNOWN]
+    for (paper, preset), answer in (list_all(unknown, root) if unknown else {}).items():
         KNOWN[paper, preset, root] = answer
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from common.records import PAPERS, Record
 from reports.claims import Claim, Comparison, Difference, all_claims, bar, claimed, compare, matched
 from reports.collect import read_results
-from reports.experiments import REPORTS, run_of
+from reports.experiments import REPORTS, ask_all, run_of
 from reports.gates import Outcome, outcomes, read_gates
 from reports.verdicts import (
     FEW,
@@ -117,6 +117,7 @@ class Judged:
 
 def judge_all(reports: Path = REPORTS) -> list[Judged]:
     """Judges the claims of `claims.toml` by the collected records."""
+    ask_all()
     return judge({paper: read_results(paper, reports) for paper in PAPERS}, reports)
 
 

@@ -254,7 +254,7 @@ _STUDY_GAN = dataclasses.replace(
     lr=1e-3,
     lr_d=1e-3,
     epochs=3,
-    decay_epoch=1,
+    decay_epoch=0,
     augment_d=True,
     precision="bf16",
 )

@@ -241,21 +241,19 @@ _DEMO = LSROConfig(
 
 PRESETS: dict[str, LSROConfig] = {
     "demo": _DEMO,
-    # the demo's data and network, but a DCGAN that generates many people, and a baseline that has converged.
+    # the demo's data and networks, but a DCGAN that generates many people, and a longer re-ID training.
     # Deviations besides the demo's: the fork's depth, whose last layer has no bottleneck of 3 channels, one
     # step of G for one of D, and the switches of GANConfig that are ours
     "study": dataclasses.replace(
         _DEMO,
-        recipe=dataclasses.replace(
-            _DEMO.recipe, epochs=20, drop_epoch=15, batch=32, base_lr=0.1, weight_decay=5e-4
-        ),
-        method=MethodConfig(pseudo_start=8),
+        recipe=dataclasses.replace(_DEMO.recipe, epochs=30, drop_epoch=22, batch=32, base_lr=0.1),
+        method=MethodConfig(pseudo_start=12),
         dcgan=dataclasses.replace(
             _DEMO.dcgan,
             network="fork",
             g_channels=16,
             d_channels=16,
-            epochs=100,
+            epochs=60,
             g_steps=1,
             upsampling="resize",
             augment_d=True,

@@ -76,8 +76,8 @@ class GANConfig:
     pool_size: int = positive(50)  # released code
     # ours: the discriminators see shifted, mirrored images with a hole (see spgan/gan/augment.py)
     augment_d: bool = field(default=False, metadata=LATER)
-    # of the generators; released: instance; none (ours): instance norm hides an image's mean colours, which a
-    # residual generator must know to change them
+    # of the generators; released: instance; none (ours, kernels from He's uniform): instance norm hides an
+    # image's mean colours, which a residual generator must know to change them
     g_norm: Literal["instance", "none"] = field(default="instance", metadata=LATER)
     # of the discriminators; released: instance; none (ours): they see mean colours, too
     d_norm: Literal["instance", "none"] = field(default="instance", metadata=LATER)
@@ -257,10 +257,19 @@ _DEMO = SPGANConfig(
 
 PRESETS: dict[str, SPGANConfig] = {
     "demo": _DEMO,
-    # the demo with GANs that do their job, and with judges of their translations. Chosen on drawing 11
+    # the demo with GANs trained for longer, whose discriminators cannot memorise the few images and see their
+    # colours, and with judges of the translations. Chosen on drawing 11
     "study": replace(
         _DEMO,
-        gan=replace(_DEMO.gan, augment_d=True, lr=4e-4, epochs=3.0),
+        gan=replace(
+            _DEMO.gan,
+            augment_d=True,
+            g_norm="none",
+            d_norm="none",
+            lr=3e-4,
+            lr_decay="linear",
+            epochs=4.0,
+        ),
         translate=TranslationConfig(judge_steps=500),
     ),
     # the demo script of the released GAN and the Caffe net of the translated images

@@ -25,6 +25,24 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "SPGAN,m=1": ("SPGAN, m = 1", {"gan.margin": 1.0}),
     "SPGAN": ("SPGAN, m = 2", {}),
 }
+MECHANISMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "demo": (
+        "CycleGAN trained as in the preset demo",
+        {
+            "gan.augment_d": False,
+            "gan.g_norm": "instance",
+            "gan.d_norm": "instance",
+            "gan.lr": 2e-4,
+            "gan.lr_decay": "none",
+            "gan.epochs": 1.25,
+        },
+    ),
+    "no_augmentation": ("CycleGAN whose discriminators see whole images", {"gan.augment_d": False}),
+    "instance_norm": (
+        "CycleGAN with the released instance norm",
+        {"gan.g_norm": "instance", "gan.d_norm": "instance"},
+    ),
+}
 HEADS, NORMS, RATES = ("fc", "bottleneck"), ("train", "eval"), (1e-3, 1e-2)
 
 
@@ -160,7 +178,15 @@ def controls() -> list[Experiment]:
     return rows
 
 
-EXPERIMENTS = [*tables(), *figures(), *grid(), *controls()]
+def mechanisms() -> list[Experiment]:
+    """Returns CycleGAN without the deviations of the preset study, whose translations are to be judged."""
+    return [
+        Experiment(f"spgan/mechanism/{name}", title, {**ROWS["CycleGAN"][1], **overrides})
+        for name, (title, overrides) in MECHANISMS.items()
+    ]
+
+
+EXPERIMENTS = [*tables(), *figures(), *grid(), *controls(), *mechanisms()]
 
 SPGAN = Paper(
     name="spgan",

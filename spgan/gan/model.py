@@ -75,20 +75,24 @@ def generator(name: str, config: GANConfig) -> keras.Model:
     in the released code).
     """
     channels, norm = config.g_channels, config.g_norm
+    # without norms Glorot's kernels would halve the variance in each layer
+    start = {"kernel_initializer": "he_uniform"} if norm == "none" else {}
     image = keras.Input((config.height, config.width, 3))
-    x = layers.Conv2D(channels, 7, name="c1_conv")(ReflectPad(3)(image))
+    x = layers.Conv2D(channels, 7, name="c1_conv", **start)(ReflectPad(3)(image))
     x = _norm_relu(x, "c1_instance_norm", norm)
     for stage in (2, 3):
-        x = layers.Conv2D(channels * 2 ** (stage - 1), 3, strides=2, padding="same", name=f"c{stage}_conv")(x)
+        x = layers.Conv2D(
+            channels * 2 ** (stage - 1), 3, strides=2, padding="same", name=f"c{stage}_conv", **start
+        )(x)
         x = _norm_relu(x, f"c{stage}_instance_norm", norm)
     for block in range(1, config.blocks + 1):
-        y = layers.Conv2D(channels * 4, 3, name=f"r{block}_conv1")(ReflectPad(1)(x))
+        y = layers.Conv2D(channels * 4, 3, name=f"r{block}_conv1", **start)(ReflectPad(1)(x))
         y = _norm_relu(y, f"r{block}_instance_norm1", norm)
-        y = layers.Conv2D(channels * 4, 3, name=f"r{block}_conv2")(ReflectPad(1)(y))
+        y = layers.Conv2D(channels * 4, 3, name=f"r{block}_conv2", **start)(ReflectPad(1)(y))
         x = layers.Add()([x, _norm(y, f"r{block}_instance_norm2", norm)])
     for stage in (1, 2):
         width = channels * 2 ** (2 - stage)
-        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", name=f"d{stage}_dconv")(x)
+        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", name=f"d{stage}_dconv", **start)(x)
         x = _norm_relu(x, f"d{stage}_instance_norm", norm)
     small = {"kernel_initializer": keras.initializers.RandomNormal(0.0, 0.001)} if config.residual else {}
     x = layers.Conv2D(3, 7, activation="tanh", name="pred_conv", **small)(ReflectPad(3)(x))

@@ -224,7 +224,7 @@ def scored(config: ARNConfig, data: Data) -> Result:
     net, network = load_network(data.folder / "joint" / "model.pt")
     work = data.workspace("scores")
     score(network, net, config.ranked, data.target, work)
-    return json.loads((work.folder / "scores.json").read_text())
+    return json.loads((work.folder / "scores.json").read_text(encoding="utf-8"))
 
 
 def judged(config: ARNConfig, data: Data) -> Result:
@@ -233,7 +233,9 @@ def judged(config: ARNConfig, data: Data) -> Result:
 
     def stage(name: str, depends_on: Mapping[str, Any], build: Callable) -> SimpleNamespace:
         build(data.workspace("judged"))
-        return SimpleNamespace(json=lambda name: json.loads((data.folder / "judged" / name).read_text()))
+        return SimpleNamespace(
+            json=lambda name: json.loads((data.folder / "judged" / name).read_text(encoding="utf-8"))
+        )
 
     job = SimpleNamespace(config=config, source=data.source, target=data.target, stage=stage)
     joint = SimpleNamespace(folder=data.folder / "joint", hash="")

@@ -240,7 +240,7 @@ def test_two_processes_equal_one_with_split_batch_norm(data_root, tmp_path, torc
         "--w.diff 1 --recipe.batch 24 --pretrain.batch 48"
     ).split() + ["--recipe.no-ei-bn-eval"]
     script = tmp_path / "in_double.py"
-    script.write_text(IN_DOUBLE)
+    script.write_text(IN_DOUBLE, encoding="utf-8")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     for name, start, more in (
         ("two", torchrun, []),

@@ -279,7 +279,7 @@ def judged(draw_data_root, tmp_path_factory):
 
 
 def test_a_row_with_a_judge_records_what_it_saw(judged):
-    records = [json.loads(path.read_text()) for path in judged.rglob("record.json")]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in judged.rglob("record.json")]
     record = max(records, key=lambda record: len(record["stages"]))
     assert {"person-judge", "judged"} <= set(record["stages"])
     kinds = ("precision", "recall", "mode")

@@ -153,7 +153,7 @@ def scored(bench: Bench, config: LSROConfig) -> Any:
     work = bench.work()
     torch.manual_seed(0)
     evaluate.score(build_network(config.net, 3).eval(), bench.market, config.eval, work)
-    return json.loads((work.folder / "scores.json").read_text())
+    return json.loads((work.folder / "scores.json").read_text(encoding="utf-8"))
 
 
 def loaded(bench: Bench, config: LSROConfig) -> Any:

@@ -4,6 +4,7 @@ would decide.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,12 +98,24 @@ def _lacking(key: str, entry: Mapping, absent: Sequence[Cell]) -> list[str]:
 
 
 def _undecided(judged: Sequence[Judged]) -> Iterator[str]:
-    """Yields the claims with too few seeds, those first that need the fewest more."""
+    """Yields the claims with too few seeds, those first whose missing seeds cost the least time."""
     open_ones = [item for item in judged if item.interval == TOO_FEW]
-    for item in sorted(open_ones, key=lambda item: item.more_seeds or MOST_MORE + 1):
+    for item in sorted(open_ones, key=_minutes):
         more = f"{item.more_seeds} more" if item.more_seeds else f"more than {MOST_MORE} more, or unknown"
+        cost = f", about {_minutes(item):.0f} min" if item.more_seeds else ""
         place = f"{item.claim.measured_on} [{item.claim.preset}]"
-        yield f"  {more}: {item.claim.text}: {' '.join(item.claim.keys)} on {place}"
+        yield f"  {more}{cost}: {item.claim.text}: {' '.join(item.claim.keys)} on {place}"
+
+
+def _minutes(item: Judged) -> float:
+    """Returns the time of the seeds that would decide, as the former ones took it; shared stages count in the
+    run that made them. Infinite where their number is unknown.
+    """
+    if not item.more_seeds or item.comparison is None:
+        return math.inf
+    records = item.comparison.records
+    runs = len({record.key for record in records})
+    return item.more_seeds * runs * sum(record.seconds for record in records) / len(records) / 60
 
 
 def _seeds(count: int) -> str:

@@ -211,7 +211,7 @@ def test_status_counts_seeds_and_says_not_run(tmp_path):
     assert "hhl/table3/L_CD (as hhl/table2/L_CD)" in text and parts
     # 15 +- 25: how many more seeds would tell
     assert "claims have too few seeds:" in text
-    more = int(re.search(r"  (\d+) more: HHL beats direct transfer:", text)[1])
+    more = int(re.search(r"  (\d+) more, about \d+ min: HHL beats direct transfer:", text)[1])
     assert more == measured(read_claims(tmp_path)[0], read_results("hhl", tmp_path)).seeds_missing(
         bar(read_claims(tmp_path)[0])
     )

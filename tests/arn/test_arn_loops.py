@@ -259,12 +259,14 @@ def keep_statistics(model, owner, before: dict[str, torch.Tensor]) -> None:
 # ---------------------------------------------------------------- the tests
 
 
-def different(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
+def different(
+    first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], rtol=1e-8, atol=1e-10
+) -> list[str]:
     assert set(first) == set(second)
     return [
         name
         for name, value in first.items()
-        if "num_batches" not in name and not torch.allclose(value, second[name], rtol=1e-8, atol=1e-10)
+        if "num_batches" not in name and not torch.allclose(value, second[name], rtol=rtol, atol=atol)
     ]
 
 
@@ -292,7 +294,9 @@ def test_six_steps_of_all_modules(double, domains, tmp_path, config, warmup, res
     recipe = replace(config.recipe, warmup=warmup, warmup_epochs=1, rest=rest)
     config = replace(config, recipe=recipe)
     weights = trained(config, domains, tmp_path / "ours")
-    assert not different(weights, joint_by_hand(config, *domains))
+    # Adam divides gradients by their size: rounding of those that are zero counts up to 1e-5
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if recipe.optimizer == "adam" else {}
+    assert not different(weights, joint_by_hand(config, *domains), **tolerance)
     assert weights[
         "encoder_c." + ("conv6" if config.net.arch == "blog" else "layer3.conv1") + ".weight"
     ].dtype == (torch.float64)

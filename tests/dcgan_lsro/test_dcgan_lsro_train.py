@@ -249,7 +249,7 @@ def test_real_people_of_another_dataset_without_labels(data_root, tmp_path):
 class Noted(Job):
     """Notes what its stages depend on and builds none."""
 
-    def stage(self, name, depends_on, build, *, seed=None, collective=False) -> Stage:
+    def stage(self, name, depends_on, build, *, seed=None, collective=False, longer="") -> Stage:
         depends_on = depends_on if seed is None else {**depends_on, "seed": seed}
         self.keys[name] = depends_on
         return Stage(name, stage_hash(name, depends_on), self.store.out, 0.0, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -163,12 +162,13 @@ def test_the_synthetic_domains_keep_their_manifest():
 @pytest.fixture
 def raw(tmp_path):
     """A `cuhk-03.mat` of two pairs of cameras and two people each, as MATLAB 7.3 stores it."""
+    h5py = pytest.importorskip("h5py")
     folder = tmp_path / "cuhk03_release"
     folder.mkdir()
     with h5py.File(folder / "cuhk-03.mat", "w") as file:
         store = file.create_group("#refs#")
 
-        def put(values) -> h5py.Reference:
+        def put(values):
             return store.create_dataset(str(len(store)), data=values).ref
 
         def cells(references, shape) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,7 +26,7 @@ FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_HASH = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 NUM_FEATURES = 1280
 # expansion, channels, blocks, stride of the first block, kernel: Table 1 of the paper, stages 2 to 8
-STAGES = (
+STAGES: Sequence[tuple[int, int, int, int, int]] = (
     (1, 16, 1, 1, 3),
     (6, 24, 2, 2, 3),
     (6, 40, 2, 2, 5),
@@ -81,6 +81,9 @@ class OwnScale(nn.Module):
     The package's documentation leaves the scale open. This one gives the stem the variances that its batch
     norm stores: on a photograph, median error 0.19 in their logarithm, 1.75 with the ResNets' scale.
     """
+
+    factor: Tensor
+    shift: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,6 +146,9 @@ def imagenet_weights(path: Path | None = None) -> dict[str, Tensor]:
     }
 
 
+STEPS = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+
+
 def module_names() -> Iterator[tuple[str, str]]:
     """Yields the names of a convolution or batch norm here and in the package's file."""
     yield from (("conv1", "_conv_stem"), ("bn1", "_bn0"))
@@ -150,10 +156,8 @@ def module_names() -> Iterator[tuple[str, str]]:
     for number, part in enumerate(LAYERS, start=1):
         ours = 0
         for expansion, _, blocks, _, _ in STAGES[part]:
-            for _ in range(blocks):
-                steps = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
-                steps = steps if expansion > 1 else steps[2:]
-                for place, step in enumerate(steps):
+            for _block in range(blocks):
+                for place, step in enumerate(STEPS if expansion > 1 else STEPS[2:]):
                     name = f"layer{number}.{ours}.block.{place // 2}.{place % 2}"
                     yield name, f"_blocks.{theirs}.{step}"
                 ours, theirs = ours + 1, theirs + 1

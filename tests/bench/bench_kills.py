@@ -6,8 +6,8 @@ with those of an uninterrupted run, bit by bit:
 Each run is killed `--kills` times at most, always after it has started its work. SPGAN's GAN, in a process of
 its own, must end with its parent. Exit code 1 if a file differs.
 
-`--runs 3` on two busy cores: 27 kills, 22 of them while a stage was built (11 in a GAN's training); 5,502 files
-compared, none differs.
+`--runs 3` on two busy cores: 27 kills, 22 of them while a stage was built (11 in the training of a GAN);
+5,502 files compared, none differs.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ MECHANISMS: dict[str, tuple[str, dict[str, Any]]] = {
             "gan.lr": 2e-4,
             "gan.lr_decay": "none",
             "gan.epochs": 1.25,
+            "translate.quality": 75,
         },
     ),
     "no_augmentation": ("CycleGAN whose discriminators see whole images", {"gan.augment_d": False}),

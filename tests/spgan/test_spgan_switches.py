@@ -86,8 +86,10 @@ OF_THE_TRANSLATION: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def domains(draw_data_root):
+    """Two domains without a common identity in training."""
     root = draw_data_root(train_ids=3, test_ids=3)
-    return [load_dataset(name, root) for name in ("dukemtmc", "market1501")]
+    source, target = (load_dataset(name, root) for name in ("dukemtmc", "market1501"))
+    return [source, replace(target, train=[replace(s, pid=s.pid + 100) for s in target.train])]
 
 
 @pytest.fixture(autouse=True)

@@ -141,8 +141,9 @@ def test_the_checkpoint_scores_as_the_record_says(finished, data_root, capsys):
 
 def test_a_style_folder_of_the_authors_is_accepted(finished, data_root, tmp_path):
     (folder,) = finished.rglob(FOLDER)
-    assert run_hhl(data_root, tmp_path, "--style.folder", str(folder)) == 0
-    assert record(tmp_path).scores == record(finished).scores and set(record(tmp_path).stages) == {
+    assert run_hhl(data_root, tmp_path / "first", "--style.folder", str(folder)) == 0
+    made = record(tmp_path / "first")
+    assert made.scores == record(finished).scores and set(made.stages) == {
         "pretrain",
         "reid",
         "scores",
@@ -150,19 +151,16 @@ def test_a_style_folder_of_the_authors_is_accepted(finished, data_root, tmp_path
     }
 
     # the same images elsewhere are the same stage; other images under the same path are another
+    def reid_hash(out: Path) -> str:
+        assert run_hhl(data_root, out, "--style.folder", str(copy)) == 0
+        return record(out).stages["reid"]["hash"]
+
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    before = record(tmp_path).stages["reid"]["hash"]
-    assert (
-        run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0
-        and record(tmp_path).stages["reid"]["hash"] == before
-    )
+    assert reid_hash(tmp_path / "again") == made.stages["reid"]["hash"]
     first = min(copy.iterdir())
     first.write_bytes(first.read_bytes() + b"\0")
-    assert (
-        run_hhl(data_root, tmp_path, "--style.folder", str(copy)) == 0
-        and record(tmp_path).stages["reid"]["hash"] != before
-    )
+    assert reid_hash(tmp_path / "changed") != made.stages["reid"]["hash"]
 
 
 def test_collect_takes_records_once(finished, tmp_path):

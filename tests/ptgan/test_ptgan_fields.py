@@ -204,6 +204,21 @@ def test_the_stored_images(name, pair, remembered, tmp_path):
     assert both(name, FILES, remembered, stored)
 
 
+def test_the_generator_makes_the_stored_images(pair, tmp_path):
+    few = replace(pair[0], train=pair[0].train[:2])
+    torch.manual_seed(0)
+    save_checkpoint(
+        tmp_path / "generator.pt", build_generator(replace(BASE.gan, residual=False)).state_dict()
+    )
+    stored = []
+    for stage in (Stage(tmp_path), None):
+        work = Workspace(tmp_path / str(stage is None), device=CPU)
+        work.folder.mkdir()
+        translate(few, replace(BASE.gan, residual=False), BASE.translation, stage, work)
+        stored.append([path.read_bytes() for path in sorted(work.folder.rglob("*.jpg"))])
+    assert len(stored[0]) == 2 and stored[0] != stored[1]
+
+
 class Stage:
     """A finished stage of a GAN."""
 

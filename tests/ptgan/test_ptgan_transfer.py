@@ -105,6 +105,27 @@ def test_a_target_folder_is_the_targets_alone(pair, make_job, tmp_path):
     assert trained_key(jobs[0]) != trained_key(jobs[1])
 
 
+def test_each_domain_trains_with_its_own_images_and_masks(pair, make_job, monkeypatch):
+    received = []
+    monkeypatch.setattr(transfer, "train_gan", lambda *arguments: received.append(arguments))
+    folders = {
+        f"masks.{name}_folder": str(of.root / "train_mask") for name, of in zip(("source", "target"), pair)
+    }
+    job = make_job(override(CONFIG, {"masks.aug": "released", **folders}), *pair)
+    gan_stage(job, gan_masks(job), None)
+    config, transform, source, target, work = received[0]
+    assert config == CONFIG.gan and transform.mask_aug == "released" and work.seed == job.seed
+    for domain, data, upper in ((source, pair[0], True), (target, pair[1], False)):
+        assert list(domain.samples) == data.train
+        assert np.array_equal(domain.masks(data.train[1]), half(upper=upper))
+
+
+def test_a_gan_for_a_camera_sees_that_camera_alone(pair):
+    target = replace(pair[1], train=[replace(s, camid=i) for i, s in enumerate(pair[1].train)])
+    assert transfer.images_of(target, 2) == target.train[1:]
+    assert transfer.images_of(target, None) == target.train
+
+
 def test_cyclegan_needs_no_segmentation_network(pair, make_job, monkeypatch):
     """It neither fetches weights nor needs them; once another row has made masks, it is measured in these."""
     monkeypatch.setattr(transfer, "write_masks", None)

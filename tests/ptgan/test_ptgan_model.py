@@ -48,6 +48,15 @@ def test_symmetric_padding_is_another_network(formulas):
     assert (same(source) - symmetric(source)).abs().max() > 0.1
 
 
+def test_all_four_networks_pad_as_configured():
+    """TensorFlow's padding is uneven: only its networks pad in a layer of their own, or drop a row."""
+    for mode, uneven in (("tf_same", True), ("symmetric", False)):
+        networks = TransferNetworks(GANConfig(channels=2, blocks=1, d_channels=2, pad_mode=mode))
+        for network in networks.children():
+            assert any(isinstance(module, nn.ZeroPad2d) for module in network.modules()) is uneven
+        assert all(m.crop is uneven for m in networks.modules() if isinstance(m, Deconvolution))
+
+
 @pytest.mark.parametrize("kernel, stride, before, after", [(3, 2, 0, 1), (4, 2, 1, 1), (4, 1, 1, 2)])
 @torch.no_grad()
 def test_same_padding(formulas, kernel, stride, before, after):

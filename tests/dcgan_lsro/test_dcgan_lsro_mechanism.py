@@ -18,10 +18,10 @@ from common.hashing import digest
 from common.job import Workspace
 from common.training import Loop
 from dcgan_lsro import train as training
-from dcgan_lsro.config import PRESETS, GANConfig, NetConfig, RecipeConfig
+from dcgan_lsro.config import PRESETS, GANConfig, NetConfig, PoolConfig, RecipeConfig
 from dcgan_lsro.dcgan.augment import AugmentedDiscriminator, augment, holes
 from dcgan_lsro.dcgan.model import Discriminator, Generator, ResizeConv2d, SameDeconv2d
-from dcgan_lsro.dcgan.sample import to_uint8
+from dcgan_lsro.dcgan.sample import FOLDER, sample, to_uint8
 from dcgan_lsro.dcgan.train import TensorFlowAdam, build_dcgan, draw_z, train_dcgan, train_step
 from dcgan_lsro.judges import covered, evenly, largest_mode, precision_and_recall
 from dcgan_lsro.model import DeviationNorm2d, build_network
@@ -231,6 +231,17 @@ def test_the_released_pseudo_label_network_trains_conv1_ten_times_as_fast():
 def test_each_image_of_a_batch_has_its_own_range():
     images = torch.tensor([[-0.8, 0.0, 0.6], [-0.1, 0.0, 0.1]]).view(2, 3, 1, 1)
     assert to_uint8(images, "stretch").reshape(2, 3).tolist() == [[0, 146, 255], [0, 128, 255]]
+
+
+@pytest.mark.parametrize("gen_bn", ["batch", "running"])
+def test_the_pool_has_the_statistics_that_gen_bn_names(gen_bn, tmp_path):
+    torch.manual_seed(0)
+    generator, pool = Generator(SMALL), PoolConfig(gen_bn=gen_bn, batch=4, height=64, width=32)
+    sample(generator, pool, 4, Workspace(tmp_path, seed=0, device=CPU), checkpoint_hash="")
+    with torch.no_grad():
+        images = generator.train(gen_bn == "batch")(draw_z(4, 100, 0, "pool", 0))
+    found = [np.asarray(Image.open(path)) for path in sorted((tmp_path / FOLDER).iterdir())]
+    assert np.array_equal(np.stack(found), to_uint8(images, "fixed"))
 
 
 # ---------------------------------------------------------------- the judge

@@ -107,7 +107,9 @@ def one_paper_each(cases: dict[str, str]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("paper, words", one_paper_each(TRAIN))
 def test_train(refused, tmp_path, paper, words):
-    assert TRAIN[words].format_map(places(tmp_path)) in refused(f"{paper}.train", words)
+    # a row that needs no TensorFlow, which may be missing
+    row = "--experiment spgan/table2/direct " if paper == "spgan" and "{" in words else ""
+    assert TRAIN[words].format_map(places(tmp_path)) in refused(f"{paper}.train", row + words)
 
 
 @pytest.mark.parametrize("paper, words", one_paper_each(EVALUATE))

@@ -617,7 +617,7 @@ def test_any_argument_of_evaluate_is_used_or_an_input_error(place, value):
         (["check", "prid2011", "--option", "query_camera=5"], "query camera 5: expected a or b"),
         (["check", "cuhk03", "--option", "images=5"], "images 5: expected detected or labeled"),
         (["check", "cuhk03", "--option", "root=x"], "unknown option 'root'"),
-        (["check", "cuhk03", "--option", "=x"], "unknown option ''"),
+        (["check", "cuhk03", "--option", "=x"], "option =x: expected KEY=VALUE"),
         (["check", "cuhk03", "--option", "images"], "expected KEY=VALUE"),
         (["check", "cuhk03", "--jobs", str(10**9)], "expected at least 1 and at most 256"),
         (["check", "market1501", "--root", "n" * 300], "File name too long"),

@@ -233,8 +233,8 @@ def test_a_folder_of_images_takes_the_place_of_the_dcgan(finished, data_root, tm
     first = min(renamed.iterdir())
     # a grey image of another size is an image
     Image.fromarray(np.full((9, 9), 99, np.uint8)).save(first, "PNG")
-    assert run_lsro(data_root, tmp_path, "--pool.folder", str(renamed)) == 0
-    assert record(tmp_path).stages["reid"]["hash"] != record(finished).stages["reid"]["hash"]
+    assert run_lsro(data_root, tmp_path / "again", "--pool.folder", str(renamed)) == 0
+    assert record(tmp_path / "again").stages["reid"]["hash"] != record(finished).stages["reid"]["hash"]
 
 
 def test_real_people_of_another_dataset_without_labels(data_root, tmp_path):

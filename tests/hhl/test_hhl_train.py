@@ -310,7 +310,17 @@ def complaint(capsys) -> str:
         (["--data-root", "no-such-folder"], "no-such-folder"),
         (["--net.height", "-64"], "--net.height -64: expected a positive number"),
         (["--recipe.batch", "100000"], "do not fill one batch"),
-        (["--recipe.batch", "8", "--recipe.batch-scale", "60"], "follow --recipe.batch-scale and not"),
+        (
+            [
+                "--recipe.batch",
+                "1",
+                "--recipe.batch-scale",
+                "60",
+                "--experiment",
+                "hhl/table2/baseline_source",
+            ],
+            "follow --recipe.batch-scale and not",
+        ),
         (["--recipe.ids", "500"], "identities"),
         (["--net.backbone", "resnet49"], "expected one of"),
         (["--net.backbone", "resnet18", "--net.weights", "no-such-file.pth"], "no such file"),
@@ -320,10 +330,10 @@ def complaint(capsys) -> str:
         (["--method.beta", "-1"], "--method.beta"),
         (["--recipe.weight-decay", "-1"], "--recipe.weight-decay"),
         (["--net.bn-splits", "16"], "expected at least 2"),
-        (["--experiment", "hhl/table2/L_T", "--recipe.ids", "1"], "--recipe.ids 1"),
-        (["--experiment", "hhl/table2/L_C", "--recipe.target-batch", "2"], "give at least 3"),
+        (["--recipe.ids", "1", "--experiment", "hhl/table2/L_T"], "--recipe.ids 1"),
+        (["--recipe.target-batch", "2", "--experiment", "hhl/table2/L_C"], "give at least 3"),
         (
-            ["--experiment", "hhl/table2/L_T", "--recipe.images-per-id", "1", "--method.triplets", "all"],
+            ["--recipe.images-per-id", "1", "--method.triplets", "all", "--experiment", "hhl/table2/L_T"],
             "has no positive",
         ),
         (["--method.triplets", "all", "--method.reduction", "sum"], "batch-hard"),
@@ -331,7 +341,9 @@ def complaint(capsys) -> str:
     ],
 )
 def test_bad_input(data_root, tmp_path, capsys, flags, words):
-    assert run_hhl(data_root, tmp_path, *flags) == 2
+    row = flags[-1] if "--experiment" in flags else "hhl/table2/L_CD"
+    flags = flags[:-2] if "--experiment" in flags else flags
+    assert run_hhl(data_root, tmp_path, *flags, rows=(row,)) == 2
     assert words in complaint(capsys)
     assert not list(tmp_path.rglob("record.json"))
     if not flags[0].startswith("--stargan"):

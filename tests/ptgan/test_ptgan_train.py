@@ -413,7 +413,7 @@ def test_validation_compares_shapes_without_building_the_network(data_root, make
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "weights.pth")
     source, target = load_dataset("dukemtmc", data_root), load_dataset("market1501", data_root)
     config = override(PRESETS["demo"], {"net.weights": str(tmp_path / "weights.pth")})
-    with pytest.raises(InputError, match="weights.pth: does not fit this network"):
+    with pytest.raises(InputError, match="weights.pth: does not fit a network that is known here"):
         train.check(make_job(config, source, target))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from common.cli import exit_code
 from common.errors import InputError
+from common.flags import OneLineParser
 from reports.build import build
 from reports.collect import collect
 from reports.readme import update_readmes
@@ -30,7 +31,7 @@ REPLACE = "drop older records of the same key, pair, seed and preset"
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
+    top = OneLineParser(prog="python -m reports", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     run = commands.add_parser("sweep", help=SWEEP)
     run.add_argument("--paper", default="", help="only this paper")
@@ -55,8 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
-    return exit_code(lambda: _run(arguments))
+    return exit_code(lambda: _run(parser().parse_args(argv)))
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -20,6 +20,7 @@ from common.datasets.doctor import examine, report_lines
 from common.datasets.split import split_folder
 from common.datasets.table import read_table, write_names
 from common.errors import InputError
+from common.flags import OneLineParser
 
 REAL = {name: entry.about for name, entry in DATASETS.items() if entry.about is not None}
 MAX_JOBS = 256  # threads
@@ -28,8 +29,11 @@ SYNTHETIC = tuple(name for name in DATASETS if name not in REAL)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    options = _parser().parse_args(arguments)
-    return exit_code(lambda: options.command(options))
+    return exit_code(lambda: _run(_parser().parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace) -> int:
+    return options.command(options)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -91,7 +95,7 @@ def make(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m common.datasets",
         description="The datasets: list them, check a copy, make the synthetic ones.",
     )

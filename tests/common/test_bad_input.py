@@ -117,6 +117,32 @@ def test_evaluate(refused, paper, words):
     assert EVALUATE[words] in refused(f"{paper}.evaluate", words)
 
 
+COMMANDS = {
+    "common.datasets": {
+        "": "the following arguments are required: COMMAND",
+        "chek market1501": "invalid choice: 'chek'",
+        "check": "the following arguments are required: NAME",
+        "check market1501 --rot x": "unknown flag --rot, did you mean --root?",
+        "check market1501 --jobs x": "argument --jobs: invalid int value: 'x'",
+    },
+    "reports": {
+        "": "the following arguments are required: command",
+        "bild": "invalid choice: 'bild'",
+        "sweep --papr hhl": "unknown flag --papr, did you mean --paper?",
+        "sweep --jobs x": "argument --jobs: invalid int value: 'x'",
+        "collect": "the following arguments are required: FOLDER",
+    },
+}
+
+
+@pytest.mark.parametrize("module, words", [(m, words) for m, cases in COMMANDS.items() for words in cases])
+def test_commands(capsys, module, words):
+    main = importlib.import_module(f"{module}.__main__").main
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and COMMANDS[module][words] in line
+
+
 FRAMED = """
 ╭─ Value error ─────────╮
 │ Error parsing --seed: │

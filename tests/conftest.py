@@ -4,6 +4,7 @@ golden arrays, a tiny data root.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -22,6 +23,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 GOLDEN = Path(__file__).parent / "golden"
 PRIME = 2**31 - 1
+PARITY: Any = None  # the plugin of parity.py, if the errors of parity are measured
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global PARITY
+    if os.environ.get("MEASURE_PARITY"):
+        spec = importlib.util.spec_from_file_location("parity", Path(__file__).with_name("parity.py"))
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        PARITY = module.ParityErrors()
+        config.pluginmanager.register(PARITY)
 
 
 def scatter(name: str, *shape: int) -> np.ndarray:
@@ -109,6 +121,8 @@ def golden() -> Callable[[str], dict[str, np.ndarray]]:
     """`golden("hhl_model")` -> the arrays of tests/golden/hhl_model.npz."""
 
     def load(name: str) -> dict[str, np.ndarray]:
+        if PARITY is not None:
+            PARITY.loaded.add(name)
         with np.load(GOLDEN / f"{name}.npz") as arrays:
             return dict(arrays)
 

@@ -68,7 +68,13 @@ def test_parity_needs_a_commit_and_an_error(tmp_path):
     note = {"functions": ["f"], "repository": "r", "commit": "c", "tolerance": "1e-6"}
     (tmp_path / "hhl_losses.json").write_text(json.dumps(note), encoding="utf-8")
     [row] = parity("hhl", tmp_path)
-    assert (row["what"], row["commit"], row["error"]) == ("losses", "c", "1e-6")
+    assert (row["what"], row["commit"], row["error"], row["measured"]) == ("losses", "c", "1e-6", None)
+    (tmp_path / "errors.json").write_text('{"hhl_losses": 3e-8}', encoding="utf-8")
+    assert parity("hhl", tmp_path)[0]["measured"] == 3e-8
+    (tmp_path / "errors.json").write_text('{"hhl_losses": "small"}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"errors\.json"):
+        parity("hhl", tmp_path)
+    (tmp_path / "errors.json").unlink()
     assert parity("arn", tmp_path) == []
     for name in note:
         spoilt = {key: value for key, value in note.items() if key != name}

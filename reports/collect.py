@@ -232,7 +232,8 @@ def _unreadable(error: OSError) -> None:
 
 
 def _pictures(record: Record, path: Path, reports: Path) -> dict[Path, bytes]:
-    """Reads the pictures of the headline claims' runs with seed 0, and only those of synthetic people.
+    """Reads the pictures of the headline claims' runs with seed 0, and only those of synthetic people; each
+    preset has a folder of its own.
 
     Returns their content by destination. Raises `InputError` for a missing or unusable picture.
     """
@@ -240,7 +241,9 @@ def _pictures(record: Record, path: Path, reports: Path) -> dict[Path, bytes]:
     claimed = (record.key, f"{record.source}->{record.target}") in shown
     if record.seed != 0 or not claimed or not {record.source, record.target} <= set(DOMAINS):
         return {}
-    target = reports / "pictures" / record.key.replace("/", "+") / f"{record.source}+{record.target}"
+    preset = "" if record.preset == "demo" else f"+{record.preset}"
+    place = f"{record.source}+{record.target}{preset}"
+    target = reports / "pictures" / record.key.replace("/", "+") / place
     names = [Path(picture).name for picture in record.pictures]
     return {target / name: read_picture(path.parent / name)[0] for name in names}
 

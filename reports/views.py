@@ -304,6 +304,11 @@ def photographs(claims: Sequence[dict], reports: Path) -> dict[str, Any]:
     }
 
 
+def preset_text(folder: str) -> str:
+    """Returns `, preset study` for a folder SOURCE+TARGET+study of pictures, and nothing for the demo's."""
+    return "".join(f", preset {preset}" for preset in folder.split("+")[2:])
+
+
 def pictures(paper: str, reports: Path) -> list[dict[str, Any]]:
     """Returns the picture sheets of synthetic people that `collect` has kept."""
     return [
@@ -312,7 +317,7 @@ def pictures(paper: str, reports: Path) -> list[dict[str, Any]]:
             "size": read_picture(path)[1],
             "title": path.stem.replace("_", " ").capitalize(),
             "seen": SEEN.get(path.stem, f"{path.stem.replace('_', ' ')} of drawn people"),
-            "of": path.parent.parent.name.replace("+", "/", 2),
+            "of": path.parent.parent.name.replace("+", "/", 2) + preset_text(path.parent.name),
             "diagnostic": path.stem in DIAGNOSTICS,
         }
         for path in sorted((reports / "pictures").glob(f"{paper}+*/*/*.png"))

@@ -58,7 +58,14 @@ def test_collect_appends_and_refuses_contradictions(tmp_path):
     put(tmp_path / "a" / "1", record(seed=1))
     assert len(collect([tmp_path / "a"], tmp_path)) == 2
     assert len(read_results("hhl", tmp_path)) == 2
-    assert (tmp_path / "pictures" / "hhl+table2+L_CD" / "synthetic-duke+synthetic-market" / "a.png").is_file()
+    pictures = tmp_path / "pictures" / "hhl+table2+L_CD"
+    assert [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")] == [
+        "synthetic-duke+synthetic-market/a.png"
+    ]
+    put(tmp_path / "study", record(preset="study"))
+    collect([tmp_path / "study"], tmp_path / "other")
+    (study,) = (tmp_path / "other" / "pictures").rglob("a.png")
+    assert study.parent.name == "synthetic-duke+synthetic-market+study"
     put(tmp_path / "b" / "0", record(r1=0.6))
     put(tmp_path / "b" / "1", record(measures={"style_gap": 1.0}))
     for other in ("0", "1"):

@@ -91,6 +91,11 @@ def check(job: Job) -> None:
             samples_in(Path(config.translate.folder), job.source.train)
     check_batch("--recipe.batch", config.recipe.batch, len(labelled(job).train))
     if config.recipe.pretrain_epochs:
+        if len(job.source.train) < PRETRAINING.batch:
+            raise InputError(
+                f"{len(job.source.train)} labelled images do not fill the pretraining's batch of "
+                f"{PRETRAINING.batch}: give more images, or --recipe.pretrain-epochs 0"
+            )
         check_batch("the batch of the pretraining,", PRETRAINING.batch, len(job.source.train))
     world = rank_and_world()[1]
     if config.net.head == "bottleneck" and config.recipe.batch // world < 2:

@@ -317,7 +317,7 @@ def test_check_refuses_before_the_gan_what_would_fail_after_it(data_root, tmp_pa
         check(replace(job, config=replace(job.config, net=net)))
     few = replace(source, train=source.train[:10])
     small = replace(job.config, recipe=replace(job.config.recipe, batch=8))
-    with pytest.raises(InputError, match="10 labelled images do not fill the pretraining's batch of 16"):
+    with pytest.raises(InputError, match="10 labelled images do not fill the pretraining's batch of 32"):
         check(replace(job, source=few, config=small))
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(InputError, match="--recipe.batch 16: does not divide into 3"):

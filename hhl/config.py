@@ -300,7 +300,7 @@ _STUDY_STARGAN = replace(
 
 PRESETS: dict[str, HHLConfig] = {
     "demo": _DEMO,
-    # the demo with a StarGAN that does its job, about ten minutes on a core, and with judges of its styles
+    # the demo with a StarGAN that does its job, about 15 minutes on a core, and with judges of its styles
     "study": replace(_DEMO, stargan=_STUDY_STARGAN, style=TranslationConfig(judge_steps=500)),
     "released": _RELEASED,
     # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; crops keep the aspect ratio

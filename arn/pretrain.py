@@ -39,7 +39,7 @@ def pretrain(
     optimizer = torch.optim.SGD(
         [
             {"params": backbone.parameters(), "lr": pretraining.lr},
-            {"params": classifier.parameters(), "lr": 10 * pretraining.lr},
+            {"params": classifier.parameters(), "lr": pretraining.head_lr_factor * pretraining.lr},
         ],
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import io
 import json
 import logging
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import tyro
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("run")
 # presets for CPUs: a sum by another number of threads is rounded otherwise, and training amplifies that
-ONE_THREAD = ("demo", "study")
+ONE_THREAD = ("demo", "study", "shared")
 Config = TypeVar("Config")
 Load = Callable[[str, Path | None, Any], ReIDDataset]
 
@@ -65,10 +67,8 @@ def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experi
     preset = _preset(paper, argv)
     table = check_experiments(paper.name, list(paper.experiments))
     options, _ = _parse_fields(paper, argv, paper.presets[preset])
-    keys = options.experiment or (paper.demo if preset == "demo" else paper.headline)
-    unknown = [key for key in keys if key not in table]
-    if unknown:
-        raise InputError(f"unknown experiment {unknown[0]!r}: see --list-experiments")
+    given = options.experiment or (paper.demo if preset == "demo" else paper.headline)
+    keys = list(dict.fromkeys(key for name in given for key in _matching(name, table)))
     if options.resume and options.fresh:
         raise InputError("--resume and --fresh contradict each other: give one of them")
     check_fields(options)
@@ -79,6 +79,14 @@ def parse(paper: Paper, argv: Sequence[str]) -> tuple[Options, list[tuple[Experi
         config = override(paper.presets[preset], table[table[key].runs_as].overrides)
         jobs.append((table[key], _parse_fields(paper, argv, config)[1]))
     return options, jobs
+
+
+def _matching(name: str, table: Mapping[str, Experiment]) -> list[str]:
+    """Returns the experiment of that name, or all that a pattern stands for, in their own order."""
+    found = [name] if name in table else [key for key in table if fnmatch.fnmatchcase(key, name)]
+    if not found:
+        raise InputError(f"unknown experiment {name!r}: see --list-experiments")
+    return found
 
 
 def _preset(paper: Paper, argv: Sequence[str]) -> str:
@@ -249,7 +257,9 @@ def exit_code(job: Callable[[], int | None]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return job() or 0
+        code = job() or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         return _complain(error, 2)
     except RunError as error:
@@ -258,12 +268,24 @@ def exit_code(job: Callable[[], int | None]) -> int:
         return _complain("stopped", 130)
     except MemoryError as error:
         return _complain(f"out of memory ({error})", 1)
-    except BrokenPipeError:  # the reader of the output has ended
-        raise
+    except BrokenPipeError:
+        if not _reader_has_ended(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 1  # as in `python train.py --list-experiments | head`
     except OSError as error:
         where = error.filename or "output folder"
         reason = error.strerror or error
         return _complain(f"{reason}: {where}; no finished file has been overwritten", 2)
+
+
+def _reader_has_ended(output: TextIO) -> bool:
+    """Returns whether the output is a pipe that nobody reads any more."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    poll = select.poll()
+    poll.register(output.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _complain(message: object, code: int) -> int:

@@ -239,27 +239,37 @@ _DEMO = LSROConfig(
     pool=PoolConfig(amount=36_000 / MARKET_IMAGES, height=73, width=37, people="synthetic-duke"),
 )
 
+# the demo's data and networks, but a DCGAN that generates many people, and a longer re-ID training.
+# Deviations besides the demo's: the fork's depth, whose last layer has no bottleneck of 3 channels, one step
+# of G for one of D, and the switches of GANConfig that are ours
+_STUDY = dataclasses.replace(
+    _DEMO,
+    recipe=dataclasses.replace(_DEMO.recipe, epochs=30, drop_epoch=22, batch=32, base_lr=0.1),
+    method=MethodConfig(pseudo_start=12),
+    dcgan=dataclasses.replace(
+        _DEMO.dcgan,
+        network="fork",
+        g_channels=16,
+        d_channels=16,
+        epochs=60,
+        g_steps=1,
+        upsampling="resize",
+        augment_d=True,
+        average=0.998,
+        precision="bf16",
+        judge_steps=300,
+    ),
+)
+
 PRESETS: dict[str, LSROConfig] = {
     "demo": _DEMO,
-    # the demo's data and networks, but a DCGAN that generates many people, and a longer re-ID training.
-    # Deviations besides the demo's: the fork's depth, whose last layer has no bottleneck of 3 channels, one
-    # step of G for one of D, and the switches of GANConfig that are ours
-    "study": dataclasses.replace(
-        _DEMO,
-        recipe=dataclasses.replace(_DEMO.recipe, epochs=30, drop_epoch=22, batch=32, base_lr=0.1),
-        method=MethodConfig(pseudo_start=12),
-        dcgan=dataclasses.replace(
-            _DEMO.dcgan,
-            network="fork",
-            g_channels=16,
-            d_channels=16,
-            epochs=60,
-            g_steps=1,
-            upsampling="resize",
-            augment_d=True,
-            average=0.998,
-            precision="bf16",
-            judge_steps=300,
+    "study": _STUDY,
+    # study's DCGAN, and the re-ID recipe that all five papers share (tests/common/test_shared_recipe.py)
+    "shared": dataclasses.replace(
+        _STUDY,
+        net=dataclasses.replace(_DEMO.net, resize_height=64, resize_width=32),
+        recipe=dataclasses.replace(
+            _DEMO.recipe, epochs=10, drop_epoch=7, batch=64, base_lr=0.1, nesterov=False, weight_decay=5e-4
         ),
     ),
     # the MATLAB scripts, and the DCGAN of the git history that generated the paper's images

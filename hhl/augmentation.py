@@ -34,7 +34,8 @@ class TrainTransform:
     flip: float = 0.5  # probability
     # ours, a control: brightness, contrast, saturation x U(1 - s, 1 + s), hue + U(-s/4, s/4) of a full turn
     colour_jitter: float = 0.0
-    keep_aspect: bool = False  # crop at the image's own aspect, as the paper's words say
+    # keep_aspect: at the image's own aspect, as the paper's words say; none: the whole image
+    crop: str = "released"
     first_size: tuple[int, int] | None = None  # (height, width) to which every image is resized first
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Tensor:
@@ -53,7 +54,9 @@ class TrainTransform:
 
     def draw(self, width: int, height: int, rng: random.Random) -> Drawn:
         """Returns all random draws for an image of this size, in the order of the released transforms."""
-        box = crop_box(width, height, rng, keep_aspect=self.keep_aspect)
+        box = (0, 0, width, height)
+        if self.crop != "none":
+            box = crop_box(width, height, rng, keep_aspect=self.crop == "keep_aspect")
         flip = rng.random() < self.flip
         colours = tuple(colour_adjustments(self.colour_jitter, rng)) if self.colour_jitter > 0 else ()
         return Drawn(box, flip, erasing_box(self.height, self.width, self.erasing, rng), colours)
@@ -76,7 +79,7 @@ def train_transforms(
 
     Colour jitter is for labelled images only: the colours of the target's fakes vary already.
     """
-    plain = TrainTransform(net.height, net.width, recipe.erasing, keep_aspect=recipe.crop == "keep_aspect")
+    plain = TrainTransform(net.height, net.width, recipe.erasing, crop=recipe.crop)
     labelled = replace(plain, colour_jitter=recipe.colour_jitter)
     target = replace(plain, first_size=first_size)
     return {"classify": labelled, "source": labelled, "target": target}

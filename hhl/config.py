@@ -41,6 +41,8 @@ class NetConfig:
     triplet_after_dropout: bool = False
     # GPUs under DataParallel whose batch-norm statistics are imitated; the authors used 2 (issue 2)
     bn_splits: int = positive(1)
+    # linear, in none of the papers' codes: no FC-1024, classifier and FC-128 read pool5 (preset shared)
+    head: Literal["fc1024", "linear"] = field(default="fc1024", metadata=LATER)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class RecipeConfig:
     momentum: float = below_one(0.9)  # released code
     weight_decay: float = non_negative(5e-4)  # released code
     nesterov: bool = True  # released code
-    # 64-100 % of the area; released: at a random aspect; the paper's words: the image's own
-    crop: Literal["released", "keep_aspect"] = "released"
+    # 64-100 % of the area; released: at a random aspect; the paper's words: the image's own; none: ours
+    crop: Literal["released", "keep_aspect", "none"] = "released"
     # one crop and flip for all views of a target image, resized to one size first; released: one per view
     shared_augmentation: bool = False
     erasing: float = probability(0.0)  # probability of random erasing; released code has it, switched off
@@ -298,10 +300,26 @@ _STUDY_STARGAN = replace(
     iterations=4000,
 )
 
+# the demo with a StarGAN that does its job, about 15 minutes on a core, and with judges of its styles
+_STUDY = replace(_DEMO, stargan=_STUDY_STARGAN, style=TranslationConfig(judge_steps=500))
+
 PRESETS: dict[str, HHLConfig] = {
     "demo": _DEMO,
-    # the demo with a StarGAN that does its job, about 15 minutes on a core, and with judges of its styles
-    "study": replace(_DEMO, stargan=_STUDY_STARGAN, style=TranslationConfig(judge_steps=500)),
+    "study": _STUDY,
+    # study's StarGAN, and the re-ID recipe that all five papers share (tests/common/test_shared_recipe.py)
+    "shared": replace(
+        _STUDY,
+        net=replace(_DEMO.net, head="linear", dropout=0.0),
+        recipe=replace(
+            _FROM_SCRATCH,
+            epochs=10,
+            drop_epoch=7,
+            batch_scale=0.5,
+            nesterov=False,
+            crop="none",
+        ),
+        test=TestConfig(interpolation="bilinear"),
+    ),
     "released": _RELEASED,
     # Sec. 4.2: FC-1024 and FC-128 at 0.01 like the backbone; crops keep the aspect ratio
     "paper": replace(

@@ -32,14 +32,19 @@ class HHLNet(nn.Module):
         self.image_size = (net.height, net.width)
         self.triplet_after_dropout = net.triplet_after_dropout
         self.base = backbone
-        self.feat = nn.Linear(backbone.num_features, net.embed_dim)
-        self.feat_bn = nn.BatchNorm1d(net.embed_dim)
+        self.feat: Any = None
+        width = backbone.num_features
+        if net.head == "fc1024":
+            width = net.embed_dim
+            self.feat = nn.Linear(backbone.num_features, width)
+            self.feat_bn = nn.BatchNorm1d(width)
         self.drop = nn.Dropout(net.dropout)
-        self.classifier = nn.Linear(net.embed_dim, num_ids)
-        self.triplet: Any = nn.Linear(net.embed_dim, net.triplet_dim) if triplet else None
+        self.classifier = nn.Linear(width, num_ids)
+        self.triplet: Any = nn.Linear(width, net.triplet_dim) if triplet else None
 
-        nn.init.kaiming_normal_(self.feat.weight, mode="fan_out")
-        nn.init.zeros_(self.feat.bias)
+        if self.feat is not None:
+            nn.init.kaiming_normal_(self.feat.weight, mode="fan_out")
+            nn.init.zeros_(self.feat.bias)
         for head in filter(None, (self.classifier, self.triplet)):
             nn.init.normal_(head.weight, std=0.001)
             nn.init.zeros_(head.bias)
@@ -60,7 +65,7 @@ class HHLNet(nn.Module):
         pooled = global_pool(self.base(x))
         if output in ("pool5", "pooled"):
             return F.normalize(pooled) if output == "pool5" else pooled
-        embedding = F.relu(self.feat_bn(self.feat(pooled)))
+        embedding = pooled if self.feat is None else F.relu(self.feat_bn(self.feat(pooled)))
         if output == "triplet" and not self.triplet_after_dropout:
             return self.triplet(embedding)
         dropped = self.drop(embedding)
@@ -87,8 +92,8 @@ def parameter_groups(
     no gradients, which the released code computes and never reads. The paper trains them at 0.01, the blog
     and the released `baseline.py` at 0.1.
     """
-    layers = filter(None, (model.feat, model.feat_bn, model.triplet))
-    embedding = [parameter for layer in layers for parameter in layer.parameters()]
+    layers = (model.feat, getattr(model, "feat_bn", None), model.triplet)
+    embedding = [parameter for layer in filter(None, layers) for parameter in layer.parameters()]
     for parameter in embedding:
         parameter.requires_grad_(embed_lr is not None)
     groups = [

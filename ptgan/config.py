@@ -259,10 +259,18 @@ _STUDY_GAN = dataclasses.replace(
     precision="bf16",
 )
 
+# the demo with a GAN that does its job, some minutes on a core, and with judges of its images
+_STUDY = dataclasses.replace(_DEMO, gan=_STUDY_GAN, translation=TranslationConfig(judge_steps=500))
+
 PRESETS: dict[str, PTGANConfig] = {
     "demo": _DEMO,
-    # the demo with a GAN that does its job, some minutes on a core, and with judges of its images
-    "study": dataclasses.replace(_DEMO, gan=_STUDY_GAN, translation=TranslationConfig(judge_steps=500)),
+    "study": _STUDY,
+    # study's GAN, and the re-ID recipe that all five papers share (tests/common/test_shared_recipe.py)
+    "shared": dataclasses.replace(
+        _STUDY,
+        net=dataclasses.replace(_DEMO.net, dropout=0.0),
+        recipe=dataclasses.replace(_DEMO.recipe, epochs=10, drop_epoch=7, nesterov=False),
+    ),
     # the TensorFlow code: masks that do not follow the image, stretched images, 256x256 output
     "released": dataclasses.replace(
         _DEFAULT,

@@ -43,6 +43,7 @@ class Layout(_Layout, total=False):
     """One `[[layout]]`."""
 
     adabn: bool
+    preset: str
 
 
 class LayoutsFile(TypedDict):
@@ -80,7 +81,7 @@ def _row(entry: Mapping[str, Any], row: Mapping[str, Any], records: Mapping[str,
         ("published", [_printed(row, pair) for pair in pairs])
     ]
     if "key" in row:
-        runs = [_measured(row, pair, records) for pair in pairs]
+        runs = [_measured(entry, row, pair, records) for pair in pairs]
         lines.append(("measured", runs))
         if entry.get("adabn"):
             lines.append(("with AdaBN", runs))
@@ -102,10 +103,16 @@ def _printed(row: Mapping[str, Any], pair: tuple[str, str]) -> Published | None:
     return None
 
 
-def _measured(row: Mapping[str, Any], pair: tuple[str, str], records: Mapping[str, Sequence[Record]]) -> Row:
+def _measured(
+    entry: Mapping[str, Any],
+    row: Mapping[str, Any],
+    pair: tuple[str, str],
+    records: Mapping[str, Sequence[Record]],
+) -> Row:
     own = records.get(row["key"].split("/")[0], ())
     source, target = (DRAWN.get(name, name) for name in pair)
-    place = Place(source, target, measured_preset(row["key"], source, target, own))
+    preset = entry.get("preset") or measured_preset(row["key"], source, target, own)
+    place = Place(source, target, preset)
     found = row_of(row["key"], place, own)
     return replace(found, score=row["score"]) if "score" in row else found
 

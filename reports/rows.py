@@ -324,7 +324,7 @@ def row_of(key: str, place: Place, records: Sequence[Record]) -> Row:
 
 def _config_hash(key: str, preset: str, record: Record) -> str:
     """Returns the row's present hash; the record's for presets that people run with their own flags."""
-    if preset in ("demo", "study") or from_scratch(preset):
+    if preset in ("demo", "study", "shared") or from_scratch(preset):
         return experiments(key.split("/")[0], preset)[key]["config_hash"]
     return record.config_hash
 

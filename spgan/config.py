@@ -255,23 +255,26 @@ _DEMO = SPGANConfig(
     recipe=RecipeConfig(pretrain_epochs=5, epochs=4, drop_epoch=3, lr_scale=3.0),
 )
 
+# the demo with GANs trained for longer, whose discriminators cannot memorise the few images and see their
+# colours, and with judges of the translations. Chosen on drawing 11
+_STUDY = replace(
+    _DEMO,
+    gan=replace(
+        _DEMO.gan, augment_d=True, g_norm="none", d_norm="none", lr=3e-4, lr_decay="linear", epochs=4.0
+    ),
+    # JPEG's quality 75 alone hides 3.5 % of the people at 64x32 from the judge
+    translate=TranslationConfig(quality=95, judge_steps=500),
+)
+
 PRESETS: dict[str, SPGANConfig] = {
     "demo": _DEMO,
-    # the demo with GANs trained for longer, whose discriminators cannot memorise the few images and see their
-    # colours, and with judges of the translations. Chosen on drawing 11
-    "study": replace(
-        _DEMO,
-        gan=replace(
-            _DEMO.gan,
-            augment_d=True,
-            g_norm="none",
-            d_norm="none",
-            lr=3e-4,
-            lr_decay="linear",
-            epochs=4.0,
+    "study": _STUDY,
+    # study's GAN, and the re-ID recipe that all five papers share (tests/common/test_shared_recipe.py)
+    "shared": replace(
+        _STUDY,
+        recipe=RecipeConfig(
+            bn="train", lr=0.1, head_lr_factor=1.0, epochs=10, drop_epoch=7, batch=64, nesterov=False
         ),
-        # JPEG's quality 75 alone hides 3.5 % of the people at 64x32 from the judge
-        translate=TranslationConfig(quality=95, judge_steps=500),
     ),
     # the demo script of the released GAN and the Caffe net of the translated images
     "released": SPGANConfig(

@@ -32,10 +32,11 @@ class ParityErrors:
         found, wanted = (
             np.asarray(getattr(x, "detach", lambda x=x: x)(), np.float64) for x in (actual, expected)
         )
-        if not self.loaded or not wanted.size or not np.isfinite(wanted).all():
+        finite = np.isfinite(wanted)  # a query without a match has no average precision
+        if not self.loaded or not finite.any():
             return
-        scale = max(np.abs(wanted).max(), np.finfo(np.float64).tiny)
-        error = float(np.abs(found - wanted).max() / scale)
+        scale = max(np.abs(wanted[finite]).max(), np.finfo(np.float64).tiny)
+        error = float(np.abs(found - wanted)[finite].max() / scale)
         for name in self.loaded:
             self.largest[name] = max(self.largest.get(name, 0.0), error)
 

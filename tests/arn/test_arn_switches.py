@@ -120,6 +120,7 @@ CASES: dict[str, Case] = {
     "pretrain.batch": Case(3, of="pretrain"),
     "pretrain.lr": Case(0.05, of="pretrain"),
     "pretrain.dropout": Case(0.1, of="pretrain"),
+    "pretrain.head_lr_factor": Case(2.0, of="pretrain"),
     "recipe.warmup": Case("freeze_ei", ("encoder_base",), also={"recipe.warmup_epochs": 1}),
     "recipe.warmup_epochs": Case(2, also={**WARM_UP, "recipe.warmup": "freeze_ei"}),
     "recipe.rest": Case("all", also={**WARM_UP, "recipe.warmup": "literal_ei"}),

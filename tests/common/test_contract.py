@@ -179,6 +179,18 @@ def test_a_paper_may_name_another_default_pair():
     )
 
 
+def test_a_pattern_names_several_experiments():
+    keys = [e.key for e in TOY.experiments]
+    for given, expected in (
+        (["toy/*"], keys),
+        (["toy/table1/*", "toy/table1/base"], [key for key in keys if key.startswith("toy/table1/")]),
+    ):
+        _, jobs = parse(TOY, ["--experiment", *given])
+        assert [experiment.key for experiment, _ in jobs] == expected
+    with pytest.raises(InputError, match=r"unknown experiment 'toy/table9/\*'"):
+        parse(TOY, ["--experiment", "toy/table9/*"])
+
+
 def test_override_knows_its_fields():
     assert override(ToyConfig(), {"net.width": 3, "beta": 1.0}) == ToyConfig(Net(3), 1.0)
     for name in ("bet", "net.depth", "beta.x"):

@@ -22,7 +22,7 @@ CROPPED = dcgan_lsro.config.NetConfig(height=32, width=16, resize_height=36, res
 TRANSFORMS = {
     "arn": arn.data.TrainTransform(32, 16, "half"),
     "hhl": HHLTransform(32, 16, erasing=0.5),
-    "hhl, first size": HHLTransform(32, 16, first_size=(40, 20), keep_aspect=True),
+    "hhl, first size": HHLTransform(32, 16, first_size=(40, 20), crop="keep_aspect"),
     "ptgan": ptgan.data.ReidTransform(32, 16),
     "spgan": spgan.reid.data.TrainTransform(32, 16, "random", "bicubic", erasing=0.5),
     "spgan, no crop": spgan.reid.data.TrainTransform(32, 16),

@@ -43,6 +43,21 @@ sys.exit(exit_code(run))
 """
 
 
+@pytest.mark.parametrize("lines", [1, 100_000])  # within and beyond what a pipe holds
+def test_a_reader_that_ends_early_is_no_traceback(lines):
+    """As `head` in `python train.py --list-experiments | head`."""
+    script = (
+        "import sys; from common.cli import exit_code; input()\n"
+        f"sys.exit(exit_code(lambda: [print('a line') for _ in range({lines})] and 0))"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    writer = subprocess.Popen([sys.executable, "-c", script], encoding="utf-8", **pipes)
+    writer.stdout.close()
+    writer.stdin.write("\n")
+    writer.stdin.close()
+    assert (writer.stderr.read(), writer.wait(timeout=60)) == ("", 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_group_saves_the_present_step_and_prints_no_traceback(tmp_path, number):
     """The loader's workers receive it too: they must deliver what their parent waits for."""

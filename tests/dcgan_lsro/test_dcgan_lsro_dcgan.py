@@ -53,8 +53,8 @@ def test_outputs_equal_the_released_networks(formulas, golden, network):
     z, real = tensor(formulas.scatter("z 0", 4, 100)), tensor(formulas.scatter("real 0", 4, 3, 128, 128))
     with torch.no_grad():
         if network == "fork":  # its sampler uses running statistics, which the forward pass below moves
-            assert (
-                np.abs(generator.eval()(z).flatten()[::997].numpy() - expected["fork_sampler"]).max() < 1e-4
+            np.testing.assert_allclose(
+                generator.eval()(z).flatten()[::997], expected["fork_sampler"], rtol=0, atol=1e-4
             )
         images = generator.train()(z)
         found = {
@@ -64,7 +64,7 @@ def test_outputs_equal_the_released_networks(formulas, golden, network):
         }
     assert images.shape == (4, 3, 128, 128) and images.abs().max() <= 1
     for name, values in found.items():
-        assert np.abs(values.numpy() - expected[f"{network}_{name}"]).max() < 1e-4, name
+        np.testing.assert_allclose(values, expected[f"{network}_{name}"], rtol=0, atol=1e-4)
     if network == "paper":
         # the sampler that forgot train=False
         assert np.array_equal(expected["paper_sampler"], expected["paper_images"])
@@ -84,9 +84,8 @@ def test_three_iterations_equal_the_released_ones(formulas, golden):
             for shape in ((f"real {t}", 4, 3, 32, 32), (f"z {t}", 4, 100))
         )
         terms = train_step(DCGAN(generator, discriminator, *optimizers), real, z)
-        assert [value.item() for value in terms.values()] == pytest.approx(
-            expected["train_losses"][t], abs=1e-6
-        )
+        losses = [value.item() for value in terms.values()]
+        np.testing.assert_allclose(losses, expected["train_losses"][t], rtol=1e-6, atol=1e-6)
     for name, net in (("generator", generator), ("discriminator", discriminator)):
         cancelled = {
             f"{layer}.bias"
@@ -95,7 +94,7 @@ def test_three_iterations_equal_the_released_ones(formulas, golden):
         }
         cancelled = cancelled - {"convolutions.0.bias"} | ({"project.bias"} if name == "generator" else set())
         after = {key: p for key, p in net.named_parameters() if key not in cancelled}
-        assert np.abs(formulas.fingerprint(after) - expected[f"{name}_after"]).max() < 1e-6
+        np.testing.assert_allclose(formulas.fingerprint(after), expected[f"{name}_after"], rtol=0, atol=1e-6)
 
 
 def test_same_padding_is_not_torchs_padding_of_two():

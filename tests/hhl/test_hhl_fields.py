@@ -79,6 +79,7 @@ REID = {
     "net.dropout": Case(0.1),
     "net.triplet_after_dropout": Case(True),
     "net.bn_splits": Case(2),
+    "net.head": Case("linear"),
     "recipe.epochs": Case(1),
     "recipe.epochs_of_batch": Case(40),
     "recipe.drop_epoch": Case(1),

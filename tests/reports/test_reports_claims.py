@@ -391,7 +391,8 @@ def _run_of(key: str) -> str:
 
 def test_no_claim_is_repeated():
     statements = [
-        (c.left, c.right, c.relation, c.metric, c.score, c.measure, c.measured_on) for c in all_claims()
+        (c.left, c.right, c.relation, c.metric, c.score, c.measure, c.measured_on, c.preset)
+        for c in all_claims()
     ]
     assert len(set(statements)) == len(statements)
     assert len({(c.text, c.measured_on) for c in all_claims()}) == len(all_claims())
@@ -448,7 +449,7 @@ def test_a_claim_across_papers_names_both():
     across = next(c for c in all_claims() if c.paper == "leaderboard")
     assert across.papers == ("hhl", "spgan")
     records = runs(L_CD=[60, 62]) + [record("spgan/table2/SPGAN", seed, 50) for seed in range(2)]
-    records = [replace(r, source=r.target, target=r.source) for r in records]
+    records = [replace(r, source=r.target, target=r.source, preset="shared") for r in records]
     assert measured(across, records).mean == pytest.approx(11)
 
 

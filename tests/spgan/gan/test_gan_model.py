@@ -81,7 +81,7 @@ def test_outputs_equal_the_released_networks(
     assert ours.shape == tuple(arrays[f"{output}_shape"])
     expected = arrays[output]
     ours = ours if expected.ndim > 1 else ours.ravel()[::7]
-    assert np.abs(ours - expected).max() < tolerance * max(1, np.abs(expected).max())
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))
 
 
 def test_sianet_equals_the_released_one(formulas, golden):
@@ -92,10 +92,8 @@ def test_sianet_equals_the_released_one(formulas, golden):
         np.ones((1, 128), np.float32),
     )
     raw, unit = network([image, none]).numpy(), embed(network, tf.constant(image), none).numpy()
-    assert (
-        np.abs(raw - arrays["sianet"]).max() < 1e-5 * np.abs(raw).max()
-        and np.abs(unit - arrays["embedding"]).max() < 1e-5
-    )
+    np.testing.assert_allclose(raw, arrays["sianet"], rtol=0, atol=1e-5 * np.abs(raw).max())
+    np.testing.assert_allclose(unit, arrays["embedding"], rtol=0, atol=1e-5)
     assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
 
 

@@ -104,7 +104,7 @@ def test_the_study_is_the_demo_with_a_gan_that_does_its_job():
     demo, study = PRESETS["demo"], PRESETS["study"]
     assert (study.net, study.recipe, study.masks) == (demo.net, demo.recipe, demo.masks)
     assert study.translation == replace(demo.translation, judge_steps=500)
-    assert study.gan.augment_d and (study.gan.lambda_id, study.gan.id_loss) == (10.0, "mse")
+    assert study.gan.augment_d and (study.gan.lambda_id, study.gan.id_loss) == (20.0, "mse")
 
 
 def test_a_row_with_judges_records_what_they_saw(data_root, tmp_path):

@@ -20,7 +20,7 @@ from common.files import write_atomic
 from common.hashing import canonical, digest
 from common.provenance import code_version, hardware, library_versions
 from common.records import Experiment, Record, numerics_of, numerics_text
-from common.runs import Stage, StageStore, rank_and_world, run_folder
+from common.runs import Stage, StageStore, cpu_threads, rank_and_world, run_folder
 
 if TYPE_CHECKING:
     import torch
@@ -266,6 +266,7 @@ class Job:
                     "reused": stage.reused,
                     "seconds": stage.seconds,
                     **stage.throughput,
+                    **({"threads": stage.threads} if stage.threads not in (0, cpu_threads()) else {}),
                 }
                 for name, stage in self.stages.items()
             },

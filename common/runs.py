@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,12 @@ def rank_and_world() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
+def cpu_threads() -> int:
+    """Returns the number of PyTorch's threads on the CPU; 0 where PyTorch is not loaded."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch is not None else 0
+
+
 @dataclass(frozen=True)
 class Stage:
     """A finished stage: its results are files in `folder`."""
@@ -49,6 +56,7 @@ class Stage:
     folder: Path
     seconds: float
     reused: bool
+    threads: int = 0  # of PyTorch on the CPU when it was built; 0: not known
 
     def json(self, name: str) -> Any:
         """Reads a file of the stage: scores by name, or numbers by name (measures)."""
@@ -131,8 +139,8 @@ class StageStore:
             if missing:
                 of_rank_0(True)  # the others wait here until rank 0 has finished
                 self.built.add(final)
-        seconds = read_json(final / "stage.json", numbers=["seconds"])["seconds"]
-        return Stage(name, key, final, seconds, not missing)
+        info = read_json(final / "stage.json", numbers=["seconds"])
+        return Stage(name, key, final, info["seconds"], not missing, info.get("threads", 0))
 
     def finished(self, name: str, depends_on: Mapping[str, Any]) -> Path | None:
         """Returns the folder of a stage that an earlier row or run finished, or None; builds nothing."""
@@ -211,6 +219,7 @@ class StageStore:
             "depends_on": canonical(depends_on),
             "seconds": round(time.perf_counter() - start, 2),
             "code_version": code_version(),
+            "threads": cpu_threads(),
         }
         write_atomic(partial / "stage.json", json.dumps(info, indent=1))
         old = final.with_name(final.name + ".old")

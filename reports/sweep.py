@@ -41,7 +41,7 @@ class Cell:
     preset: str
     config_hash: str
     data_seed: int = 0  # drawing of the synthetic domains
-    flags: tuple[str, ...] = field(default=(), compare=False)  # of the command: how it computes
+    flags: tuple[str, ...] = ()  # of the command: how it computes
     real: bool = field(default=False, compare=False)  # needs a real dataset
     gpu: bool = field(default=False, compare=False)  # would take days without one
 
@@ -136,7 +136,7 @@ def planned_cells(choice: Choice, root: Path = ROOT) -> list[Cell]:
             "nothing in reports/sweeps.toml is left by --paper, --table and --pairs: "
             "see python -m reports sweep --dry-run"
         )
-    return list(dict.fromkeys(cells))
+    return list({cell.identity: cell for cell in reversed(cells)}.values())[::-1]  # the first of equal ones
 
 
 def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:

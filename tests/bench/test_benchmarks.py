@@ -1,17 +1,22 @@
 """The benchmarks run, at a tiny size, and the two evaluators that they compare agree."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from common.errors import InputError
 from hhl.config import HHLConfig, NetConfig, RecipeConfig
+
+MUTATIONS = Path(__file__).parent / "mutations"
 
 
 def load(name: str):
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where its type hints are looked up
     spec.loader.exec_module(module)
     return module
 
@@ -89,6 +94,37 @@ def test_bench_kills_finds_what_differs_and_nothing_else(tmp_path):
     whole, resumed, other = (bench.results(tmp_path / name) for name in "abc")
     assert whole == resumed and set(whole) == {"stage.json", "curves.jsonl", "model.pt"}
     assert {name for name in whole if whole[name] != other[name]} == {"curves.jsonl", "model.pt"}
+
+
+def test_bench_mutations_tells_caught_from_survived(tmp_path):
+    bench = load("bench_mutations")
+    (tmp_path / "code.py").write_text("def half(x):\n    return x / 2\n", encoding="utf-8")
+    (tmp_path / "test_code.py").write_text(
+        "from code import half\n\n\ndef test_half():\n    assert half(4) == 2\n".replace("code", "halves"),
+        encoding="utf-8",
+    )
+    (tmp_path / "code.py").rename(tmp_path / "halves.py")
+    (tmp_path / "toy.toml").write_text(
+        "".join(
+            f'[[mutation]]\nwords = "{new}"\nfile = "halves.py"\nold = "x / 2"\nnew = "{new}"\n'
+            f'tests = ["test_code.py"]\n{more}\n'
+            for new, more in (("x", ""), ("x * 0.5", ""), ("0.5 * x", 'equivalent = "the same"'))
+        ),
+        encoding="utf-8",
+    )
+    mutations = bench.read_mutations("toy", tmp_path, tmp_path)
+    outcomes = [bench.try_mutation(tmp_path, mutation, 60).outcome for mutation in mutations]
+    assert outcomes == ["caught", "survived", "equivalent"]
+    assert "return x / 2" in (tmp_path / "halves.py").read_text(encoding="utf-8")
+    (tmp_path / "halves.py").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match=r"toy\.toml: x: expected its code once, found it 0 times"):
+        bench.read_mutations("toy", tmp_path, tmp_path)
+    assert bench.numbers("3,7-9", 8) == [3, 7, 8]
+
+
+@pytest.mark.parametrize("paper", sorted(path.stem for path in MUTATIONS.glob("*.toml")))
+def test_the_lists_of_mutations_are_of_the_present_code(paper):
+    assert load("bench_mutations").read_mutations(paper)
 
 
 @pytest.mark.parametrize("paper", ["arn", "hhl", "spgan", "ptgan", "dcgan_lsro"])

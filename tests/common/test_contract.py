@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from common import cli
+import common.job as job_module
+from common import cli, runs
 from common.checks import check_fields, size
 from common.cli import override, parse
 from common.datasets import ReIDDataset, Sample
@@ -24,7 +25,7 @@ from common.files import write_atomic
 from common.hashing import digest
 from common.job import Job, Workspace
 from common.provenance import code_version
-from common.records import Experiment, Paper, check_experiments, read_record
+from common.records import Experiment, Paper, check_experiments, read_record, read_record_file
 from common.runs import StageStore
 from common.tables import measures_table, results_table
 
@@ -363,6 +364,18 @@ def test_an_interrupted_stage_is_neither_lost_nor_taken_for_good(tmp_path, capsy
         return job.record(stage.json("scores.json"))
 
     assert run_toy(tmp_path, "--experiment", "toy/table1/full", "--resume", train=finishing) == 0
+
+
+def test_a_reused_stage_has_the_threads_that_built_it_in_the_record(tmp_path, monkeypatch):
+    row = ("--experiment", "toy/table1/full")
+    found = []
+    for threads, options in ((1, []), (3, ["--resume"])):
+        monkeypatch.setattr(runs, "cpu_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(job_module, "cpu_threads", lambda threads=threads: threads)
+        assert run_toy(tmp_path, *row, *options) == 0
+        [path] = tmp_path.glob("runs/**/record.json")
+        found.append([stage.get("threads") for stage in read_record_file(path).stages.values()])
+    assert found == [[None, None], [1, 1]]
 
 
 @pytest.mark.parametrize("calls_before_the_kill", [0, 1])

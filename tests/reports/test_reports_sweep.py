@@ -175,6 +175,17 @@ def test_two_presets_of_one_pair_do_not_take_each_others_place(root):
     assert all(sweeps.is_done(cell, root / "hhl" / "runs") for cell in cells)
 
 
+def test_two_numerics_of_one_experiment_are_two_cells(root):
+    entry = SWEEPS.split("[[sweep]]")[1]
+    bf16, compiled = 'flags = ["--precision", "bf16"]', 'flags = ["--compile"]'
+    (root / "reports" / "sweeps.toml").write_text(
+        f"[[sweep]]{entry}[[sweep]]\n{bf16}{entry}[[sweep]]\n{compiled}{entry}", encoding="utf-8"
+    )
+    cells = planned_cells(Choice(), root)
+    assert len(cells) == len(set(cells)) == 2 * len({cell.key for cell in cells}) * 2
+    assert {cell.flags for cell in cells} == {(), ("--precision", "bf16")}  # --compile is no other result
+
+
 def test_cells_for_a_gpu_wait_to_be_asked_for(root, capsys):
     (root / "reports" / "sweeps.toml").write_text(
         SWEEPS.replace('keys = ["hhl/fig*/*"]', 'keys = ["hhl/fig6/c"]\nreal = true\ngpu = true'),

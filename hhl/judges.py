@@ -11,9 +11,11 @@ from PIL import Image
 
 from common.datasets import ReIDDataset, Sample
 from common.datasets.synthetic import DOMAINS, oracle
+from common.evaluation.transfers import edge_correlation
 from common.evaluation.yardsticks import (
     build_person_judge,
     build_style_judge,
+    feature_distance,
     judged_styles,
     load_person_judge,
     load_style_judge,
@@ -49,7 +51,12 @@ def judge_styles(job: Job, styles: CameraStyles) -> dict[str, float]:
     def measure(work: Workspace) -> None:
         work.write_json("judged.json", judge(work, target, folder, style.folder, person.folder))
 
-    depends_on = {"styles": styles.hash, "style_judge": style.hash, "person_judge": person.hash}
+    depends_on = {
+        "styles": styles.hash,
+        "style_judge": style.hash,
+        "person_judge": person.hash,
+        "measures": "with edges and distances to the oracle",
+    }
     return job.stage("judged", depends_on, measure).json("judged.json")
 
 
@@ -58,8 +65,10 @@ def judge(work: Workspace, target: ReIDDataset, folder: Path, style: Path, perso
     """Returns, for the fakes, for the images left as they are and, on a synthetic target, for the oracle:
 
     `style_share*`: the share that the style judge takes for the target camera. `people_found*`: the share
-    whose nearest real image of another camera, by the person judge, shows the same person.
-    `style_judge_accuracy`: on the target's test images, whose people the judge has not seen.
+    whose nearest real image of another camera, by the person judge, shows the same person. `edges_kept*`: see
+    `edge_correlation`. `oracle_distance*` and `oracle_person_distance*`: the mean cosine distance to the
+    oracle's image in the features of the style judge and of the person judge. `style_judge_accuracy`: on the
+    target's test images, whose people the judge has not seen.
     """
     style_network = load_style_judge(style, target.num_cameras, work.device)
     person_network = load_person_judge(person, len(target.train_labels), work.device)
@@ -81,6 +90,11 @@ def judge(work: Workspace, target: ReIDDataset, folder: Path, style: Path, perso
         measures[f"people_found{name}"] = share_found(
             person_network, paths, originals, target.train, work.device
         )
+        measures[f"edges_kept{name}"] = edge_correlation(originals, paths)
+        if "_oracle" in images and name != "_oracle":
+            pair = (paths, images["_oracle"], work.device)
+            measures[f"oracle_distance{name}"] = feature_distance(style_network[:-1], *pair)
+            measures[f"oracle_person_distance{name}"] = feature_distance(person_network.features, *pair)
     test = [*target.query, *target.gallery]
     predicted = judged_styles(style_network, test, work.device)
     measures["style_judge_accuracy"] = float((predicted == np.array([s.camid for s in test])).mean())

@@ -24,6 +24,7 @@ from common.evaluation.yardsticks import (
     WIDTH,
     build_person_judge,
     build_style_judge,
+    feature_distance,
     judged_styles,
     load_person_judge,
     load_style_judge,
@@ -62,7 +63,12 @@ def judge_transfer(job: Job, transferred: Sequence[Sample], images: str, steps: 
         judges = Judges(domain.folder, person.folder)
         work.write_json("judged.json", judge(work, source, target, transferred, judges))
 
-    depends_on = {"images": images, "domain_judge": domain.hash, "person_judge": person.hash}
+    depends_on = {
+        "images": images,
+        "domain_judge": domain.hash,
+        "person_judge": person.hash,
+        "measures": "with distances to the oracle",
+    }
     return job.stage("judged", depends_on, measure).json("judged.json")
 
 
@@ -77,8 +83,9 @@ def judge(
 
     `target_share*`: the share that the domain judge takes for the target. `people_found*`: the share whose
     nearest real source image of another camera, by the person judge, shows the same person. `edges_kept*`:
-    see `edge_correlation`. `domain_judge_accuracy`: the mean over both domains' test images, whose people the
-    judge has not seen.
+    see `edge_correlation`. `oracle_distance*` and `oracle_person_distance*`: the mean cosine distance to the
+    oracle's image in the features of the domain judge and of the person judge. `domain_judge_accuracy`: the
+    mean over both domains' test images, whose people the judge has not seen.
     """
     domain = load_style_judge(judges.domain, 2, work.device)
     people = len(source.train_labels) + len(target.train_labels)
@@ -98,6 +105,10 @@ def judge(
         measures[f"target_share{name}"] = float(taken.mean())
         measures[f"people_found{name}"] = share_found(person, paths, originals, source.train, work.device)
         measures[f"edges_kept{name}"] = edge_correlation(originals, paths)
+        if "_oracle" in images and name != "_oracle":
+            pair = (paths, images["_oracle"], work.device)
+            measures[f"oracle_distance{name}"] = feature_distance(domain[:-1], *pair)
+            measures[f"oracle_person_distance{name}"] = feature_distance(person.features, *pair)
     measures["domain_judge_accuracy"] = accuracy(partial(judged_styles, domain), source, target, work.device)
     return {name: round(value, 4) for name, value in measures.items()}
 

@@ -8,7 +8,7 @@ as well, so that a reader knows how far to trust them.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,10 @@ class JudgeTransform:
 
 
 def style_network(classes: int) -> nn.Sequential:
-    """Returns three strided convolutions, global mean and a linear layer: `(B, 3, 64, 32)` to logits."""
+    """Returns three strided convolutions, global mean and a linear layer: `(B, 3, 64, 32)` to logits.
+
+    Without its last layer it returns features `(B, 96)`.
+    """
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 24), (24, 48), (48, 96)):
         layers += [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -106,9 +109,11 @@ def _person(sample: Sample) -> tuple[str, int]:
     return sample.path.parent.as_posix(), sample.pid
 
 
-def load_style_judge(folder: Path, classes: int, device: torch.device) -> nn.Module:
+def load_style_judge(folder: Path, classes: int, device: torch.device) -> nn.Sequential:
     """Loads the style judge of a finished stage, in evaluation mode."""
-    return _load(style_network(classes), folder, device)
+    network = style_network(classes)
+    _load(network, folder, device)
+    return network
 
 
 def load_person_judge(folder: Path, people: int, device: torch.device) -> PersonNetwork:
@@ -118,9 +123,9 @@ def load_person_judge(folder: Path, people: int, device: torch.device) -> Person
     return network
 
 
-def _load(network: nn.Module, folder: Path, device: torch.device) -> nn.Module:
+def _load(network: nn.Module, folder: Path, device: torch.device) -> None:
     network.load_state_dict(load_checkpoint(folder / "judge.pt"))
-    return network.to(device).eval()
+    network.to(device).eval()
 
 
 def judged_styles(judge: nn.Module, paths: Sequence[Path | Sample], device: torch.device) -> np.ndarray:
@@ -147,11 +152,24 @@ def share_found(
     return float((nearest == np.array([s.pid for s in originals])).mean())
 
 
-def embed(function, images: Sequence[Path | Sample], device: torch.device) -> np.ndarray:
+def embed(
+    function: Callable[[Tensor], Tensor], images: Sequence[Path | Sample], device: torch.device
+) -> np.ndarray:
     """Returns L2-normalised outputs `(N, D)` of a judge."""
     transform = EvalTransform(HEIGHT, WIDTH, "bilinear", HALF, HALF)
     loader = ordered_loader(SampleImages(images, transform), 128)
     return extract_features(function, loader, device).numpy()
+
+
+def feature_distance(
+    function: Callable[[Tensor], Tensor],
+    first: Sequence[Path | Sample],
+    second: Sequence[Path | Sample],
+    device: torch.device,
+) -> float:
+    """Returns the mean cosine distance, 0 to 2, of the features of two lists of images, pair by pair."""
+    one, other = (embed(function, images, device) for images in (first, second))
+    return float(1 - (one * other).sum(axis=1).mean())
 
 
 def linear_probe(first: np.ndarray, second: np.ndarray, steps: int = 100) -> float:

@@ -8,7 +8,7 @@ import torch
 
 import hhl.train
 from common.errors import InputError
-from common.evaluation.yardsticks import PersonNetwork, share_found
+from common.evaluation.yardsticks import PersonNetwork, embed, feature_distance, share_found
 from common.hashing import digest
 from hhl.config import GANConfig, HHLConfig, TranslationConfig
 from hhl.stargan.augment import AugmentedDiscriminator, augment
@@ -98,6 +98,14 @@ def test_an_untrained_person_judge_finds_copies_in_other_cameras(tmp_path):
         Image.fromarray(pixels.numpy()).save(path)
         samples.append(Sample(path, pid, 0))
     judge = PersonNetwork(4).eval()
+    assert feature_distance(judge.features, samples, samples, CPU) == pytest.approx(0, abs=1e-6)
+    first, other = samples[:2], samples[1::-1]
+    a, b = embed(judge.features, first, CPU)
+    expected = 1 - float(a @ b)
+    assert (
+        feature_distance(judge.features, first, other, CPU) == pytest.approx(expected, abs=1e-6)
+        and expected > 0
+    )
     elsewhere = [replace(s, camid=1) for s in samples]
     assert share_found(judge, samples, samples, [*samples, *elsewhere], CPU) == 1.0
     wrong = [replace(s, pid=s.pid + 1) for s in elsewhere]

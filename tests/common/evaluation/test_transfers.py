@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,8 +97,23 @@ def known(monkeypatch, domains):
 
     monkeypatch.setattr(transfers, "judged_styles", styles)
     monkeypatch.setattr(transfers, "share_found", found)
-    monkeypatch.setattr(transfers, "load_style_judge", lambda folder, classes, device: folder)
-    monkeypatch.setattr(transfers, "load_person_judge", lambda folder, people, device: people)
+
+    def distance(features, first, second, device):  # of the style judge, or of the person judge
+        changed = np.mean([not dark(image) for image in first])
+        return float(changed if features == "style" else 10 + len(first) / len(second))
+
+    monkeypatch.setattr(transfers, "feature_distance", distance)
+    monkeypatch.setattr(transfers, "load_style_judge", lambda folder, classes, device: Sliced())
+    person = SimpleNamespace(features="person")
+    monkeypatch.setattr(transfers, "load_person_judge", lambda folder, people, device: person)
+
+
+class Sliced:
+    """A judge whose features are all but its last layer."""
+
+    def __getitem__(self, layers: slice) -> str:
+        assert layers == slice(None, -1)
+        return "style"
 
 
 def test_every_measure_is_of_its_own_images(known, domains, painted, tmp_path):
@@ -116,6 +132,10 @@ def test_every_measure_is_of_its_own_images(known, domains, painted, tmp_path):
     assert measures["edges_kept"] == pytest.approx(1 - odd, abs=1e-3)
     assert measures["edges_kept_untouched"] == 1 > measures["edges_kept_oracle"] > 0
     assert len(list((tmp_path / "oracle").iterdir())) == len(source.train)
+    assert measures["oracle_distance"] == pytest.approx(1 - measures["target_share"], abs=1e-4)
+    assert measures["oracle_distance_untouched"] == pytest.approx(1 - bright, abs=1e-4)
+    assert measures["oracle_person_distance"] == measures["oracle_person_distance_untouched"] == 11
+    assert not {"oracle_distance_oracle", "oracle_person_distance_oracle"} & set(measures)
 
 
 def test_images_of_several_gans_belong_to_their_originals(known, domains, painted, tmp_path):

@@ -363,6 +363,7 @@ def test_direct_transfer_ranks_by_the_whole_backbone():
     assert {name: row_of(preset, "ablation/baseline").ranked for name, preset in PRESETS.items()} == {
         "demo": "X",
         "study": "X",
+        "shared": "X",
         "blog": "X",
         "scratch": "X",
         "released": "e_c",

@@ -109,12 +109,23 @@ def _measured(
     pair: tuple[str, str],
     records: Mapping[str, Sequence[Record]],
 ) -> Row:
-    own = records.get(row["key"].split("/")[0], ())
     source, target = (DRAWN.get(name, name) for name in pair)
-    preset = entry.get("preset") or measured_preset(row["key"], source, target, own)
-    place = Place(source, target, preset)
-    found = row_of(row["key"], place, own)
+    keys = [one["key"] for one in entry["rows"] if "key" in one]
+    preset = entry.get("preset") or _common_preset(keys, source, target, records)
+    own = records.get(row["key"].split("/")[0], ())
+    found = row_of(row["key"], Place(source, target, preset), own)
     return replace(found, score=row["score"]) if "score" in row else found
+
+
+def _common_preset(
+    keys: Sequence[str], source: str, target: str, records: Mapping[str, Sequence[Record]]
+) -> str:
+    """Returns the one preset of a table: `study` if all rows have enough such records on a pair, else `demo`."""
+    found = {
+        measured_preset(key, source, target, records.get(key.split("/")[0], ()))
+        for key in dict.fromkeys(keys)
+    }
+    return "study" if found == {"study"} else "demo"
 
 
 def _cells(found: Published | Row | None, columns: Sequence[str], suffix: str) -> Iterator[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Tests tables laid out as the blog lays them out, and parity told from the tests' notes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,21 @@ def test_a_method_that_is_not_measured_here_has_its_published_line_alone(tmp_pat
 def test_malformed_layouts_are_refused(tmp_path, row):
     with pytest.raises(InputError, match=r"layouts\.toml"):
         view(tmp_path, row)
+
+
+def test_a_table_never_mixes_presets(tmp_path):
+    keys = ("hhl/table2/L_CD", "hhl/table2/L_T")
+    rows = ", ".join(f'{{ label = "{key}", key = "{key}" }}' for key in keys)
+    (tmp_path / "layouts.toml").write_text(ONE.replace("ROW", rows), encoding="utf-8")
+    records = {paper: list(read_results(paper)) for paper in PAPERS}
+    records["hhl"] = [r for r in records["hhl"] if r.preset == "demo"]
+    for key, preset in zip(keys, ("demo", "study")):
+        place = (key, "synthetic-duke", "synthetic-market")
+        made = [r for r in records["hhl"] if (r.key, r.source, r.target) == place]
+        records["hhl"] += [replace(r, preset="study") for r in made]
+        [table] = layouts("blog", records, tmp_path)
+        links = [line["cells"][0]["record"] for row in table["rows"] for line in row["lines"][1:]]
+        assert links and all(link.endswith(preset) for link in links)
 
 
 def test_the_committed_layouts_name_experiments_and_pages_that_exist():

@@ -120,7 +120,7 @@ def _measured(
 def _common_preset(
     keys: Sequence[str], source: str, target: str, records: Mapping[str, Sequence[Record]]
 ) -> str:
-    """Returns the one preset of a table: `study` if all rows have enough such records on a pair, else `demo`."""
+    """Returns the preset of a table: `study` if all rows have enough such records on a pair, else `demo`."""
     found = {
         measured_preset(key, source, target, records.get(key.split("/")[0], ()))
         for key in dict.fromkeys(keys)

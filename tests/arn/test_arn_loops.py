@@ -51,7 +51,7 @@ BLOG = ARNConfig(
     lr=RateConfig(ei=0.003, latent=0.011, cls=0.027),
     pretrain=PRETRAIN,
     recipe=RecipeConfig(
-        ids=3, batch=6, epochs=3, drop_epoch=2, momentum=0.8, weight_decay=0.013, flip=0.4, warmup="none"
+        ids=3, batch=6, epochs=3, drop_epoch=2, momentum=0.8, weight_decay=0.013, flip=0.2, warmup="none"
     ),
 )
 RELEASED = replace(
@@ -307,7 +307,7 @@ def test_six_steps_of_ei_alone(double, domains, tmp_path):
     epochs.
     """
     source = labelled_samples(domains[0], "train")
-    recipe = replace(BLOG.recipe, flip=0.4)
+    recipe = replace(BLOG.recipe, flip=0.2)
     pretrain(NET, PRETRAIN, recipe, source, workspace(tmp_path / "ours"))
 
     torch.manual_seed(SEED)

@@ -140,8 +140,10 @@ def test_contrastive_by_hand():
     # the letter of Eq. 2: 2 x 25 for the positive pair, the hinge of each signed difference for the others,
     # both ways round
     hinges = [(0, 1), (3, 5)]
-    signed = 50 + sum(max(0, 2 - s * d) ** 2 for pair in hinges for d in pair for s in (1, -1))
-    assert float(contrastive_loss(codes, labels, distance="signed")) == pytest.approx(signed)
+    for power, square in ((2, True), (1, False)):
+        signed = 50 + sum(max(0, 2 - s * d) ** power for pair in hinges for d in pair for s in (1, -1))
+        loss = contrastive_loss(codes, labels, distance="signed", square_hinge=square)
+        assert float(loss) == pytest.approx(signed)
 
 
 def test_with_unnormalised_codes_and_margin_2_no_negative_is_active():

@@ -26,6 +26,9 @@ from common.records import PAPERS
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = Path(__file__).parent / "mutations"
 ENOUGH = 0.95  # share of the mutations that the tests must catch
+# tests with TensorFlow, which never shares a process with PyTorch, and what they need in the environment
+WITH_TENSORFLOW = "tests/spgan/gan/"
+TENSORFLOW = {"SPGAN_TENSORFLOW": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 class _Required(TypedDict):
@@ -84,8 +87,19 @@ def copy_of_tracked_files(root: Path, folder: Path) -> None:
 
 
 def tests_pass(folder: Path, tests: list[str], timeout: float) -> bool:
-    """Runs tests in a copy; a run that takes too long counts as failed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
+    """Runs tests in a copy, those with TensorFlow in a process of their own; a run that takes too long counts
+    as failed.
+    """
+    with_tensorflow = [test for test in tests if test.startswith(WITH_TENSORFLOW)]
+    others = [test for test in tests if test not in with_tensorflow]
+    return (not others or pytest_passes(folder, others, timeout, {})) and (
+        not with_tensorflow or pytest_passes(folder, with_tensorflow, timeout, TENSORFLOW)
+    )
+
+
+def pytest_passes(folder: Path, tests: list[str], timeout: float, variables: dict[str, str]) -> bool:
+    """Runs tests in one process with these variables in its environment."""
+    environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:

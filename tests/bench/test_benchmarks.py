@@ -122,6 +122,19 @@ def test_bench_mutations_tells_caught_from_survived(tmp_path):
     assert bench.numbers("3,7-9", 8) == [3, 7, 8]
 
 
+def test_bench_mutations_gives_tensorflow_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("SPGAN_TENSORFLOW", raising=False)
+    bench = load("bench_mutations")
+    names = {"test_plain.py": False, f"{bench.WITH_TENSORFLOW}test_alone.py": True}
+    for name, wanted in names.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(
+            f'import os\n\n\ndef test():\n    assert ("SPGAN_TENSORFLOW" in os.environ) == {wanted}\n',
+            encoding="utf-8",
+        )
+    assert bench.tests_pass(tmp_path, list(names), 60)
+
+
 @pytest.mark.parametrize("paper", sorted(path.stem for path in MUTATIONS.glob("*.toml")))
 def test_the_lists_of_mutations_are_of_the_present_code(paper):
     assert load("bench_mutations").read_mutations(paper)

@@ -74,10 +74,10 @@ def test_a_choice_that_does_not_exist_fails(name):
         test_every_choice_of_batches_and_losses_is_handled(*name.split("."), "new")
 
 
-def test_crops_are_released_or_keep_the_aspect():
-    for crop, keeps in zip(choices(get_type_hints(RecipeConfig)["crop"]), (False, True), strict=True):
+def test_every_part_of_a_batch_is_augmented_as_configured():
+    for crop in choices(get_type_hints(RecipeConfig)["crop"]):
         recipe = RecipeConfig(crop=crop, erasing=0.2, colour_jitter=0.3)
-        plain = TrainTransform(64, 32, 0.2, keep_aspect=keeps)
+        plain = TrainTransform(64, 32, 0.2, crop=crop)
         assert train_transforms(NetConfig(height=64, width=32), recipe, (9, 5)) == {
             "classify": dataclasses.replace(plain, colour_jitter=0.3),
             "source": dataclasses.replace(plain, colour_jitter=0.3),

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,17 +24,17 @@ from common.datasets.synthetic import load_synthetic
 from common.job import Job, Options, Workspace
 from common.runs import StageStore
 from common.switches import switches
-from hhl import styles
+from hhl import styles, train
 from hhl.config import PRESETS, HHLConfig, TranslationConfig
 from hhl.data import plan_steps
-from hhl.evaluate import embedder
+from hhl.evaluate import embedder, load_network
 from hhl.experiments import EXPERIMENTS
 from hhl.judges import judge_styles
 from hhl.model import build_network
 from hhl.stargan.train import build_generator, train_stargan
 from hhl.stargan.translate import translate
 from hhl.train import pretraining, train_reid
-from hhl.views import expected_views, target_views
+from hhl.views import TargetViews, expected_views, target_views
 
 CPU = torch.device("cpu")
 BASE = override(
@@ -265,6 +266,38 @@ def test_weights_of_a_file_are_loaded(duke, tmp_path):
     save_checkpoint(tmp_path / "start.pt", start.state_dict())
     model = build_network(replace(BASE.net, weights=str(tmp_path / "start.pt")), 8, triplet=True)
     assert all(torch.equal(a, b) for a, b in zip(model.base.parameters(), start.parameters()))
+
+
+def test_a_row_starts_from_the_pretrained_backbone(duke, tmp_path, monkeypatch):
+    config, folders = override(BASE, SOURCE_ONLY), ("pretrained", "row")
+    monkeypatch.setattr(train, "run_steps", lambda *arguments: None)
+    start = None
+    for seed, name in enumerate(folders):
+        work = Workspace(tmp_path / name, seed=seed, device=CPU)
+        work.folder.mkdir()
+        train_reid(work, config, duke, TargetViews(), start)
+        start = SimpleNamespace(folder=work.folder)
+    first, second = (load_network(tmp_path / name / "model.pt") for name in folders)
+    assert all(torch.equal(a, b) for a, b in zip(first.base.parameters(), second.base.parameters()))
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+
+
+def test_a_row_is_scored_with_its_test_settings(duke, market, tmp_path, monkeypatch):
+    scored, stage = [], SimpleNamespace(hash="", folder=tmp_path)
+    monkeypatch.setattr(train, "camera_styles", lambda job: styles.CameraStyles())
+    monkeypatch.setattr(train, "reid_stage", lambda *arguments: stage)
+    monkeypatch.setattr(train, "load_network", lambda path: build_network(BASE.net, 8, triplet=False))
+    monkeypatch.setattr(train, "score", lambda pool5, *arguments, **options: scored.append(pool5))
+    monkeypatch.setattr(train, "analyse", lambda *arguments: None)
+    monkeypatch.setattr(train.pictures, "draw", lambda *arguments: None)
+    monkeypatch.setattr("common.runs.Stage.json", lambda stage, name: {})
+    monkeypatch.setattr("common.job.Job.record", lambda job, scores, *, measures: None)
+    for changes in ({}, {"test.interpolation": "bilinear", "test.normalise": False}):
+        train.train(make_job(duke, market, tmp_path, changes))
+    assert [(pool5.transform.interpolation, pool5.normalise) for pool5 in scored] == [
+        ("bicubic", True),
+        ("bilinear", False),
+    ]
 
 
 def test_the_pretraining_has_its_own_number_of_epochs():

@@ -1,18 +1,29 @@
 """Ours in the camera StarGAN: conditional norms, augmented images for D, independent judges."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import hhl.train
+from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
 from common.evaluation.yardsticks import PersonNetwork, embed, feature_distance, share_found
 from common.hashing import digest
+from common.job import Job, Options, Workspace
+from common.runs import StageStore
+from hhl import judges
 from hhl.config import GANConfig, HHLConfig, TranslationConfig
+from hhl.experiments import EXPERIMENTS
 from hhl.stargan.augment import AugmentedDiscriminator, augment
 from hhl.stargan.model import CameraNorm2d, Discriminator, Generator, camera_one_hot
+from hhl.styles import CameraStyles
+from hhl.views import fake_path
 
 CPU = torch.device("cpu")
 
@@ -85,12 +96,6 @@ def test_a_discriminator_of_augmented_images_scores_what_it_sees():
 
 def test_an_untrained_person_judge_finds_copies_in_other_cameras(tmp_path):
     """The gallery holds the query's file under another camera: an exact copy is the nearest image."""
-    from dataclasses import replace
-
-    from PIL import Image
-
-    from common.datasets import Sample
-
     samples = []
     for pid in range(1, 5):
         path = tmp_path / f"{pid}.png"
@@ -110,6 +115,98 @@ def test_an_untrained_person_judge_finds_copies_in_other_cameras(tmp_path):
     assert share_found(judge, samples, samples, [*samples, *elsewhere], CPU) == 1.0
     wrong = [replace(s, pid=s.pid + 1) for s in elsewhere]
     assert share_found(judge, samples, samples, [*samples, *wrong], CPU) == 0.0
+
+
+def of_kind(images: list) -> str:
+    """Returns what the images are: untouched, fake or oracle."""
+    names = [getattr(image, "path", image).name for image in images]
+    kinds = {
+        "untouched" if isinstance(image, Sample) else "fake" if "_fake_" in name else "oracle"
+        for image, name in zip(images, names)
+    }
+    (kind,) = kinds
+    return kind
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Judges that know the answers: the style by the file's name, of the first image always a wrong one."""
+
+    def judged_styles(network, images, device):
+        assert network == ["features", "last layer"]
+        if of_kind(images) == "oracle":
+            return np.zeros(len(images), int)
+        if of_kind(images) == "untouched":
+            return np.array([sample.camid for sample in images])
+        return np.array([-1 if p.stem.startswith("0_") else int(p.stem[-1]) - 1 for p in images])
+
+    def share_found(network, queries, originals, gallery, device):
+        assert (network.features, len(queries)) == ("person", len(originals))
+        own = [getattr(q, "stem", "").startswith(f"{s.stem}_fake") for q, s in zip(queries, originals)]
+        return {"fake": float(np.mean(own)), "untouched": 0.2, "oracle": 0.3}[of_kind(queries)]
+
+    def distance(features, first, second, device):
+        assert of_kind(second) == "oracle" and len(first) == len(second)
+        return {"fake": 0.1, "untouched": 0.2}[of_kind(first)] + (1 if features == "person" else 0)
+
+    edges = {"fake": 0.4, "untouched": 0.5, "oracle": 0.6}
+    monkeypatch.setattr(judges, "load_style_judge", lambda *arguments: ["features", "last layer"])
+    monkeypatch.setattr(judges, "load_person_judge", lambda *arguments: SimpleNamespace(features="person"))
+    monkeypatch.setattr(judges, "judged_styles", judged_styles)
+    monkeypatch.setattr(judges, "share_found", share_found)
+    monkeypatch.setattr(judges, "feature_distance", distance)
+    monkeypatch.setattr(judges, "edge_correlation", lambda originals, images: edges[of_kind(images)])
+    monkeypatch.setattr(judges, "oracle", lambda sample, camera: np.zeros((4, 2, 3), np.uint8))
+
+
+def test_every_measure_is_of_its_own_images(known, tmp_path):
+    """Five images of three cameras: ten fakes in another style, two of which the judge does not recognise."""
+    samples = [Sample(tmp_path / f"{i}_c{i % 3 + 1}.jpg", i, i % 3) for i in range(5)]
+    for sample in samples:
+        for camera in range(3):
+            fake_path(tmp_path, sample.stem, camera + 1).touch()
+    target = ReIDDataset("synthetic-market", tmp_path, samples, samples, samples, 3)
+    measures = judges.judge(Workspace(tmp_path, device=CPU), target, tmp_path, tmp_path, tmp_path)
+    camera_0 = (
+        3 / 10
+    )  # the oracle's images, which this judge takes for camera 0, of images of cameras 1 and 2
+    assert measures == {
+        "style_share": 0.8,
+        "style_share_untouched": 0.0,
+        "style_share_oracle": camera_0,
+        "people_found": 1.0,
+        "people_found_untouched": 0.2,
+        "people_found_oracle": 0.3,
+        "edges_kept": 0.4,
+        "edges_kept_untouched": 0.5,
+        "edges_kept_oracle": 0.6,
+        "oracle_distance": 0.1,
+        "oracle_distance_untouched": 0.2,
+        "oracle_person_distance": 1.1,
+        "oracle_person_distance_untouched": 1.2,
+        "style_judge_accuracy": 1.0,
+    }
+
+
+def test_the_person_judge_trains_three_times_as_long(tmp_path, monkeypatch):
+    trained = {}
+    samples = [Sample(tmp_path / f"{i}.jpg", i, i % 2) for i in range(4)]
+    for sample in samples:
+        sample.path.touch()
+    target = ReIDDataset("people", tmp_path, samples, samples, samples, 2)
+    monkeypatch.setattr(
+        judges,
+        "build_style_judge",
+        lambda work, images, cameras, steps: trained.update(style=(images, cameras, steps)),
+    )
+    monkeypatch.setattr(
+        judges, "build_person_judge", lambda work, images, steps: trained.update(person=(images, steps))
+    )
+    monkeypatch.setattr(judges, "judge", lambda *arguments: {"style_share": 0.5})
+    config = HHLConfig(style=TranslationConfig(judge_steps=7))
+    job = Job("hhl", EXPERIMENTS[0], config, target, target, CPU, Options(), StageStore(tmp_path / "out"))
+    assert judges.judge_styles(job, CameraStyles(tmp_path, "styles")) == {"style_share": 0.5}
+    assert trained == {"style": (samples, [0, 1, 0, 1], 7), "person": (samples, 21)}
 
 
 @pytest.fixture(scope="module")

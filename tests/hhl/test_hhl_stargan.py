@@ -4,11 +4,18 @@ test_hhl_stargan_parity.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
+from common.datasets.loading import Batch
 from common.errors import InputError
+from common.job import Workspace
+from hhl.config import GANConfig
+from hhl.stargan import augment, train
 from hhl.stargan.losses import discriminator_losses, generator_losses, gradient_penalty, total
 from hhl.stargan.model import (
     Discriminator,
@@ -177,3 +184,75 @@ def test_the_demos_identity_term_is_the_change_in_the_images_own_style(generator
     without = generator_losses(generator, discriminator, images, own, style)
     assert "idt" not in without
     assert torch.allclose(total(terms, lambda_idt=2.0), total(without) + 2 * expected)
+
+
+# ---------------------------------------------------------------- the training loop
+
+
+@pytest.fixture
+def four_steps(images, monkeypatch, tmp_path):
+    """Trains for four steps of D and two of G, and returns what was augmented, the weights of each total, and
+    the rate of each step of Adam, by the size of its network.
+    """
+    seen, weights, rates = [], [], []
+
+    class Adam(torch.optim.Adam):
+        def step(self, *arguments):
+            (group,) = self.param_groups
+            rates.append((sum(p.numel() for p in group["params"]), group["lr"]))
+            return super().step(*arguments)
+
+    monkeypatch.setattr(train, "Adam", Adam)
+    monkeypatch.setattr(train, "total", lambda terms, **of: weights.append(of) or total(terms, **of))
+    monkeypatch.setattr(augment, "augment", lambda batch: seen.append(batch.detach()) or batch)
+    batch = Batch(images, np.arange(4), torch.tensor([0, 1, 1, 0]))
+    monkeypatch.setattr(train, "load_batches", lambda loop, gan, target: [batch] * 4)
+    monkeypatch.setattr(train.Loop, "over", lambda loop, batches: enumerate(batches))
+    target = SimpleNamespace(num_cameras=2)
+
+    def run(gan: GANConfig) -> SimpleNamespace:
+        train.train_stargan(Workspace(tmp_path, device=torch.device("cpu")), gan, target)
+        return SimpleNamespace(seen=seen, weights=weights, rates=rates)
+
+    return run
+
+
+SMALL = GANConfig(
+    height=64,
+    width=32,
+    channels=2,
+    blocks=1,
+    downsamplings=1,
+    d_channels=2,
+    d_layers=3,
+    iterations=4,
+    batch=4,
+    lr=0.8,
+    n_critic=2,
+    lambda_cls=2.0,
+    lambda_rec=3.0,
+    lambda_gp=4.0,
+    lambda_idt=5.0,
+    lr_decay="true_linear",
+)
+
+
+def test_every_step_has_its_rate_and_its_weights(four_steps):
+    """Both rates fall from the middle on; both totals have the weights of the configuration."""
+    done = four_steps(SMALL)
+    expected = {"lambda_cls": 2.0, "lambda_rec": 3.0, "lambda_gp": 4.0, "lambda_idt": 5.0}
+    assert done.weights == [expected] * 6
+    d, g = done.rates[0][0], done.rates[2][0]
+    assert d != g and done.rates == [(d, 0.8), (d, 0.8), (g, 0.8), (d, 0.8), (d, 0.4), (g, 0.4)]
+
+
+def test_d_sees_augmented_images_in_every_step_or_never(four_steps, images):
+    """Real, fake and interpolated images in each of four steps of D, fakes in two steps of G."""
+    assert four_steps(SMALL).seen == []
+    seen = four_steps(replace(SMALL, augment_d=True)).seen
+    assert len(seen) == 4 * 3 + 2
+    for first in (0, 3, 7, 10):  # two steps of D, one of G, twice
+        real, fake, between = seen[first : first + 3]
+        share = (between - fake) / (real - fake)
+        assert torch.equal(real, images) and not torch.equal(fake, images)
+        assert torch.allclose(share, share[:, :1, :1, :1].expand_as(share), atol=1e-2)

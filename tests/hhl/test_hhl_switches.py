@@ -2,10 +2,12 @@
 and what is measured on a network.
 """
 
+import io
 import json
 import random
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,21 +17,21 @@ from PIL import Image
 from common.backbones import build_backbone
 from common.cli import override
 from common.datasets.images import read_image
-from common.datasets.loading import Draw, SampleImages
+from common.datasets.loading import Draw, SampleImages, normalise
 from common.datasets.synthetic import load_synthetic
 from common.errors import InputError
 from common.evaluation.features import save_features
 from common.job import Job, Options, Workspace
 from common.runs import StageStore
-from hhl import analysis, styles
+from hhl import analysis, styles, train
 from hhl.augmentation import TrainTransform, crop_box, train_transforms
 from hhl.config import PRESETS, HHLConfig, MethodConfig, NetConfig, RecipeConfig, TranslationConfig
-from hhl.data import ClusterPlan, Schedule, k_means, plan_steps, target_passes
+from hhl.data import ClusterPlan, Part, Schedule, k_means, plan_steps, target_passes, with_images
 from hhl.experiments import EXPERIMENTS, HHL
 from hhl.losses import batch_hard_triplet
 from hhl.model import HHLNet
 from hhl.train import anchor_mask, forward_parts, forward_single, triplet_term
-from hhl.views import TargetViews, fake_path
+from hhl.views import TargetViews, fake_path, target_views
 
 CPU = torch.device("cpu")
 
@@ -165,6 +167,46 @@ def test_loaders_that_restart_by_themselves_read_their_whole_list(market):
     assert len(set(seen)) == len(seen)
 
 
+def test_the_scale_applies_to_every_batch(market):
+    """32 labelled images, 4 people with 6 each, 10 target images, all of them halved."""
+    recipe = RecipeConfig(
+        batch=32, ids=4, images_per_id=6, target_batch=10, batch_scale=0.5, shared_augmentation=True
+    )
+    config = HHLConfig(recipe=recipe, method=MethodConfig(target_views="real"))
+    schedule = steps_of(config, market)
+    sizes = {name: len(part.plan(0)) for name, part in schedule.parts.items()}
+    assert sizes == {"classify": 16, "source": 4 * 3, "target": 5} and schedule.parts["target"].period == 5
+    assert schedule.steps_per_epoch == len(market.train) // 16
+    of_batch = replace(config, recipe=replace(recipe, epochs_of_batch=20))
+    assert steps_of(of_batch, market).steps_per_epoch == len(market.train) // 10
+
+
+def test_the_losses_see_the_identities_of_the_source_or_of_the_target(market, tmp_path):
+    other = replace(market)
+    for labels, data in (("source", market), ("target", other)):
+        config = HHLConfig(method=MethodConfig(labels=labels))
+        job = Job("hhl", EXPERIMENTS[0], config, market, other, CPU, Options(), StageStore(tmp_path))
+        assert train.labelled(job) is data
+
+
+def test_clusters_are_renewed_every_epoch_by_a_network_in_evaluation_mode(market, tmp_path, monkeypatch):
+    """Five steps, two an epoch; the network goes back to training."""
+    model, epochs, modes = torch.nn.Linear(2, 2), [], []
+    features = SimpleNamespace(embed=lambda network, _: modes.append(network.training) or {"pool5": None})
+    monkeypatch.setattr(train, "embedder", lambda *arguments: features)
+    loop = SimpleNamespace(
+        workspace=Workspace(tmp_path),
+        start=0,
+        total=5,
+        load=lambda images, plan, labels, *, start, stop: range(start, min(stop, 5)),
+    )
+    clusters = SimpleNamespace(refresh=lambda pool5, epoch: epochs.append(epoch))
+    part = {"target": Part(market.train, None, None)}
+    schedule = Schedule(part, 2, 5, clusters=clusters, images=dict.fromkeys(part))
+    seen = [(batch["target"], model.training) for batch in train.load_epochs(model, loop, schedule)]
+    assert seen == [(step, True) for step in range(5)] and epochs == [0, 1, 2] and modes == [False] * 3
+
+
 def test_repeated_people_are_noticed(market):
     schedule = steps_of(tiny_config(method=MethodConfig(target_views="real")), market)
     pids, seen = np.array([s.pid for s in market.train]), []
@@ -188,6 +230,43 @@ def test_a_period_shares_the_draws_of_the_views(market):
     assert all(torch.equal(views[slot], views[slot + 3]) for slot in range(3)) and not torch.equal(
         views[0], views[1]
     )
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_views_of_a_target_image_may_share_their_draws(market, tmp_path, shared):
+    """Both views are the image itself here: 4 target images a step, slots 0-3 and 4-7."""
+    config = tiny_config(recipe={"shared_augmentation": shared, "crop": "none", "erasing": 1.0})
+    views = TargetViews([*market.train] * 2, 2)
+    schedule = plan_steps(config.recipe, config.method, market, views, seed=0)
+    transforms = train_transforms(config.net, config.recipe, None)
+    images = with_images(schedule, transforms, Workspace(tmp_path)).images["target"]
+    pairs = [[images[Draw(2, slot + view, slot)][0] for view in (0, 4)] for slot in range(4)]
+    assert all(torch.equal(*pair) for pair in pairs) is shared
+    assert not torch.equal(images[Draw(2, 0, 0)][0], images[Draw(2, 1, 0)][0])
+
+
+def test_real_images_are_resized_first_where_they_share_a_crop(market):
+    def first_size(**changes):
+        real = {"method.target_views": "real", "stargan.height": 40, "stargan.width": 20}
+        return target_views(override(PRESETS["demo"], {**real, **changes}), market, None).first_size
+
+    assert first_size() is None
+    assert first_size(**{"style.resize_real_first": True}) == (40, 20)
+    assert first_size(**{"recipe.shared_augmentation": True}) == (40, 20)
+
+
+def test_a_row_of_real_images_leaves_measured_styles_alone(market, tmp_path):
+    config = override(PRESETS["demo"], {"method.target_views": "real", "style.measure": True})
+    views = target_views(config, market, tmp_path)
+    assert (views.samples, views.num_views) == (market.train, 1)
+
+
+def test_without_a_crop_the_whole_image_is_resized(market):
+    image = read_image(market.train[0].path)
+    whole = normalise(image.resize((24, 48), Image.Resampling.BILINEAR))
+    for seed in range(5):
+        assert torch.equal(TrainTransform(48, 24, flip=0.0, crop="none")(image, random.Random(seed)), whole)
+        assert not torch.equal(TrainTransform(48, 24, flip=0.0)(image, random.Random(seed)), whole)
 
 
 def test_a_crop_may_keep_the_aspect():
@@ -249,10 +328,18 @@ def test_a_triplet_head_behind_the_dropout_sees_it():
         )
 
 
-@pytest.mark.parametrize("kind, expected", [("all", 7), ("real", 3 + 2), ("none", 3)])
+def test_both_heads_read_the_same_dropout():
+    """`both`, the output of a single pass: FC-128 behind the dropout sees the classifier's values."""
+    model = small_net(dropout=0.9, triplet_after_dropout=True).train()
+    with torch.no_grad():
+        model.classifier.weight.copy_(model.triplet.weight[:6])
+        logits, embeddings = model(torch.randn(4, 3, 32, 16), "both")
+    torch.testing.assert_close(logits, embeddings[:, :6])
+
+
+@pytest.mark.parametrize("kind, expected", [("all", 9), ("real", 3 + 3), ("none", 3)])
 def test_anchor_masks(kind, expected):
-    mask = anchor_mask(kind, 7, target_images=2, num_views=2)  # three of the source, two real, two fakes
-    assert mask.sum() == expected and mask[:3].all()
+    mask = anchor_mask(kind, 9, target_images=3, num_views=2)  # three of the source, three real, three fakes
     assert mask.nonzero().flatten().tolist() == list(range(expected))
 
 
@@ -272,9 +359,50 @@ def test_the_triplet_switches_reach_the_loss():
     mean_of_all, share = triplet_term(MethodConfig(triplets="all"), x, labels, anchors)
     mean_of_active, _ = triplet_term(MethodConfig(triplets="all_nonzero"), x, labels, anchors)
     assert mean_of_all == pytest.approx(mean_of_active.item() * share.item(), rel=1e-5)
+    wide, _ = triplet_term(MethodConfig(triplets="all", margin=20.0), x, labels, anchors)  # all are active
+    wider, _ = triplet_term(MethodConfig(triplets="all", margin=25.0), x, labels, anchors)
+    assert wider.item() == pytest.approx(wide.item() + 5, rel=1e-5)
 
 
 # ---------------------------------------------------------------- camera styles without a GAN
+
+
+def test_the_quality_is_that_of_the_controls_files(market, tmp_path):
+    few = replace(market, train=market.train[:1])
+    render = styles.colour_statistics(few.train)
+    pixels = render(few.train[0], few.train[0].camid)  # at the size of the files: (width, height)
+    for quality in (30, 75):
+        (tmp_path / f"{quality}").mkdir()
+        work = Workspace(tmp_path / f"{quality}")
+        styles.render_styles(work, few, TranslationConfig(kind="stats", quality=quality), pixels.shape[1::-1])
+        expected = io.BytesIO()
+        Image.fromarray(pixels).save(expected, "JPEG", quality=quality)
+        fake = fake_path(work.folder / styles.FOLDER, few.train[0].stem, few.train[0].camid + 1)
+        assert fake.read_bytes() == expected.getvalue()
+
+
+def test_a_stargan_trains_only_where_it_makes_the_styles_and_for_its_epochs(market, tmp_path, monkeypatch):
+    trained = []
+
+    def stop(work, gan, target):
+        trained.append(gan)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(styles, "train_stargan", stop)
+
+    def job(**changes) -> Job:
+        config = override(PRESETS["demo"], changes)
+        few = replace(market, train=market.train[:8])
+        return Job("hhl", EXPERIMENTS[0], config, few, few, CPU, Options(), StageStore(tmp_path))
+
+    changes = {"stargan.batch": 4, "stargan.epochs": 3}
+    with pytest.raises(InputError, match="far enough"):
+        styles.camera_styles(job(**changes))
+    gan = PRESETS["demo"].stargan
+    assert trained == [replace(gan, batch=4, iterations=3 * 2)]
+    control = job(**{"style.kind": "self", **changes})
+    styles.camera_styles(control)
+    assert set(control.stages) == {"camstyle"} and len(trained) == 1
 
 
 def test_colour_statistics_move_a_camera_onto_another(market):

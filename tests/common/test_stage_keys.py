@@ -4,7 +4,7 @@ Each record's run is repeated without building anything: `train(job)` declares i
 never builds returns their hashes. They must be those of `golden/stage_keys.json`, computed at commit
 5e0b386, before `Job` replaced `Run`; so finished stages stay valid. (471 of the 515 records hold the same
 hashes; 44 were made by earlier code, or depend on mask files that are replaced here by one name.) Records
-made since then must have the hashes that they hold.
+made since then must have the hashes that they hold, as far as no mask files are involved.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ READERS: dict[str, dict[str, Callable]] = {
         "dcgan_lsro.train.load": lambda name, root, config: dataset(manifest_of(name)),
     },
 }
+
+
+# the stages of PTGAN's own rows that do not depend on mask files, which are replaced here by one name
+JUDGES = ("domain-judge", "person-judge")
 
 
 class DryStage(Stage):
@@ -144,4 +148,10 @@ def test_stage_keys_of_committed_records(name, monkeypatch, tmp_path):
             f"{record.key} {record.source} {record.target} {record.seed} {record.preset} {record.config_hash}"
         )
         expected = golden.get(entry, {stage: made["hash"] for stage, made in record.stages.items()})
-        assert {stage: made.hash for stage, made in job.stages.items()} == expected, entry
+        found = {stage: made.hash for stage, made in job.stages.items()}
+        assert set(found) == set(expected), entry
+        if entry not in golden and name == "ptgan" and run.config.trains_gan and run.config.gan.lambda_id:
+            found, expected = (
+                {s: h for s, h in hashes.items() if s in JUDGES} for hashes in (found, expected)
+            )
+        assert found == expected, entry

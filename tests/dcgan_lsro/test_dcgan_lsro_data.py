@@ -32,6 +32,7 @@ from dcgan_lsro.data import (
     matched_count,
     people_without_labels,
     phases,
+    train_transform,
     training_set,
     unlabelled_count,
     weight_decay,
@@ -240,6 +241,23 @@ def test_the_paper_crop_squeezes_any_image_first():
     assert image.shape == (3, 64, 32)
 
 
+@pytest.mark.parametrize("share, side", [("side", 0.85), ("area", 0.85**0.5)])
+def test_a_share_is_one_of_the_side_or_of_the_area(share, side):
+    class Smallest(random.Random):
+        def uniform(self, low: float, high: float) -> float:
+            return low
+
+    image = TrainTransform(NetConfig(), "scale", flip=0.0, share=share)(gradient_image(256, 256), Smallest())
+    assert corners([image])[0] == pytest.approx([0, side, 0, side], abs=0.01)
+
+
+def test_only_the_pseudo_label_rows_have_an_interpolation_of_their_own():
+    recipe = RecipeConfig(pseudo_interpolation="bilinear")
+    methods = {loss: MethodConfig(loss) for loss in get_args(get_type_hints(MethodConfig)["loss"])}
+    kinds = {loss: train_transform(THIN, recipe, method).interpolation for loss, method in methods.items()}
+    assert kinds == dict.fromkeys(("none", "lsro", "all_in_one"), "bicubic") | {"pseudo": "bilinear"}
+
+
 # ---------------------------------------------------------------- the network and its optimiser
 
 
@@ -319,6 +337,7 @@ def test_every_preset_builds_with_its_batch_norm():
         net = NetConfig(**{**vars(preset.net), "weights": "none", "backbone": "thin"})
         model = build_network(net, 10)
         assert model.base.bn1.momentum == (0.001 if preset is PRESETS["released"] else 0.1)
+        assert model.drop.p == preset.net.dropout
         nesterov = build_optimizer(preset.recipe, preset.method, model).defaults["nesterov"]
         assert nesterov == (preset is not PRESETS["shared"])
 

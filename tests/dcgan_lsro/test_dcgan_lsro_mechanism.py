@@ -5,6 +5,8 @@ the released code's own Adam and batch norm do.
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from common.datasets import Sample
 from common.hashing import digest
 from common.job import Workspace
 from common.training import Loop
+from dcgan_lsro import judges
 from dcgan_lsro import train as training
 from dcgan_lsro.config import PRESETS, GANConfig, NetConfig, PoolConfig, RecipeConfig
 from dcgan_lsro.dcgan.augment import AugmentedDiscriminator, augment, holes
@@ -272,6 +275,25 @@ def test_at_most_a_thousand_images_are_compared():
     assert (
         len(evenly(rows)) == 1000 and evenly(rows)[-1] == 2499 and np.array_equal(evenly(rows[:9]), rows[:9])
     )
+
+
+def test_references_are_halves_of_the_people_and_halves_of_the_images(formulas, monkeypatch):
+    train = [Sample(Path(f"{pid}_{n}.jpg"), pid, n % 2) for pid in (3, 5, 6, 9) for n in range(3)]
+    images, drawn = formulas.scatter("images", 12, 3), formulas.scatter("drawn", 7, 3)
+    monkeypatch.setattr(judges, "embed", lambda _, paths, device: images if paths is train else drawn)
+    monkeypatch.setattr(judges, "share_found", lambda *_: 0.25)
+    found = judges.judged(SimpleNamespace(features=None), train, [Path("drawn.png")] * 7, CPU)
+
+    pids, of_3_and_6 = np.repeat([3, 5, 6, 9], 3), np.repeat([True, False, True, False], 3)
+    expected = {"judge_rank1": 0.25}
+    for name, real, people, others in (
+        ("gan", images, pids, drawn),
+        ("real", images[of_3_and_6], pids[of_3_and_6], images[~of_3_and_6]),
+        ("copies", images[0::2], pids[0::2], images[1::2]),
+    ):
+        expected[f"{name}_precision"], expected[f"{name}_recall"] = precision_and_recall(real, others)
+        expected[f"{name}_mode"] = largest_mode(real, people, others)
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.fixture(scope="module")

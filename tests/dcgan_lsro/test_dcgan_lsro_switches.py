@@ -304,3 +304,16 @@ def test_results_repeat(bench):
     config = override(LSROConfig(), BASE)
     for result in (reid, gan, pool, views):
         assert equal(result(bench, config), bench.result(result, config))
+
+
+def test_multi_query_pools_by_mean_and_by_maximum(bench, monkeypatch):
+    """Their scores on tiny data may be the same."""
+    asked, original = [], evaluate.multi_query
+
+    def recorded(*features: Any, pooling: str) -> np.ndarray:
+        asked.append(pooling)
+        return original(*features, pooling=pooling)
+
+    monkeypatch.setattr(evaluate, "multi_query", recorded)
+    scored(bench, override(LSROConfig(), BASE))
+    assert asked == ["mean", "max"]

@@ -24,7 +24,7 @@ from common.datasets.synthetic import load_synthetic
 from common.job import Job, Options, Workspace
 from common.runs import StageStore
 from common.switches import switches
-from hhl import styles, train
+from hhl import evaluate, styles, train
 from hhl.config import PRESETS, HHLConfig, TranslationConfig
 from hhl.data import plan_steps
 from hhl.evaluate import embedder, load_network
@@ -298,6 +298,16 @@ def test_a_row_is_scored_with_its_test_settings(duke, market, tmp_path, monkeypa
         ("bicubic", True),
         ("bilinear", False),
     ]
+
+
+def test_evaluation_has_the_settings_of_its_flags(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "load_network", lambda path: build_network(BASE.net, 8, triplet=False))
+    monkeypatch.setattr(evaluate, "checkpoint_scores", lambda options, model, features: features)
+    other = replace(BASE.test, interpolation="bilinear", normalise=False)
+    for test, flip in ((BASE.test, False), (other, True)):
+        features = evaluate.scores(evaluate.Evaluate(tmp_path, test=test, flip=flip), CPU)
+        assert (features.transform.interpolation, features.normalise) == (test.interpolation, test.normalise)
+        assert features.flip is flip
 
 
 def test_the_pretraining_has_its_own_number_of_epochs():

@@ -21,9 +21,11 @@ from common.checkpoints import save_checkpoint
 from common.cli import override
 from common.datasets import ReIDDataset
 from common.datasets.synthetic import load_synthetic
+from common.hashing import canonical
 from common.job import Workspace
 from common.switches import switches
-from ptgan import masks, train, transfer
+from ptgan import evaluate, masks, train, transfer
+from ptgan import translate as translation
 from ptgan.config import PRESETS, PTGANConfig
 from ptgan.data import Domain, gan_transform
 from ptgan.masks import mask_source
@@ -270,12 +272,27 @@ class Segmenter(torch.nn.Module):
 # ---------------------------------------------------------------- fields of whole stages
 
 
-def test_weights_of_a_file_are_loaded(tmp_path):
+@pytest.mark.parametrize("backbone", ["thin", "googlenet"])
+def test_weights_of_a_file_are_loaded(backbone, tmp_path):
     torch.manual_seed(3)
-    start = build_network(BASE.net, 8).base
+    net = replace(BASE.net, backbone=backbone)
+    start = build_network(net, 8).base
     save_checkpoint(tmp_path / "start.pt", start.state_dict())
-    model = build_network(replace(BASE.net, weights=str(tmp_path / "start.pt")), 8)
+    model = build_network(replace(net, weights=str(tmp_path / "start.pt")), 8)
     assert all(torch.equal(a, b) for a, b in zip(model.base.parameters(), start.parameters()))
+
+
+def test_a_trained_network_is_loaded_and_evaluated_with_the_flags(tmp_path, monkeypatch):
+    torch.manual_seed(3)
+    trained = build_network(BASE.net, 8)
+    content = {"state_dict": trained.state_dict(), "num_ids": 8, "net": canonical(BASE.net)}
+    save_checkpoint(tmp_path / "model.pt", content)
+    monkeypatch.setattr(evaluate, "checkpoint_scores", lambda options, model, features: (model, features))
+    for flip in (False, True):
+        options = evaluate.Evaluate(tmp_path / "model.pt", flip=flip)
+        model, features = evaluate.scores(options, CPU)
+        assert features.flip is flip
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), trained.parameters()))
 
 
 def test_rows_that_differ_in_their_training_images(pair, make_job, tmp_path):
@@ -301,6 +318,35 @@ def test_rows_that_differ_in_their_training_images(pair, make_job, tmp_path):
         == (set(), 12, False)
     )
     assert of_row(**{"translation.folder": str(tmp_path / "images")}) == (set(), 12, True)
+
+
+def test_the_generators_images_are_stored_plain_or_stretched(pair, tmp_path, monkeypatch):
+    """A generator that halves all contrasts: 64..191 plain, 0..255 stretched, whatever went in."""
+    monkeypatch.setattr(translation, "load_generator", lambda *arguments: lambda images: 0.5 * images)
+    monkeypatch.setattr(translation, "save_image", lambda pixels, *arguments: stored.append(pixels))
+    few, stored = replace(pair[0], train=pair[0].train[:1]), []
+    for io in ("plain", "scipy_bytescale"):
+        work = Workspace(tmp_path / io, device=CPU)
+        work.folder.mkdir()
+        translate(few, replace(BASE.gan, io=io), BASE.translation, Stage(tmp_path), work)
+    plain, stretched = stored
+    assert 64 <= plain.min() and plain.max() <= 191
+    assert (stretched.min(), stretched.max()) == (0, 255)
+
+
+def test_the_reid_network_trains_on_the_transferred_images(pair, make_job, monkeypatch):
+    trained = []
+    monkeypatch.setattr(train, "train_reid", lambda net, recipe, samples, *arguments: trained.append(samples))
+    monkeypatch.setattr(train.pictures, "draw", lambda *arguments: None)
+    monkeypatch.setattr(train, "score", lambda *arguments, **options: None)
+    monkeypatch.setattr(train, "load_network", lambda path: build_network(BASE.net, 8))
+    monkeypatch.setattr("common.runs.Stage.json", lambda stage, name: {})
+    monkeypatch.setattr("common.job.Job.record", lambda job, scores, *, measures: None)
+    for kind in ("none", "identity"):
+        train.train(make_job(override(BASE, {"translation.kind": kind}), *pair))
+    direct, resized = trained
+    assert direct == pair[0].train and {sample.origin for sample in resized} == {"translated"}
+    assert [sample.pid for sample in resized] == [sample.pid for sample in direct]
 
 
 def test_judges_are_asked_for(pair, make_job, monkeypatch):

@@ -65,6 +65,15 @@ def test_the_norm_of_a_constant_change():
     assert identity_loss(x, y, mask, "l2_rms", "mask").item() == pytest.approx(c / 2, rel=1e-6)
 
 
+def test_a_soft_mask_weighs_squares_but_scales_the_change_in_a_norm():
+    """A change of 0.5 under a mask of 0.25 everywhere."""
+    x, y, mask = torch.zeros(SHAPE), torch.full(SHAPE, 0.5), torch.full((2, 1, 16, 8), 0.25)
+    assert identity_loss(x, y, mask).item() == 0.25 * 0.5**2
+    assert identity_loss(x, y, mask, "mse", "mask").item() == 0.5**2
+    assert identity_loss(x, y, mask, "l2").item() == pytest.approx(0.125 * math.sqrt(SIZE), rel=1e-6)
+    assert identity_loss(x, y, mask, "l2_rms").item() == pytest.approx(0.125, rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["mse", "l2", "l2_rms"])
 @pytest.mark.parametrize("reduce", ["all", "mask"])
 def test_an_empty_mask_gives_zero_and_finite_gradients(pair, kind, reduce):

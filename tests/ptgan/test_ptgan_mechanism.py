@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common.hashing import digest
 from common.records import read_record
-from ptgan import train
+from ptgan import model, train
 from ptgan.augment import augment
 from ptgan.config import PRESETS, GANConfig, TranslationConfig
 from ptgan.losses import generator_total
@@ -74,6 +75,28 @@ def test_an_augmented_discriminator_scores_what_it_sees(formulas):
     scores = augmented(images)
     torch.manual_seed(2)
     assert torch.equal(scores, plain(augment(images))) and not torch.equal(scores, plain(images))
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_discriminators_see_augmented_images_in_both_steps_or_never(formulas, monkeypatch, augmented):
+    """Both fakes in the generators' step, then real images and pooled fakes of the source and the target."""
+    seen = []
+    monkeypatch.setattr(model, "augment", lambda images: seen.append(images.detach()) or images)
+    config = replace(SMALL, augment_d=augmented, pool_size=1)
+    training = start_training(config, CPU)
+    source, target = (formulas.scattered(name, 2, 4, 64, 32) for name in ("source", "target"))
+    old_source, old_target = (formulas.scattered(name, 2, 3, 64, 32) for name in ("old a", "old b"))
+    training.pool.pairs = [[old_source, old_target]]
+    with torch.no_grad():
+        fake_target, fake_source = (
+            training.networks.g_s2t(source[:, :3]),
+            training.networks.g_t2s(target[:, :3]),
+        )
+    always = SimpleNamespace(random=lambda: 0.9)  # the pool gives what it has
+    train_step(config, training, source, target, always)
+    expected = [fake_target, fake_source, source[:, :3], old_source, target[:, :3], old_target]
+    assert len(seen) == (6 if augmented else 0)
+    assert all(torch.equal(image, wanted) for image, wanted in zip(seen, expected))
 
 
 def test_both_adversarial_terms_have_their_weight():

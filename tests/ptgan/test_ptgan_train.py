@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from common.cli import override
-from common.datasets import load_dataset
+from common.datasets import Sample, load_dataset
 from common.errors import InputError
 from common.provenance import ROOT
 from common.records import read_record
 from ptgan import evaluate, train
-from ptgan.analysis import rms_change, style_distance
+from ptgan.analysis import analyse, rms_change, style_distance
 from ptgan.config import PRESETS, GANConfig, PTGANConfig
 from ptgan.experiments import PTGAN
 from ptgan.pictures import row_name
@@ -285,6 +285,33 @@ def test_change_inside_and_outside():
     after = before + np.where(masks[..., None] > 0, 0.3, -0.1)
     assert rms_change(before, after, masks) == pytest.approx({"rms_inside": 0.3, "rms_outside": 0.1})
     assert rms_change(before, after, np.zeros((2, 4, 4)))["rms_inside"] == 0
+
+
+def test_every_measure_of_a_transfer_is_of_its_own_images(tmp_path):
+    """One colour each; the transfer changes the upper half, the person, by 51 levels, the rest by 102."""
+
+    def images(name: str, upper: int, lower: int) -> list[Sample]:
+        grey = np.full((8, 4, 3), lower, np.uint8)
+        grey[:4] = upper
+        Image.fromarray(grey).save(tmp_path / f"{name}.png")
+        return [Sample(tmp_path / f"{name}.png", 1, 0)]
+
+    mask = np.zeros((8, 4), np.float32)
+    mask[:4] = 1
+    sets = images("source", 51, 51), images("translated", 102, 153), images("target", 255, 255)
+    measures = analyse(*sets, lambda sample: mask, (8, 4))
+    level = 2 / 255
+    assert measures == pytest.approx(
+        {
+            "rms_inside": 51 * level,
+            "rms_outside": 102 * level,
+            "mask_coverage": 0.5,
+            "style_distance_source": 204 * level / np.sqrt(2),
+            "style_distance_translated": np.sqrt((127.5**2 + 25.5**2) / 2) * level,
+        },
+        abs=1e-5,
+    )
+    assert "rms_inside" not in analyse(*sets, None, (8, 4))
 
 
 def test_distance_of_styles():

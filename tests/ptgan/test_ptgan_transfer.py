@@ -166,7 +166,10 @@ def test_aliases_hold_in_every_preset():
     table = {experiment.key: experiment for experiment in PTGAN.experiments}
     assert {key for key, experiment in table.items() if experiment.alias_of} == set(own)
     for key, changes in own.items():
-        for preset in PRESETS.values():
+        for name, preset in PRESETS.items():
+            if key == "ptgan/lambda_id/10" and preset.gan.lambda_id != 10:
+                assert name in ("study", "shared") and "(20 in the preset study)" in table[key].title
+                continue
             assert override(preset, changes) == override(preset, table[table[key].alias_of].overrides)
 
 

@@ -96,7 +96,7 @@ def figures() -> list[Experiment]:
     points += [
         Experiment(
             f"spgan/fig8/lambda3={weight}",
-            f"lambda3 = {weight}" + " (0.5 in the preset study)" * (weight == 2),
+            f"lambda3 = {weight}" + " (0.5 in study and shared)" * (weight == 2),
             {} if weight in same else {"gan.lambda3": float(weight)},
             alias_of=same.get(weight),
         )

@@ -25,6 +25,7 @@ from common.job import Options, Workspace
 from common.provenance import ROOT
 from common.published import STANDS_FOR
 from common.records import check_experiments
+from common.runs import Stage
 from spgan import process, translations
 from spgan.config import PRESETS, RECIPES, GANConfig, SPGANConfig
 from spgan.experiments import EXPERIMENTS, ROWS, SPGAN
@@ -141,6 +142,22 @@ def test_one_gan_serves_both_directions_and_every_row_without_sianet():
     assert len({gan_key(override(demo, ROWS[row][1])) for row in rows}) == 5
 
 
+def test_curves_of_the_reverse_direction_exchange_source_and_target(tmp_path):
+    line = {
+        "step": 20,
+        "cycle_source": 1,
+        "cycle_target": 2,
+        "positive_s": 3,
+        "positive_t": 4,
+        "sia_across": 5,
+    }
+    (tmp_path / "curves.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    gan = Stage("gan", "", tmp_path, 0.0, False)
+    assert translations.gan_curves(gan, DUKE, MARKET) == [line]
+    exchanged = {"cycle_source": 2, "cycle_target": 1, "positive_s": 4, "positive_t": 3}
+    assert translations.gan_curves(gan, MARKET, DUKE) == [line | exchanged]
+
+
 # ---------------------------------------------------------------- translated folders and picture measures
 
 
@@ -157,10 +174,11 @@ def domain(tmp_path, formulas):
     return samples
 
 
-def copies(samples, folder: Path, prefix: str = "", brighter: int = 0) -> Path:
+def copies(samples, folder: Path, prefix: str = "", brighter: int = 0, contrast: float = 1.0) -> Path:
     folder.mkdir()
     for s in samples:
-        pixels = (np.asarray(Image.open(s.path), int) + brighter).clip(0, 255).astype(np.uint8)
+        levels = np.asarray(Image.open(s.path)) * contrast + brighter
+        pixels = levels.clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{prefix}{s.path.name}", quality=95)
     return folder
 
@@ -208,7 +226,7 @@ def test_frechet_of_normal_clouds(formulas):
 
 
 def test_statistics_bring_the_source_to_the_targets_colours(domain, tmp_path):
-    brighter = samples_in(copies(domain, tmp_path / "target", brighter=40), domain)
+    brighter = samples_in(copies(domain, tmp_path / "target", brighter=90, contrast=0.4), domain)
     source, target = (
         SimpleNamespace(name=n, train=t, manifest={}) for n, t in (("s", domain), ("t", brighter))
     )

@@ -17,6 +17,7 @@ from PIL import Image
 from common.augment import jitter_colours
 from common.checkpoints import save_checkpoint
 from common.datasets.base import Sample
+from common.datasets.loading import normalise
 from common.errors import InputError
 from common.hashing import canonical
 from spgan.config import PRESETS, MethodConfig, NetConfig, RecipeConfig
@@ -181,6 +182,17 @@ def test_training_images(formulas):
     assert 0.02 < (erased == 0).all(0).float().mean() < 0.5
     jittered = np.asarray(jitter_colours(image, 0.3, random.Random(0)), float)
     assert 1 < np.abs(jittered - np.asarray(image, float)).mean() < 90
+
+
+def test_a_random_crop_is_a_window_of_nine_eighths_of_the_size(formulas):
+    image = Image.fromarray(((formulas.scatter("image", 40, 20, 3) + 1) * 127.5).astype(np.uint8))
+    whole = np.asarray(image.resize((36, 72), Image.Resampling.BILINEAR))
+    for seed in range(4):
+        rng = random.Random(seed)
+        left, top, mirrored = rng.randint(0, 4), rng.randint(0, 8), rng.random() < 0.5
+        window = whole[top : top + 64, left : left + 32]
+        expected = normalise(Image.fromarray(window[:, ::-1] if mirrored else window))
+        assert torch.equal(TrainTransform(64, 32, "random")(image, random.Random(seed)), expected)
 
 
 def test_training_sets():

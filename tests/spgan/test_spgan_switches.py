@@ -19,7 +19,7 @@ from common.cli import override
 from common.datasets import load_dataset
 from common.job import Job, Options, Workspace
 from common.runs import StageStore
-from spgan import process
+from spgan import evaluate, process
 from spgan.config import PRESETS, SPGANConfig
 from spgan.evaluate import score
 from spgan.experiments import EXPERIMENTS
@@ -180,6 +180,16 @@ def test_every_field_changes_the_scores(domains, tmp_path, name):
         assert before["last"] == after["last"] and before["lmp7max"] != after["lmp7max"]
 
 
+def test_the_command_ranks_by_its_settings_of_the_test(domains, tmp_path, monkeypatch):
+    weights(TINY, domains, tmp_path)
+    (checkpoint,) = tmp_path.glob("stages/reid-*/model.pt")
+    asked: list[Any] = []
+    monkeypatch.setattr(evaluate, "checkpoint_scores", lambda *_, **ranking: asked.append(ranking))
+    test = replace(TINY.test, cut=3, no_match="zero")
+    evaluate.scores(evaluate.Evaluate(checkpoint=checkpoint, test=test), torch.device("cpu"))
+    assert asked == [{"cut": 3, "no_match": "zero"}]
+
+
 @pytest.fixture
 def painted(monkeypatch) -> list[Any]:
     """TensorFlow replaced: the GAN writes no networks, and translations are grey; returns their settings."""
@@ -219,6 +229,13 @@ def test_every_field_changes_the_translations(domains, tmp_path, painted, name):
             assert [s.path.read_bytes() for s in made[0].samples] != [
                 s.path.read_bytes() for s in made[1].samples
             ]
+
+
+def test_each_direction_is_translated_by_its_own_generator(domains, tmp_path, painted):
+    """Duke comes first in the GAN, whichever the run's source is."""
+    for pair in (domains, domains[::-1]):
+        translated(job_of(TINY, pair, tmp_path))
+    assert [role for _, _, role in painted] == ["g_s2t", "g_t2s"]
 
 
 def test_truncation_is_the_gans_alone(domains, tmp_path):

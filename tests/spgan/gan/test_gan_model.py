@@ -61,6 +61,17 @@ def test_kernels_start_as_slims(formulas):
             assert not values.any()
 
 
+def test_kernels_without_norms_start_wide_enough_to_keep_the_variance():
+    """He's uniform limit, sqrt(6 / fan-in), but for the output. Keras takes a deconvolution's outputs for its
+    inputs.
+    """
+    config = GANConfig(height=32, width=32, g_channels=8, blocks=1, g_norm="none")
+    for name, variable in named_variables(generator("g", config)).items():
+        if name.endswith("kernel") and not name.startswith("pred_conv"):
+            limit = (6 / np.prod(variable.shape[:3])) ** 0.5
+            assert 0.9 * limit < np.abs(variable.numpy()).max() <= limit, name
+
+
 @pytest.mark.parametrize(
     "role, output, build, channels, image, tolerance",
     [

@@ -174,6 +174,25 @@ class Counter:
         self.steps = int(arrays["steps"])
 
 
+def test_a_linear_decay_begins_in_the_middle_of_the_training(files, tmp_path, monkeypatch):
+    factors: list[float] = []
+
+    class Slowing(Counter):
+        def set_rate(self, factor: float) -> None:
+            factors.append(factor)
+
+    monkeypatch.setattr(gan_train, "Trainer", Slowing)
+    train_gan(workspace(tmp_path), replace(TINY, epochs=2.0, lr_decay="linear"), *files)
+    assert factors == pytest.approx([1, 1, 1, 1, 2 / 3, 1 / 3])
+
+
+def test_the_rates_of_all_four_optimisers_fall_together():
+    trainer = Trainer(replace(TINY, lr=1e-3), 0)
+    trainer.set_rate(0.5)
+    rates = {name: float(adam.learning_rate) for name, adam in trainer.optimizers.items()}
+    assert rates == pytest.approx(dict.fromkeys(("g", "d_target", "d_source", "sianet"), 5e-4))
+
+
 def test_the_checkpoint_stays_until_the_networks_are_saved(files, tmp_path, monkeypatch):
     """The disk is full when a training of 24 steps ends; --resume continues from its last checkpoint."""
 

@@ -427,15 +427,16 @@ def accelerate(model: Network, device: torch.device, options: Options) -> Networ
 
 
 def under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
-    """Returns a subclass whose forward runs under autocast.
+    """Returns a subclass whose forward runs under autocast; its output, or each of a tuple, is float32.
 
     A subclass rather than a replaced `forward` method: `copy.deepcopy` (AdaBN) must yield a network that runs
     on its own weights; rather than a wrapper module: names in the state dict must not change.
     """
 
-    def forward(self: nn.Module, *inputs: Tensor) -> Tensor:
+    def forward(self: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         with torch.autocast(device, torch.bfloat16):
-            return kind.forward(self, *inputs).float()
+            output = kind.forward(self, *inputs)
+        return tuple(map(torch.Tensor.float, output)) if isinstance(output, tuple) else output.float()
 
     return type(kind.__name__, (kind,), {"forward": forward})
 

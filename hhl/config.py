@@ -160,6 +160,8 @@ class GANConfig:
     conditional_norm: bool = field(default=False, metadata=LATER)
     # ours: D sees shifted, mirrored images with a hole (see hhl/stargan/augment.py)
     augment_d: bool = field(default=False, metadata=LATER)
+    # ours, for speed: bf16 runs G and D under autocast; losses, weights and Adam stay float32
+    precision: Literal["fp32", "bf16"] = field(default="fp32", metadata=LATER)
 
     def on(self, images: int) -> GANConfig:
         """Returns the configuration with `epochs` of that many images resolved to `iterations`."""
@@ -298,6 +300,7 @@ _STUDY_STARGAN = replace(
     lr=5e-4,
     lambda_idt=1.0,
     iterations=4000,
+    precision="bf16",
 )
 
 # the demo with a StarGAN that does its job, about 15 minutes on a core, and with judges of its styles

@@ -20,7 +20,7 @@ from common.datasets import ReIDDataset
 from common.datasets.loading import Batch, SampleImages, normalise
 from common.datasets.plans import epoch_plan
 from common.job import Workspace
-from common.training import Loop, Stateful, seed_everything
+from common.training import Loop, Stateful, seed_everything, under_autocast
 from hhl.config import GANConfig
 from hhl.stargan.augment import AugmentedDiscriminator
 from hhl.stargan.losses import discriminator_losses, generator_losses, total
@@ -64,11 +64,7 @@ def learning_rate(gan: GANConfig, iteration: int) -> float:
 def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
     """Writes `generator.pt` and `discriminator.pt` after `gan.iterations` steps (see `GANConfig.on`)."""
     seed_everything(work.seed, deterministic=work.options.deterministic)
-    generator = build_generator(gan, target.num_cameras).to(work.device)
-    discriminator = Discriminator(
-        target.num_cameras, gan.height, gan.width, base=gan.d_channels, layers=gan.d_layers
-    )
-    discriminator.to(work.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator, discriminator = build_networks(gan, target.num_cameras, work.device)
     g_optimizer, d_optimizer = (
         Adam(model.parameters(), lr=gan.lr, betas=(gan.beta1, 0.999)) for model in (generator, discriminator)
     )
@@ -109,6 +105,20 @@ def train_stargan(work: Workspace, gan: GANConfig, target: ReIDDataset) -> None:
 
     save_checkpoint(work.folder / "generator.pt", generator.state_dict())
     save_checkpoint(work.folder / "discriminator.pt", discriminator.state_dict())
+
+
+def build_networks(gan: GANConfig, num_cameras: int, device: torch.device) -> tuple[Generator, Discriminator]:
+    """Returns untrained networks on the device."""
+    generator = build_generator(gan, num_cameras).to(device)
+    discriminator = Discriminator(
+        num_cameras, gan.height, gan.width, base=gan.d_channels, layers=gan.d_layers
+    ).to(device)
+    if gan.precision == "bf16":
+        for network in (generator, discriminator):
+            network.__class__ = under_autocast(type(network), device.type)  # type: ignore[assignment]
+    else:  # slower under bf16
+        discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return generator, discriminator
 
 
 def load_batches(loop: Loop, gan: GANConfig, target: ReIDDataset) -> Iterator[Batch]:

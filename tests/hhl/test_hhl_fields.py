@@ -140,6 +140,7 @@ GAN = {
     "stargan.uniform_gamma": Case(True),
     "stargan.conditional_norm": Case(True),
     "stargan.augment_d": Case(True),
+    "stargan.precision": Case("bf16"),
 }
 FILES = {"style.quality": Case(50), "style.truncate": Case(False), "style.kind": Case("self")}
 FEATURES = {"test.interpolation": Case("bilinear"), "test.normalise": Case(False)}

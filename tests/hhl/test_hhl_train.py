@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import spgan.config
 from common import training
 from common.datasets import load_dataset
 from common.errors import InputError
@@ -398,9 +399,8 @@ def test_200_epochs_of_stargan_are_the_papers_steps():
 
 
 def test_the_network_of_another_paper_is_refused(tmp_path):
-    torch.save(
-        {"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": {"head": "fc"}}, tmp_path / "model.pt"
-    )
+    content = {"state_dict": {"x": torch.zeros(1)}, "num_ids": 3, "net": canonical(spgan.config.NetConfig())}
+    torch.save(content, tmp_path / "model.pt")
     with pytest.raises(InputError, match="another paper"):
         evaluate.load_network(tmp_path / "model.pt")
 

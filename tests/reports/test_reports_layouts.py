@@ -27,7 +27,8 @@ rows = [ ROW ]
 
 def view(folder, row: str) -> dict:
     (folder / "layouts.toml").write_text(ONE.replace("ROW", row), encoding="utf-8")
-    [table] = layouts("blog", {paper: read_results(paper) for paper in PAPERS}, folder)
+    demo = {paper: [r for r in read_results(paper) if r.preset == "demo"] for paper in PAPERS}
+    [table] = layouts("blog", demo, folder)
     return table
 
 

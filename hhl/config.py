@@ -303,7 +303,7 @@ _STUDY_STARGAN = replace(
     precision="bf16",
 )
 
-# the demo with a StarGAN that does its job, about 15 minutes on a core, and with judges of its styles
+# the demo with a StarGAN that does its job, some 6 minutes on a free core, and with judges of its styles
 _STUDY = replace(_DEMO, stargan=_STUDY_STARGAN, style=TranslationConfig(judge_steps=500))
 
 PRESETS: dict[str, HHLConfig] = {

@@ -11,11 +11,10 @@ from PIL import Image
 
 from common.datasets import ReIDDataset, Sample
 from common.datasets.synthetic import DOMAINS, oracle
-from common.evaluation.transfers import edge_correlation
+from common.evaluation.transfers import edge_correlation, oracle_distances
 from common.evaluation.yardsticks import (
     build_person_judge,
     build_style_judge,
-    feature_distance,
     judged_styles,
     load_person_judge,
     load_style_judge,
@@ -91,10 +90,7 @@ def judge(work: Workspace, target: ReIDDataset, folder: Path, style: Path, perso
             person_network, paths, originals, target.train, work.device
         )
         measures[f"edges_kept{name}"] = edge_correlation(originals, paths)
-        if "_oracle" in images and name != "_oracle":
-            pair = (paths, images["_oracle"], work.device)
-            measures[f"oracle_distance{name}"] = feature_distance(style_network[:-1], *pair)
-            measures[f"oracle_person_distance{name}"] = feature_distance(person_network.features, *pair)
+    measures |= oracle_distances(style_network, person_network, images, work.device)
     test = [*target.query, *target.gallery]
     predicted = judged_styles(style_network, test, work.device)
     measures["style_judge_accuracy"] = float((predicted == np.array([s.camid for s in test])).mean())

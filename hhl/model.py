@@ -33,6 +33,7 @@ class HHLNet(nn.Module):
         self.triplet_after_dropout = net.triplet_after_dropout
         self.base = backbone
         self.feat: Any = None
+        self.feat_bn: Any = None
         width = backbone.num_features
         if net.head == "fc1024":
             width = net.embed_dim
@@ -92,8 +93,8 @@ def parameter_groups(
     no gradients, which the released code computes and never reads. The paper trains them at 0.01, the blog
     and the released `baseline.py` at 0.1.
     """
-    layers = (model.feat, getattr(model, "feat_bn", None), model.triplet)
-    embedding = [parameter for layer in filter(None, layers) for parameter in layer.parameters()]
+    layers = filter(None, (model.feat, model.feat_bn, model.triplet))
+    embedding = [parameter for layer in layers for parameter in layer.parameters()]
     for parameter in embedding:
         parameter.requires_grad_(embed_lr is not None)
     groups = [

@@ -136,7 +136,10 @@ def planned_cells(choice: Choice, root: Path = ROOT) -> list[Cell]:
             "nothing in reports/sweeps.toml is left by --paper, --table and --pairs: "
             "see python -m reports sweep --dry-run"
         )
-    return list({cell.identity: cell for cell in reversed(cells)}.values())[::-1]  # the first of equal ones
+    unique: dict[tuple, Cell] = {}
+    for cell in cells:
+        unique.setdefault(cell.identity, cell)
+    return list(unique.values())
 
 
 def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:

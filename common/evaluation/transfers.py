@@ -7,7 +7,7 @@ steps alone: all rows and seeds of a paper share them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from common.datasets import ReIDDataset, Sample
 from common.datasets.images import read_image
@@ -22,6 +23,7 @@ from common.datasets.synthetic import DOMAINS, moved
 from common.evaluation.yardsticks import (
     HEIGHT,
     WIDTH,
+    PersonNetwork,
     build_person_judge,
     build_style_judge,
     feature_distance,
@@ -105,12 +107,29 @@ def judge(
         measures[f"target_share{name}"] = float(taken.mean())
         measures[f"people_found{name}"] = share_found(person, paths, originals, source.train, work.device)
         measures[f"edges_kept{name}"] = edge_correlation(originals, paths)
-        if "_oracle" in images and name != "_oracle":
-            pair = (paths, images["_oracle"], work.device)
-            measures[f"oracle_distance{name}"] = feature_distance(domain[:-1], *pair)
-            measures[f"oracle_person_distance{name}"] = feature_distance(person.features, *pair)
+    measures |= oracle_distances(domain, person, images, work.device)
     measures["domain_judge_accuracy"] = accuracy(partial(judged_styles, domain), source, target, work.device)
     return {name: round(value, 4) for name, value in measures.items()}
+
+
+def oracle_distances(
+    style: nn.Sequential,
+    person: PersonNetwork,
+    images: Mapping[str, Sequence[Path | Sample]],
+    device: torch.device,
+) -> dict[str, float]:
+    """Returns `oracle_distance*` and `oracle_person_distance*` of the lists of `images`; none without the
+    oracle's, `_oracle`.
+    """
+    if "_oracle" not in images:
+        return {}
+    found = {}
+    for name, paths in images.items():
+        if name != "_oracle":
+            pair = (paths, images["_oracle"], device)
+            found[f"oracle_distance{name}"] = feature_distance(style[:-1], *pair)
+            found[f"oracle_person_distance{name}"] = feature_distance(person.features, *pair)
+    return found
 
 
 def accuracy(

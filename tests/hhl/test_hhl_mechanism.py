@@ -13,6 +13,7 @@ from PIL import Image
 import hhl.train
 from common.datasets import ReIDDataset, Sample
 from common.errors import InputError
+from common.evaluation import transfers
 from common.evaluation.yardsticks import PersonNetwork, embed, feature_distance, share_found
 from common.hashing import digest
 from common.job import Job, Options, Workspace
@@ -154,7 +155,7 @@ def known(monkeypatch):
     monkeypatch.setattr(judges, "load_person_judge", lambda *arguments: SimpleNamespace(features="person"))
     monkeypatch.setattr(judges, "judged_styles", judged_styles)
     monkeypatch.setattr(judges, "share_found", share_found)
-    monkeypatch.setattr(judges, "feature_distance", distance)
+    monkeypatch.setattr(transfers, "feature_distance", distance)
     monkeypatch.setattr(judges, "edge_correlation", lambda originals, images: edges[of_kind(images)])
     monkeypatch.setattr(judges, "oracle", lambda sample, camera: np.zeros((4, 2, 3), np.uint8))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import functools
 import json
 import logging
 import math
@@ -426,12 +427,21 @@ def accelerate(model: Network, device: torch.device, options: Options) -> Networ
     return model
 
 
+@functools.cache
+def _warn_of_emulated_bf16() -> None:
+    """Warns once where the processor has no instructions that bf16 needs: StarGAN took 40 times as long."""
+    if torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2"):
+        log.warning("bf16: this CPU has no AVX-512 and computes it in software, many times slower than fp32")
+
+
 def under_autocast(kind: type[nn.Module], device: str) -> type[nn.Module]:
     """Returns a subclass whose forward runs under autocast; its output, or each of a tuple, is float32.
 
     A subclass rather than a replaced `forward` method: `copy.deepcopy` (AdaBN) must yield a network that runs
     on its own weights; rather than a wrapper module: names in the state dict must not change.
     """
+    if device == "cpu":
+        _warn_of_emulated_bf16()
 
     def forward(self: nn.Module, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         with torch.autocast(device, torch.bfloat16):

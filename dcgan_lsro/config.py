@@ -259,7 +259,6 @@ _STUDY = dataclasses.replace(
         upsampling="resize",
         augment_d=True,
         average=0.998,
-        precision="bf16",
         judge_steps=300,
     ),
 )

@@ -116,7 +116,6 @@ _DEMO_GAN = {
     "dcgan.upsampling": "deconvolution",
     "dcgan.augment_d": False,
     "dcgan.average": 0.0,
-    "dcgan.precision": "fp32",
 }
 MECHANISMS = [
     Experiment(f"dcgan_lsro/mechanism/{name}", title, {**_ONLY_JUDGED, **overrides})

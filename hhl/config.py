@@ -300,10 +300,9 @@ _STUDY_STARGAN = replace(
     lr=5e-4,
     lambda_idt=1.0,
     iterations=4000,
-    precision="bf16",
 )
 
-# the demo with a StarGAN that does its job, 4,000 steps of 76 ms on a free core, and judges of its styles
+# the demo with a StarGAN that does its job, 4,000 steps, and judges of its styles
 _STUDY = replace(_DEMO, stargan=_STUDY_STARGAN, style=TranslationConfig(judge_steps=500))
 
 PRESETS: dict[str, HHLConfig] = {

@@ -75,7 +75,8 @@ def train_judge(
     work: Workspace, network: nn.Module, samples: Sequence[Sample], labels: Sequence[int], steps: int
 ) -> None:
     """Trains a judge with cross-entropy (Adam, batches of 64) and writes `judge.pt`."""
-    loop = Loop(work, steps, {"network": network.to(work.device).train()}, label="judge", save_every=steps)
+    network.to(work.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    loop = Loop(work, steps, {"network": network}, label="judge", save_every=steps)
     optimizer = Adam(network.parameters(), lr=1e-3)
     images = SampleImages(samples, JudgeTransform(), seed=SEED, stream="judge", cache=True)
     plan = epoch_plan(len(samples), min(64, len(samples)), seed=SEED, stream="judge")

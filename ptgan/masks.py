@@ -29,11 +29,13 @@ from common.files import regular_file, write_atomic
 from common.hashing import digest
 from common.job import Workspace
 from ptgan.config import MaskConfig
+from ptgan.selfie import load_selfie_network, selfie_mask
 
 log = logging.getLogger("run")
 # to float32 (H, W) in 0..1, of the image's size or, as released, 256x256
 MaskSource = Callable[[Sample], np.ndarray]
 
+SEGMENTED = ("torchvision", "selfie")  # kinds that a network makes
 RELEASED_SIZE = 256  # a .npy of the released kind contains 256 x 256 values
 SEGMENTED_SIZE = (512, 256)  # height and width at which a segmentation network sees a person's box
 PERSON = 15  # of the 21 VOC classes
@@ -57,7 +59,7 @@ def file_masks(kind: str, samples: Sequence[Sample], folder: str = "") -> Masks:
 
 
 def mask_source(kind: str, folder: str | Path = "") -> MaskSource:
-    """Returns the masks of one kind. `folder`: that of `disk` and `torchvision`, see `mask_path`.
+    """Returns the masks of one kind. `folder`: that of `disk` and of `SEGMENTED`, see `mask_path`.
 
     The function raises `InputError` for a mask that is missing, of another size or with other values than 0
     and 1 (PNG: or 255).
@@ -101,7 +103,7 @@ def mask_path(sample: Sample, kind: str = "disk", folder: str = "") -> Path:
         if sample.mask is None:
             raise InputError(
                 f"{sample.path}: only the synthetic domains have true masks: use --masks.kind disk, "
-                "torchvision or gaussian"
+                "torchvision, selfie or gaussian"
             )
         return sample.mask
     images, stem = sample.path.parent, sample.path.stem
@@ -114,7 +116,7 @@ def mask_path(sample: Sample, kind: str = "disk", folder: str = "") -> Path:
             return path
     raise InputError(
         f"{sample.path}: expected its mask {folders[-1] / stem}.png or .npy, found none: make the masks, or "
-        "use --masks.kind torchvision, gaussian, ones or zeros"
+        "use --masks.kind torchvision, selfie, gaussian, ones or zeros"
     )
 
 
@@ -278,12 +280,19 @@ def write_masks(config: MaskConfig, datasets: Sequence[ReIDDataset], work: Works
     for dataset in datasets:
         folder = work.folder / dataset.name
         owners |= by_file((folder / s.path.parent.name / f"{s.stem}.png", s) for s in dataset.train)
-    model = load_segmenter(config.model).to(work.device)
+    segmented = segmentation_by(config, work.device)
     work.kept.touch()
     for path, sample in tqdm(owners.items(), desc="masks", disable=None, leave=False):
         if not path.is_file():
-            mask = segment(model, read_image(sample.path), config.classes, work.device)
-            write_atomic(path, png_bytes(mask), durable=False)
+            write_atomic(path, png_bytes(segmented(read_image(sample.path))), durable=False)
+
+
+def segmentation_by(config: MaskConfig, device: torch.device) -> Callable[[Image.Image], np.ndarray]:
+    """Returns what makes the masks of a kind of `SEGMENTED`: an image -> uint8 `(H, W)` of its size."""
+    if config.kind == "selfie":
+        return partial(selfie_mask, load_selfie_network())
+    model = load_segmenter(config.model).to(device)
+    return lambda image: segment(model, image, config.classes, device)
 
 
 def png_bytes(mask: np.ndarray) -> bytes:

@@ -27,6 +27,7 @@ from ptgan.evaluate import embedder
 from ptgan.experiments import PTGAN
 from ptgan.masks import mask_path
 from ptgan.reid import build_network, load_network, train_reid
+from ptgan.selfie import load_selfie_network
 from ptgan.train_gan import check_gan
 from ptgan.transfer import images_of, transferred
 
@@ -85,8 +86,12 @@ def check(job: Job) -> None:
 
 
 def check_masks(job: Job) -> None:
-    """Raises `InputError` for the first mask that an identity loss will read and that is not there."""
+    """Raises `InputError` for the first mask that an identity loss will read and that is not there, and for a
+    missing network of the kind `selfie`.
+    """
     config = job.config.masks
+    if job.config.gan.lambda_id and config.kind == "selfie":
+        load_selfie_network()
     if job.config.gan.lambda_id == 0 or config.kind not in ("oracle", "disk"):
         return
     folders = (config.source_folder, config.target_folder)

@@ -20,6 +20,7 @@ from ptgan.config import GANConfig
 from ptgan.data import Domain, gan_transform
 from ptgan.masks import (
     COMPUTED,
+    SEGMENTED,
     Masks,
     MaskSource,
     file_masks,
@@ -28,6 +29,7 @@ from ptgan.masks import (
     mask_source,
     write_masks,
 )
+from ptgan.selfie import NETWORK_HASH
 from ptgan.train_gan import train_gan
 from ptgan.translate import FOLDER, translate, translated_samples
 
@@ -75,13 +77,10 @@ def transferred(job: Job) -> Transferred:
 
 def segmentation(job: Job) -> dict[str, Any]:
     """Returns what the stage `masks`, made by a segmentation network, depends on."""
-    masks = job.config.masks
-    return {
-        "model": masks.model,
-        "classes": masks.classes,
-        "source": job.source.manifest,
-        "target": job.target.manifest,
-    }
+    masks, datasets = job.config.masks, {"source": job.source.manifest, "target": job.target.manifest}
+    if masks.kind == "selfie":
+        return {"model": "selfie", "file": NETWORK_HASH, **datasets}
+    return {"model": masks.model, "classes": masks.classes, **datasets}
 
 
 def gan_masks(job: Job) -> tuple[Masks, Masks]:
@@ -93,7 +92,7 @@ def gan_masks(job: Job) -> tuple[Masks, Masks]:
     if job.config.gan.lambda_id == 0:
         return Masks(mask_source("zeros")), Masks(mask_source("zeros"))
     folders = [config.source_folder, config.target_folder]
-    if config.kind == "torchvision":
+    if config.kind in SEGMENTED:
         stage = job.stage("masks", segmentation(job), lambda work: write_masks(config, datasets, work))
         folders = [str(stage.folder / dataset.name) for dataset in datasets]
     source, target = (
@@ -107,14 +106,14 @@ def gan_masks(job: Job) -> tuple[Masks, Masks]:
 def reference_masks(job: Job) -> Masks | None:
     """Returns the source's masks within which changes are measured, the same for every row.
 
-    They are the dataset's own, else (`torchvision`) those that a row with an identity loss has made, else
-    those on disk.
+    They are the dataset's own, else (kinds of `SEGMENTED`) those that a row with an identity loss has made,
+    else those on disk.
     """
     source, config = job.source, job.config.masks
     if source.train[0].mask is not None:
         return Masks(mask_source("oracle"), True)
     folder = config.source_folder
-    if config.kind == "torchvision":
+    if config.kind in SEGMENTED:
         stage_folder = job.finished("masks", segmentation(job))
         if stage_folder is None:
             return None

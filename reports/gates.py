@@ -20,7 +20,9 @@ from common.records import METRICS, Record, newest_configuration
 from reports.claims import Claim
 from reports.experiments import REPORTS, experiment, of_one_kind, run_of
 
-SIGNS = {"at least": "≥", "at most": "≤", "within": "within"}
+PHOTOS = "photos_cpu"  # preset on photographs, whose gates are its own
+SIGNS = {"at least": "≥", "at most": "≤", "within": "within", "more by": "≥"}
+OF_TWO = ("within", "more by")  # comparisons of two experiments
 
 
 class _Check(TypedDict):
@@ -48,6 +50,7 @@ class GateEntry(_Gate, total=False):
     """One `[[gate]]`: the experiments that it is about, as patterns, and its checks."""
 
     but: list[str]  # patterns of experiments that it is not about
+    presets: list[str]  # that it is about; without: all but those of photographs
 
 
 class GatesFile(TypedDict):
@@ -77,7 +80,8 @@ class Outcome:
         """Whether it was measured and met."""
         if self.value is None or self.limit is None:
             return False
-        return self.value >= self.limit if self.comparison == "at least" else self.value <= self.limit
+        low = self.comparison in ("at least", "more by")
+        return self.value >= self.limit if low else self.value <= self.limit
 
     @property
     def measured_text(self) -> str:
@@ -102,10 +106,10 @@ def read_gates(reports: Path = REPORTS) -> list[dict[str, Any]]:
     for gate in gates:
         for check in gate["check"]:
             beside = "of" in check and "reference_of" in check
-            if check["comparison"] not in SIGNS or (check["comparison"] == "within" and not beside):
+            if check["comparison"] not in SIGNS or (check["comparison"] in OF_TWO and not beside):
                 raise InputError(
                     f"gates.toml: {gate['name']}: comparison {check['comparison']!r}: expected "
-                    "'at least' or 'at most', or 'within' with `of` and `reference_of`"
+                    "'at least' or 'at most', or 'within' or 'more by' with `of` and `reference_of`"
                 )
     return gates
 
@@ -119,8 +123,14 @@ def outcomes(claim: Claim, records: Sequence[Record], gates: Sequence[dict[str, 
     place = (claim.preset, claim.measured_on)
     here = [r for r in records if (r.preset, f"{r.source}->{r.target}") == place]
     runs = dict.fromkeys(run_of(key) for key in claim.keys)
-    found = [outcome for run in runs for gate in gates for outcome in _of_run(run, gate, here)]
+    own = [gate for gate in gates if about(gate, claim.preset)]
+    found = [outcome for run in runs for gate in own for outcome in _of_run(run, gate, here)]
     return list(dict.fromkeys(found))
+
+
+def about(gate: dict[str, Any], preset: str) -> bool:
+    """Returns whether a gate is about a preset."""
+    return preset in gate["presets"] if "presets" in gate else preset != PHOTOS
 
 
 def concerns(gate: dict[str, Any], run: str) -> bool:
@@ -136,9 +146,10 @@ def _of_run(run: str, gate: dict[str, Any], records: Sequence[Record]) -> Iterat
         measured = check.get("of", run)
         value = _mean(measured, check["measure"], records)
         limit: float | None = check["threshold"]
-        if check["comparison"] == "within":
+        if check["comparison"] in OF_TWO:
             reference = _mean(check["reference_of"], check.get("reference", check["measure"]), records)
-            value = None if value is None or reference is None else abs(value - reference)
+            more = None if value is None or reference is None else value - reference
+            value = abs(more) if more is not None and check["comparison"] == "within" else more
         elif "reference" in check:
             reference = _mean(check.get("reference_of", measured), check["reference"], records)
             limit = None if reference is None else check["threshold"] * reference

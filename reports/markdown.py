@@ -7,7 +7,7 @@ from typing import Any
 
 from common.published import Published
 from common.tables import BAND
-from reports.rows import Row, Table, Value, from_scratch
+from reports.rows import Row, Table, Value, on_photographs
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -119,11 +119,11 @@ def _switch_section(name: str, group: Sequence[dict]) -> str:
 def values_text(values: dict[str, Any]) -> str:
     """Returns `256; demo 64`: the value that most presets share, then the others with their presets' names.
 
-    Every value is named if none has a majority. Presets of real photographs from scratch, which copy most of
+    Every value is named if none has a majority. Presets of real photographs, which copy most of
     another preset's values, do not count towards the majority.
     """
     texts = {preset: value_text(value) for preset, value in values.items()}
-    votes = [text for preset, text in texts.items() if not from_scratch(preset)]
+    votes = [text for preset, text in texts.items() if not on_photographs(preset)]
     usual = next((text for text in votes if 2 * votes.count(text) > len(votes)), None)
     others: dict[str, list[str]] = {}
     for preset, text in texts.items():

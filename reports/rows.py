@@ -128,12 +128,12 @@ class Table:
     @property
     def comparable(self) -> bool:
         """Whether data and preset are the paper's, so that a difference of the numbers is meaningful."""
-        return self.preset != "demo" and not self.scratch and not self.synthetic
+        return self.preset != "demo" and not self.photographs and not self.synthetic
 
     @property
-    def scratch(self) -> bool:
-        """Whether it is about real photographs and randomly initialised networks."""
-        return from_scratch(self.preset)
+    def photographs(self) -> bool:
+        """Whether it is about real photographs at the size that a CPU can run, or from random weights."""
+        return on_photographs(self.preset)
 
     @property
     def printed(self) -> bool:
@@ -159,9 +159,11 @@ class Table:
         return any(row.value(column, "+adabn") for row in self.rows for column in self.columns)
 
 
-def from_scratch(preset: str) -> bool:
-    """Returns whether a preset, named scratch*, trains on real photographs without ImageNet weights."""
-    return preset.startswith("scratch")
+def on_photographs(preset: str) -> bool:
+    """Returns whether a preset is for real photographs alone: scratch*, without ImageNet weights, or
+    photos_cpu, with those of a small network.
+    """
+    return preset.startswith(("scratch", "photos"))
 
 
 def value_of(numbers: Sequence[float], *, percent: bool) -> Value | None:
@@ -254,7 +256,7 @@ def tables(paper: str, reports: Path = REPORTS) -> list[Table]:
         for name in sorted(groups, key=_order)
         for place in _places(paper, groups[name], records)
     ]
-    return [table for table in made if table.rows or not table.scratch]
+    return [table for table in made if table.rows or not table.photographs]
 
 
 def _table(paper: str, name: str, place: Place, rows: Sequence[Row]) -> Table:
@@ -265,7 +267,7 @@ def _table(paper: str, name: str, place: Place, rows: Sequence[Row]) -> Table:
     """
     printed = any(row.published for row in rows)
     kept, idle = [row for row in rows if row.published or row.records], []
-    if from_scratch(place.preset):
+    if on_photographs(place.preset):
         kept = [
             row
             for row in rows
@@ -317,14 +319,14 @@ def row_of(key: str, place: Place, records: Sequence[Record]) -> Row:
     matching = [r for r in records if r.key == runs_as and place_of(r) == place]
     own = tuple(sorted(of_one_kind(newest_configuration(matching)), key=lambda record: record.seed))
     theirs = published_for(paper, key, place.source, place.target)
-    compared = theirs and theirs.kind == "ours" and not from_scratch(place.preset)
+    compared = theirs and theirs.kind == "ours" and not on_photographs(place.preset)
     stale = bool(own) and own[0].config_hash != _config_hash(key, place.preset, own[0])
     return Row(key, entry["title"], runs_as, entry["score"], theirs if compared else None, own, stale)
 
 
 def _config_hash(key: str, preset: str, record: Record) -> str:
     """Returns the row's present hash; the record's for presets that people run with their own flags."""
-    if preset in ("demo", "study", "shared") or from_scratch(preset):
+    if preset in ("demo", "study", "shared") or on_photographs(preset):
         return experiments(key.split("/")[0], preset)[key]["config_hash"]
     return record.config_hash
 

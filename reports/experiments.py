@@ -36,6 +36,7 @@ class SweepEntry(_Planned, total=False):
     draws: bool  # seed N runs on drawing N of the synthetic domains (--data-seed N)
     real: bool  # on real photographs
     gpu: bool  # would take days without a GPU
+    minutes: int  # of a row with one seed, estimated: counts until there are records
 
 
 class Sweeps(TypedDict):

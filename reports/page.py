@@ -27,6 +27,7 @@ from reports.views import (
     PHOTOGRAPHS,
     baselines,
     coverage_view,
+    estimated_minutes,
     figure_view,
     needs,
     paper_view,
@@ -140,7 +141,16 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    functions = (anchor, difference_text, needs, number_text, pair_text, published_number, source_text)
+    functions = (
+        anchor,
+        difference_text,
+        estimated_minutes,
+        needs,
+        number_text,
+        pair_text,
+        published_number,
+        source_text,
+    )
     environment.globals.update({function.__name__: function for function in functions})
     environment.globals["rank_columns"] = RANK_COLUMNS
     return environment

@@ -226,10 +226,9 @@ def planned_places(paper: str, root: Path = ROOT) -> tuple[Place, ...]:
 
 
 @lru_cache
-def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[Place, bool]:
-    """Maps each place with real photographs that `sweeps.toml` has for a key to whether it needs a GPU."""
-    entries = _planned(paper, root, real=True)
-    return {place: entry.get("gpu", False) for place, entry in entries if _names(entry, key)}
+def planned_photographs(paper: str, key: str, root: Path = ROOT) -> dict[Place, Mapping[str, Any]]:
+    """Maps each place with real photographs that `sweeps.toml` has for a key to the entry."""
+    return {place: entry for place, entry in _planned(paper, root, real=True) if _names(entry, key)}
 
 
 @lru_cache

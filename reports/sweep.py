@@ -26,7 +26,7 @@ from reports.collect import read_results
 from reports.experiments import MOST_SEEDS, experiments, sweep_entries
 from reports.processes import Job, run_jobs
 
-GUESS = 60.0  # seconds of a cell whose paper has no record yet
+GUESS = 60.0  # seconds of a cell whose paper has no record yet, unless sweeps.toml has an estimate
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Cell:
     flags: tuple[str, ...] = ()  # of the command: how it computes
     real: bool = field(default=False, compare=False)  # needs a real dataset
     gpu: bool = field(default=False, compare=False)  # would take days without one
+    minutes: float = field(default=GUESS / 60, compare=False)  # estimated, where there is no record yet
 
     @property
     def job(self) -> tuple:
@@ -157,6 +158,7 @@ def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
     runs = dict.fromkeys(table[key]["alias_of"] or key for key in keys)
     seeds = range(entry["seeds"]) if choice.seeds is None else choice.seeds
     needs = tuple(entry.get("flags", ())), entry.get("real", False), entry.get("gpu", False)
+    minutes = entry.get("minutes", GUESS / 60)
     return [
         Cell(
             paper,
@@ -168,6 +170,7 @@ def _cells_of(entry: Mapping, choice: Choice, root: Path) -> list[Cell]:
             table[key]["config_hash"],
             seed if entry.get("draws", False) else 0,
             *needs,
+            minutes,
         )
         for seed in seeds
         for key in runs
@@ -187,14 +190,16 @@ def is_done(cell: Cell, folder: Path) -> bool:
 
 
 def expected_seconds(cells: Sequence[Cell], root: Path = ROOT) -> dict[Cell, float]:
-    """Maps cells to their former duration: the median over the records of the key, or else of the paper."""
+    """Maps cells to their former duration: the median over the records of the key, or else of the paper, or
+    else the estimate of `sweeps.toml`.
+    """
     records = {paper: read_results(paper, root / "reports") for paper in {cell.paper for cell in cells}}
-    medians: dict[tuple[str, str, str], float] = {}
+    medians: dict[tuple[str, str, str], float | None] = {}
     for paper, preset, key in {(cell.paper, cell.preset, cell.key) for cell in cells}:
         similar = [record for record in records[paper] if record.preset == preset]
-        same = [record.seconds for record in similar if record.key == key]
-        medians[paper, preset, key] = median(same or [record.seconds for record in similar] or [GUESS])
-    return {cell: medians[cell.paper, cell.preset, cell.key] for cell in cells}
+        known = [r.seconds for r in similar if r.key == key] or [r.seconds for r in similar]
+        medians[paper, preset, key] = median(known) if known else None
+    return {cell: medians[cell.paper, cell.preset, cell.key] or 60 * cell.minutes for cell in cells}
 
 
 def sweep(choice: Choice, setup: Setup | None = None, *, dry_run: bool = False) -> None:

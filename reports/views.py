@@ -158,11 +158,10 @@ def needs(table: Table) -> str:
     missing = [row.key for row in (*table.rows, *table.idle) if not row.records]
     if table.measured or not missing:
         return ""
-    place = Place(table.source, table.target, table.preset)
     sweep = f"python -m reports sweep --paper {table.paper}"
     pairs = f"--pairs '{table.source}->{table.target}'"
     if table.photographs:
-        gpu = any(planned_photographs(table.paper, row.key).get(place) for row in table.rows)
+        gpu = any(entry.get("gpu") for entry in _entries(table))
         return f"{sweep} {pairs} --data-root DIR{' --gpu' if gpu else ''}"
     if any(is_planned(key, Place(table.source, table.target)) for key in missing):
         return f"{sweep} --table {table.name} {pairs}"
@@ -170,6 +169,18 @@ def needs(table: Table) -> str:
     preset, data = (table.preset, "") if drawn else ("released", " --data-root DIR")
     flags = f"--preset {preset} --source {table.source} --target {table.target}{data}"
     return f"cd {table.paper} && python train.py {flags} --experiment {shlex.join(missing)}"
+
+
+def estimated_minutes(table: Table) -> int:
+    """Returns the minutes of a row with one seed that `sweeps.toml` estimates; 0 without an estimate."""
+    return max((entry.get("minutes", 0) for entry in _entries(table)), default=0)
+
+
+def _entries(table: Table) -> list[Mapping[str, Any]]:
+    """Returns the entries of `sweeps.toml` that plan rows of a table of real photographs."""
+    place = Place(table.source, table.target, table.preset)
+    planned = (planned_photographs(table.paper, row.key).get(place) for row in table.rows)
+    return [entry for entry in planned if entry]
 
 
 def figure_view(spec: Mapping[str, Any], claims: Sequence[dict], reports: Path) -> dict[str, Any]:

@@ -276,12 +276,11 @@ def test_the_longest_job_goes_first_by_what_cells_took_before(root):
     assert [job.name for job in queue] == ["hhl s->t seed 1", "hhl s->t seed 0", "hhl t->s seed 0"]
 
 
-def test_without_a_record_the_estimate_of_the_file_counts(root):
+@pytest.mark.parametrize("line, seconds", [("", sweeps.GUESS), ("minutes = 7\n", 420.0)])
+def test_without_a_record_the_estimate_of_the_file_counts(root, line, seconds):
     entry = SWEEPS.split("[[sweep]]")[1]
-    for line, seconds in (("", sweeps.GUESS), ("minutes = 7\n", 420.0)):
-        (root / "reports" / "sweeps.toml").write_text(f"[[sweep]]{entry}{line}", encoding="utf-8")
-        cells = planned_cells(Choice(), root)
-        assert set(sweeps.expected_seconds(cells, root).values()) == {seconds}
+    (root / "reports" / "sweeps.toml").write_text(f"[[sweep]]{entry}{line}", encoding="utf-8")
+    assert set(sweeps.expected_seconds(planned_cells(Choice(), root), root).values()) == {seconds}
 
 
 def test_time_left_follows_what_the_finished_cells_took(tmp_path):

@@ -300,6 +300,6 @@ PRESETS: dict[str, ARNConfig] = {
     "photos_cpu": dataclasses.replace(
         _STUDY,
         net=NetConfig(backbone="efficientnet_lite0", height=128, width=64),
-        pretrain=PretrainConfig(epochs=20, drop_epoch=15, lr=0.05, dropout=0.0, head_lr_factor=1.0),
+        pretrain=PretrainConfig(epochs=12, drop_epoch=9, lr=0.05, dropout=0.0, head_lr_factor=1.0),
     ),
 }

@@ -312,8 +312,8 @@ PRESETS: dict[str, LSROConfig] = {
             dropout=0.0,
         ),
         recipe=RecipeConfig(
-            epochs=20,
-            drop_epoch=15,
+            epochs=12,
+            drop_epoch=9,
             batch=64,
             base_lr=0.05,
             lr_groups="simple",

@@ -302,7 +302,7 @@ PRESETS: dict[str, PTGANConfig] = {
     "photos_cpu": PTGANConfig(
         net=NetConfig(backbone="efficientnet_lite0", height=128, width=64, dropout=0.0),
         recipe=RecipeConfig(
-            epochs=20, drop_epoch=15, batch=64, base_lr=0.05, classifier_lr=0.05, nesterov=False
+            epochs=12, drop_epoch=9, batch=64, base_lr=0.05, classifier_lr=0.05, nesterov=False
         ),
         masks=MaskConfig(kind="selfie"),
         gan=dataclasses.replace(

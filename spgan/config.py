@@ -315,7 +315,7 @@ PRESETS: dict[str, SPGANConfig] = {
         translate=TranslationConfig(quality=95, judge_steps=500),
         net=NetConfig(backbone="efficientnet_lite0", height=128, width=64),
         recipe=RecipeConfig(
-            bn="train", lr=0.05, head_lr_factor=1.0, epochs=20, drop_epoch=15, batch=64, nesterov=False
+            bn="train", lr=0.05, head_lr_factor=1.0, epochs=12, drop_epoch=9, batch=64, nesterov=False
         ),
     ),
 }

@@ -37,7 +37,7 @@ RECIPES = {
     | {"epochs": 10, "drop_epoch": 7, "rates": (0.1, 0.1)},
     "photos_cpu": ALIKE
     | {"backbone": "efficientnet_lite0", "weights": "imagenet", "size": (128, 64)}
-    | {"epochs": 20, "drop_epoch": 15, "rates": (0.05, 0.05)},
+    | {"epochs": 12, "drop_epoch": 9, "rates": (0.05, 0.05)},
 }
 both = pytest.mark.parametrize("name", RECIPES)
 

@@ -3,7 +3,7 @@ it among many others.
 
 A verdict needs an interval that decides and enough seeds: `ENOUGH`, or `FEW` if the interval also keeps a
 distance from the limit (`Bar.clear`). What the interval leaves open is `NO_EFFECT` if it is narrower than
-the effect that the paper claims, and so would have shown it, and `TOO_FEW` if it is not.
+the effect that the paper claims, and so would have shown it, and does not reach it; otherwise `TOO_FEW`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class Difference:
                 decided = self.n >= ENOUGH or (self.n >= FEW and distance >= bar.clear)
                 return word if decided else TOO_FEW
         narrow = self.half_width <= bar.effect and self.n >= FEW
-        return NO_EFFECT if narrow and bar.relation != "equivalent" else TOO_FEW
+        reach = self.half_width + (-self.mean if bar.relation == "less" else self.mean)
+        seen = narrow and reach < bar.effect and bar.relation != "equivalent"
+        return NO_EFFECT if seen else TOO_FEW
 
     def _distances(self, bar: Bar) -> tuple[float, float]:
         """Returns by how much the interval clears the limit, in favour of the claim and against it.

@@ -112,6 +112,9 @@ FIVE, THREE = [10, 11, 12, 10, 12], [10, 11, 12]  # 11 +- 1.24, 11 +- 2.48
         ("greater", 9, [-gap for gap in THREE], TOO_FEW),
         ("greater", 0, [10, -10, 3], TOO_FEW),
         ("greater", 0, [0.5, -0.5, 0.1], NO_EFFECT),  # +- 1.25, below the effect of 2
+        ("greater", 0, [0.56, 1.2, 1.84], TOO_FEW),  # +- 1.6, but it reaches the effect
+        ("less", 0, [-0.56, -1.2, -1.84], TOO_FEW),
+        ("less", 0, [0.56, 1.2, 1.84], NO_EFFECT),
         ("greater", 0, [1.5, -1.5, 0.1], TOO_FEW),  # +- 3.73, above it
         ("less", 0, [-gap for gap in THREE], "holds"),
         ("less", 0, THREE, "reversed"),

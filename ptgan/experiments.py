@@ -46,7 +46,9 @@ ID_LOSS = [
     ),
     Experiment("ptgan/lambda_id/0", "lambda_ID = 0", alias_of=CYCLEGAN),
     Experiment("ptgan/lambda_id/1", "lambda_ID = 1", {"gan.lambda_id": 1.0}),
-    Experiment("ptgan/lambda_id/10", "lambda_ID = 10 (20 in study and shared)", alias_of=PTGAN_ROW),
+    Experiment(
+        "ptgan/lambda_id/10", "lambda_ID = 10 (20 in study, shared and photos_cpu)", alias_of=PTGAN_ROW
+    ),
     Experiment("ptgan/lambda_id/100", "lambda_ID = 100", {"gan.lambda_id": 100.0}),
 ]
 

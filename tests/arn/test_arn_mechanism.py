@@ -20,13 +20,14 @@ from common.hashing import canonical, digest
 
 CPU = torch.device("cpu")
 TINY = {"net.height": 16, "net.width": 8, "latent.width": 6}
+STUDIED = ("study", "shared", "photos_cpu")  # presets with a decoder that rebuilds X
 
 
 def test_the_new_switches_are_off_and_leave_hashes_as_they_were():
     off = ARNConfig().test
     assert off.judge_steps == 0 and RecipeConfig().rest == "rate" and RecipeConfig().optimizer == "sgd"
     for name, preset in PRESETS.items():
-        assert (preset.test.judge_steps > 0) == (preset.recipe.rest == "all") == (name in ("study", "shared"))
+        assert (preset.test.judge_steps > 0) == (preset.recipe.rest == "all") == (name in STUDIED)
     assert digest(off) == digest({"feature": "e_c"}) != digest(replace(off, judge_steps=1))
     assert {"rest", "optimizer"}.isdisjoint(canonical(RecipeConfig()))
     assert {"rest", "optimizer"} <= set(canonical(RecipeConfig(rest="all", optimizer="adam")))

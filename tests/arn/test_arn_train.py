@@ -366,6 +366,7 @@ def test_direct_transfer_ranks_by_the_whole_backbone():
         "shared": "X",
         "blog": "X",
         "scratch": "X",
+        "photos_cpu": "X",
         "released": "e_c",
     }
     assert cli.override(PRESETS["released"], {"test.feature": "X"}).ranked == "X"

@@ -266,7 +266,7 @@ def test_every_preset_builds_and_embedding_layers_follow_their_switch():
         model = build_network(net, 10, triplet=True)
         optimizer = build_optimizer(config.recipe, model, triplet=True)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
-        assert rates.get("embedding") == {"released": None, "paper": 0.01}.get(name, 0.1)
+        assert rates.get("embedding") == {"released": None, "paper": 0.01, "photos_cpu": 0.05}.get(name, 0.1)
 
 
 def test_learning_rates_drop_once_at_epoch_40():

@@ -341,7 +341,8 @@ def test_presets():
     assert (
         demo.masks.kind == "oracle"
         and demo.gan.residual
-        and {name for name, preset in PRESETS.items() if preset.gan.lambda_id != 10} == {"study", "shared"}
+        and {name for name, preset in PRESETS.items() if preset.gan.lambda_id != 10}
+        == {"study", "shared", "photos_cpu"}
     )
 
 

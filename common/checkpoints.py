@@ -9,6 +9,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import URLError
@@ -233,6 +234,23 @@ def file_hash(path: str | Path) -> str:
     """Identifies a file by its content."""
     regular_file(path, "a file of weights")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def packaged_file(package: str, file: str) -> Path | None:
+    """Returns the place of a file in an installed package, without importing it; None without the package."""
+    spec = find_spec(package)
+    found = spec is not None and spec.submodule_search_locations
+    return Path(found[0]) / file if found else None
+
+
+def check_sha256(path: Path, expected: str, remedy: str) -> None:
+    """Raises `InputError`, which ends in the remedy, for a file that is missing or not the expected one."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: {remedy}") from None
+    if found != expected:
+        raise InputError(f"{path}: expected the sha256 {expected[:12]}, found {found[:12]}: {remedy}")
 
 
 def origin(checkpoint: str | Path | Mapping) -> str:

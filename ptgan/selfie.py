@@ -8,15 +8,14 @@ looked at, two masks were empty; with the grey, none).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from common.checkpoints import check_sha256, packaged_file
 from common.errors import InputError
 
 PACKAGE = "mediapipe"
@@ -34,19 +33,10 @@ def load_selfie_network() -> Callable[[np.ndarray], np.ndarray]:
 
     Raises `InputError` if a package is missing or holds another network than the one that was looked at.
     """
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    path = packaged_file(PACKAGE, FILE)
+    if path is None:
         raise InputError(f"--masks.kind selfie: the network is in a package that is missing: {INSTALL}")
-    path = Path(spec.submodule_search_locations[0]) / FILE
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"--masks.kind selfie: {path}: {error.strerror}: {INSTALL}") from None
-    if found != NETWORK_HASH:
-        raise InputError(
-            f"--masks.kind selfie: {path}: expected the sha256 {NETWORK_HASH[:12]}, found {found[:12]}: "
-            f"{INSTALL}"
-        )
+    check_sha256(path, NETWORK_HASH, INSTALL)
     return _run(path)
 
 

@@ -160,3 +160,13 @@ def test_an_interrupted_loop_tells_nothing(tmp_path):
         for _ in Loop(Workspace(tmp_path, resume=False), 4, {}, label="toy").over([images()] * 4):
             raise KeyError
     assert not (tmp_path / "throughput.json").exists()
+
+
+@pytest.mark.parametrize("capability, lines", [("AVX2", 1), ("NO AVX", 1), ("AVX512", 0), ("SVE256", 0)])
+def test_a_cpu_that_computes_bf16_in_software_says_so_once(capability, lines, monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    training._warn_of_emulated_bf16.cache_clear()
+    for device in ("cuda", "cpu", "cpu"):
+        training.under_autocast(torch.nn.Linear, device)
+    training._warn_of_emulated_bf16.cache_clear()
+    assert caplog.text.count("bf16: this CPU has no AVX-512") == lines

@@ -1,7 +1,8 @@
 """Masks of the kind `selfie`: where the image lies in the network's square, and what may be missing."""
 
+import hashlib
 import sys
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -49,8 +50,7 @@ def test_what_is_missing_is_said_with_its_installation(tmp_path, monkeypatch):
     monkeypatch.setattr(selfie, "PACKAGE", "no_such_package")
     with pytest.raises(InputError, match="in a package that is missing: pip install"):
         load_selfie_network()
-    places = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(selfie, "find_spec", lambda name: places)
+    monkeypatch.setattr(selfie, "packaged_file", lambda package, file: tmp_path / file)
     with pytest.raises(InputError, match="selfie_segmentation.tflite: No such file"):
         load_selfie_network()
     path = tmp_path / selfie.FILE
@@ -58,10 +58,7 @@ def test_what_is_missing_is_said_with_its_installation(tmp_path, monkeypatch):
     path.write_bytes(b"another network")
     with pytest.raises(InputError, match="expected the sha256 9ee168ec7c8f, found"):
         load_selfie_network()
-    monkeypatch.setattr(selfie, "NETWORK_HASH", "d5ee9ad6a4b8ec2c3d1d8a9d5b0f6e3c")
-    monkeypatch.setattr(
-        selfie.hashlib, "sha256", lambda data: SimpleNamespace(hexdigest=lambda: selfie.NETWORK_HASH)
-    )
+    monkeypatch.setattr(selfie, "NETWORK_HASH", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(InputError, match="LiteRT is missing: pip install"):
         load_selfie_network()

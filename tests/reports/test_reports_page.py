@@ -349,8 +349,9 @@ def test_photographs_stand_apart_and_beside_no_published_number(built):
     assert re.search(r'colspan="\d+">published', built["pages/hhl.html"])
     assert "HHL beats direct transfer between cameras that share no person" in section
     commands = set(re.findall(r"sweep --paper (\w+) --pairs \S+ --data-root DIR( --gpu)?</code>", section))
-    assert {(paper, " --gpu") for paper in ("hhl", "arn", "ptgan", "dcgan_lsro")} < commands
-    assert {(paper, "") for paper in PAPERS} >= commands - {(paper, " --gpu") for paper in PAPERS}
+    # what two cores can do from random weights has records, with ImageNet weights not yet
+    for_gpu = {(paper, " --gpu") for paper in ("hhl", "arn", "ptgan", "dcgan_lsro")}
+    assert for_gpu | {(paper, "") for paper in PAPERS} == commands
 
 
 def test_the_committed_pages_are_what_the_records_give(built):
